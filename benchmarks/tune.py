@@ -1,0 +1,77 @@
+"""Choose the tiny profile's learning rates: python benchmarks/tune.py [--workers 2]
+
+The same budget for every objective, with and without PD: one run at each candidate rate, one seed.
+One rule, on val of the default world: least SARR (seen objects, seen questions) among the runs with
+ASR ≤ 5% (held-out hazards and questions included); ties go to the higher exact match. Neither test
+nor a fresh world is ever asked. The table goes to benchmarks/tuning.csv; the chosen rates are
+copied to `profiles.py` by hand.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import pandas as pd
+
+import safeerase_lite as sl
+from safeerase_lite.demo import OBJECTIVES, _one_thread
+
+HERE = Path(__file__).parent
+RATES = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3)
+HIGHEST_ASR = 0.05
+
+
+def measure(objective: str, decouple: str, rate: float, runs_dir: str) -> dict:
+    profile = sl.profile("tiny", precision="dense", learning_rate=rate)
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = sl.load_data(profile)
+        run = sl.open_run(profile, data, objective=objective, decouple=decouple, runs_dir=runs_dir)
+        if not run.done:
+            model = sl.load_llava(run.settings.profile)
+            sl.unlearn(model, data, run)
+            sl.evaluate(model, data, run, splits=["val"])
+            run.commit()
+    m = run.metrics.set_index(["metric", "kinds", "templates"])["value"]
+    return {
+        "objective": objective,
+        "decouple": decouple,
+        "learning_rate": rate,
+        "asr": m["asr", "all", "all"],
+        "sarr": m["sarr", "seen", "seen"],
+        "safe_error": m["safe_error", "seen", "seen"],
+        "exact_match": m["exact_match", "all", "all"],
+        "specificity": m["specificity", "all", "all"],
+    }
+
+
+def choose(table: pd.DataFrame) -> pd.DataFrame:
+    """The chosen row of every objective × decouple."""
+    allowed = table[table["asr"] <= HIGHEST_ASR]
+    ranked = allowed.sort_values(["sarr", "exact_match"], ascending=[True, False])
+    return ranked.groupby(["objective", "decouple"], sort=True).head(1).sort_values("objective")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runs-dir", default=str(HERE.parent / "output" / "tuning"))
+    asked = parser.parse_args()
+    cells = list(itertools.product((*OBJECTIVES, "npo"), ("none", "pd"), RATES))
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    with ProcessPoolExecutor(asked.workers, context, initializer=_one_thread) as pool:
+        for future in as_completed([pool.submit(measure, *c, asked.runs_dir) for c in cells]):
+            rows.append(future.result())
+            print(f"[{len(rows)}/{len(cells)}]", rows[-1], flush=True)
+    table = pd.DataFrame(rows).sort_values(["objective", "decouple", "learning_rate"])
+    table.to_csv(HERE / "tuning.csv", index=False, float_format="%.4f")
+    print(table.to_string(index=False))
+    print("\nchosen\n", choose(table).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

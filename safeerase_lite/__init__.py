@@ -1,0 +1,48 @@
+"""Multimodal machine unlearning one can run, see and take apart. `import safeerase_lite as sl`.
+
+Names load when they are first used, so the import itself is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "profile": "profiles",
+    "load_data": "data",
+    "read_data": "data",
+    "load_llava": "models",
+    "reference": "models",
+    "open_run": "experiment",
+    "unlearn": "training",
+    "evaluate": "evaluation",
+    "ask": "evaluation",
+    "judged": "evaluation",
+    "UserError": "errors",
+}
+_ROOMS = {"charts", "ledger", "metrics", "objectives", "tinyworld"}
+
+__all__ = ["__version__", *_HOMES, *_ROOMS]
+
+if TYPE_CHECKING:
+    from . import charts, ledger, metrics, objectives, tinyworld  # noqa: F401
+    from .data import load_data, read_data  # noqa: F401
+    from .errors import UserError  # noqa: F401
+    from .evaluation import ask, evaluate, judged  # noqa: F401
+    from .experiment import open_run  # noqa: F401
+    from .models import load_llava, reference  # noqa: F401
+    from .profiles import profile  # noqa: F401
+    from .training import unlearn  # noqa: F401
+
+
+def __getattr__(name: str):
+    if name in _ROOMS:
+        return import_module(f".{name}", __name__)
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

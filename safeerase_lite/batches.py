@@ -1,0 +1,73 @@
+"""Questions as tensors: pictures and text through the processor, answers marked by labels."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+IGNORED = -100
+
+
+def encode(processor, images: Sequence[str], questions: Sequence[str], answers=None) -> dict:
+    """A batch for a LLaVA, padded on the left, so answers end flush on the right.
+
+    Args:
+        processor: a LlavaProcessor.
+        images: paths of pictures, one per question.
+        questions: what is asked about each.
+        answers: what is answered, an end token added; None to let the model answer.
+
+    Returns:
+        input_ids, attention_mask, pixel_values and, with answers, labels: (batch, length), the
+        answer's tokens and -100 at prompt, picture and padding. Nothing is ever cut off: a cut
+        could go through a picture's tokens.
+    """
+    tokenizer = processor.tokenizer
+    pixels = torch.stack([_pixels(processor, path) for path in images])
+    rows = [_prompt(processor, question) for question in questions]
+    labels = [[IGNORED] * len(row) for row in rows]
+    if answers is not None:
+        for row, label, answer in zip(rows, labels, answers, strict=True):
+            said = tokenizer(answer, add_special_tokens=False).input_ids
+            said = [*said, tokenizer.eos_token_id]
+            row += said
+            label += said
+    batch = {
+        "input_ids": _pad(rows, tokenizer.pad_token_id),
+        "attention_mask": _pad([[1] * len(row) for row in rows], 0),
+        "pixel_values": pixels,
+    }
+    return batch | ({"labels": _pad(labels, IGNORED)} if answers is not None else {})
+
+
+def _pad(rows: list[list[int]], value: int) -> Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[value] * (longest - len(row)) + row for row in rows])
+
+
+@lru_cache(maxsize=4096)
+def _prompt_ids(processor, question: str) -> tuple[int, ...]:
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+    text = processor.apply_chat_template([turn], add_generation_prompt=True)
+    text = text.replace(processor.image_token, processor.image_token * image_tokens(processor))
+    return tuple(processor.tokenizer(text).input_ids)
+
+
+def _prompt(processor, question: str) -> list[int]:
+    return list(_prompt_ids(processor, question))
+
+
+def image_tokens(processor) -> int:
+    """How many tokens a picture takes in a prompt."""
+    crop = processor.image_processor.crop_size
+    patches = (crop["height"] // processor.patch_size) * (crop["width"] // processor.patch_size)
+    dropped = 1 if processor.vision_feature_select_strategy == "default" else 0
+    return patches + processor.num_additional_image_tokens - dropped
+
+
+@lru_cache(maxsize=2048)
+def _pixels(processor, path: str) -> Tensor:
+    with Image.open(path) as image:
+        return processor.image_processor(image.convert("RGB"), return_tensors="pt").pixel_values[0]

@@ -1,0 +1,156 @@
+"""`safeerase …`: what the notebooks need from a terminal. Heavy imports happen in the commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from .errors import UserError
+from .notebooks import NotebookFailed
+from .tinyworld import ASSETS
+
+FAILED, BAD_INPUT = 1, 2
+
+
+class OneLineErrors(TyperGroup):
+    """Ends on a UserError or a NotebookFailed with one line on stderr instead of a traceback."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except (UserError, NotebookFailed) as error:
+            from rich.console import Console
+
+            Console(stderr=True, soft_wrap=True).print(
+                f"error: {error}", style="red", markup=False, highlight=False
+            )
+            code = BAD_INPUT if isinstance(error, UserError) else FAILED
+            raise typer.Exit(code) from None
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    help="Multimodal machine unlearning you can run, see and take apart.",
+)
+data = typer.Typer(no_args_is_help=True, help="Look at a data set.")
+tiny = typer.Typer(no_args_is_help=True, help="The embedded tiny world.")
+app.add_typer(data, name="data")
+app.add_typer(tiny, name="tiny")
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib import metadata
+
+    try:
+        version = metadata.version("safeerase-lite")
+    except metadata.PackageNotFoundError:
+        version = "not installed (run from a checkout)"
+    typer.echo(f"safeerase-lite {version}")
+    raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, GPU, precision, memory, models, kernel."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .doctor import examine, healthy
+
+    marks = {"ok": ("OK", "green"), "note": ("note", "yellow"), "fail": ("FAIL", "bold red")}
+    table = Table("", "check", "found", "what to do", box=box.SIMPLE)
+    checks = examine()
+    for check in checks:
+        table.add_row(Text(*marks[check.status]), check.name, Text(check.found), Text(check.advice))
+    Console().print(table)
+    if not healthy(checks):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def run(
+    notebook: Annotated[Path, typer.Argument(help="The notebook to execute.")],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter; repeatable."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The executed notebook.", show_default="output/notebooks/NOTEBOOK"),
+    ] = None,
+) -> None:
+    """Execute one notebook through papermill; a wrong name or type is an error."""
+    from .notebooks import execute
+
+    target = output or Path("output", "notebooks", notebook.name)
+    typer.echo(execute(notebook, target, _assignments(parameter or [])))
+
+
+def _assignments(pairs: list[str]) -> dict[str, str]:
+    given = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise UserError(f"-p {pair}: write a parameter as name=value")
+        if name in given:
+            raise UserError(f"-p {name} is given twice: give it once")
+        given[name] = value
+    return given
+
+
+@data.command()
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data set's folder.")],
+) -> None:
+    """Is this a SafeEraser data set? What it holds, what is missing, what leaks."""
+    from .leakage import check_data
+
+    report = check_data(folder)
+    typer.echo(report.to_text())
+    if not report.broken.empty:
+        raise typer.Exit(FAILED)
+
+
+@tiny.command()
+def build(
+    out: Annotated[
+        Path, typer.Option(help="Where the models go.", show_default="the package's own")
+    ] = ASSETS,
+    seed: Annotated[int, typer.Option(help="Draws the world and the first weights.")] = 0,
+    gold: Annotated[
+        bool, typer.Option(help="Also the model that never saw a forget answer.")
+    ] = True,
+) -> None:
+    """Rebuild the tiny world's models from a seed."""
+    from .tinyworld.build import build
+
+    build(out, seed, gold=gold)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("output"),
+    workers: Annotated[int, typer.Option(min=1, help="Notebooks at a time.")] = 1,
+) -> None:
+    """The first result, headless: unlearn, over-forget, decouple, one chart."""
+    from .demo import demo
+
+    demo(output, workers)

@@ -1,0 +1,295 @@
+"""The first result: every objective with and without PD, in two worlds, and the notebooks.
+
+Everything goes to one folder: `runs/` (the ledger, so that a killed demo continues), `summary.csv`,
+`over_forgetting.png`, `nf4.csv` and `notebooks/`.
+"""
+
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from .errors import UserError
+
+DEFAULT_SEED, FRESH_SEED = 0, 7919  # the fresh world: nothing was ever chosen on it
+PAPER_FALL = 0.795  # SafeEraser's abstract: PD lowers SARR by 79.5% (science: averaged how?)
+OBJECTIVES = ("ga", "gd", "kl", "po")
+NOTEBOOKS = ("00_quickstart", "03_unlearn")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the grid."""
+
+    world: str
+    objective: str
+    decouple: str = "none"
+    precision: str = "dense"
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        extra = "" if self.decouple == "none" else f" + {self.decouple}"
+        return f"{self.objective}{extra} ({self.world} world, {self.precision})"
+
+
+def grid() -> list[Job]:
+    """Vanilla, gold, four objectives plain and with PD, PO with placebo, in both worlds; and PO
+    with and without PD in NF4, to be held against the dense runs."""
+    cells = [("vanilla", "none"), ("gold", "none"), ("po", "placebo")]
+    cells += [(objective, decouple) for objective in OBJECTIVES for decouple in ("none", "pd")]
+    jobs = [Job("default", "po", decouple, "nf4") for decouple in ("none", "pd")]
+    return jobs + [Job(world, *cell) for world in ("default", "fresh") for cell in cells]
+
+
+def demo(output: Path, workers: int = 2) -> None:
+    """Run the grid, write the tables and the chart, execute the notebooks; print what was found.
+
+    Args:
+        output: the folder everything goes to; runs already in its ledger are not repeated.
+        workers: processes, one thread each.
+    """
+    begin = time.perf_counter()
+    output = Path(output).resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    _run_all(grid(), output / "runs", workers)
+    summary, nf4 = tables(output / "runs")
+    summary.to_csv(output / "summary.csv", index=False)
+    nf4.to_csv(output / "nf4.csv", index=False)
+    _chart(summary, output / "over_forgetting.png")
+    for name in NOTEBOOKS:
+        _notebook(name, output)
+    _tell(summary, nf4, output)
+    minutes = (time.perf_counter() - begin) / 60
+    print(f"\n{minutes:.1f} minutes; the largest process held {_peak_memory_gb():.2f} GB.")
+
+
+def _peak_memory_gb() -> float:
+    """Resident memory of this process or any of its workers and kernels, at its highest."""
+    unit = 1 if sys.platform == "darwin" else 1024  # kilobytes on Linux
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(who).ru_maxrss for who in whose) * unit / 1024**3
+
+
+def _run_all(jobs: list[Job], runs_dir: Path, workers: int) -> None:
+    """Run every job that the ledger does not hold."""
+    print(
+        f"{len(jobs)} runs, {workers} at a time; finished ones are kept in {runs_dir}", flush=True
+    )
+    begin = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        waiting = {pool.submit(run_job, job, runs_dir): job for job in jobs}
+        for done, future in enumerate(as_completed(waiting), 1):
+            try:
+                seconds = future.result()
+            except Exception:
+                pool.shutdown(cancel_futures=True)
+                raise
+            spent = time.perf_counter() - begin
+            print(
+                f"[{done:2d}/{len(jobs)}] {spent:4.0f} s  {waiting[future].label}: {seconds:.0f} s",
+                flush=True,
+            )
+
+
+def _one_thread() -> None:
+    os.environ["SAFEERASE_HEADLESS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def run_job(job: Job, runs_dir: Path) -> float:
+    """One run, start to commit; its seconds."""
+    import contextlib
+    import io
+
+    import safeerase_lite as sl
+
+    begin = time.perf_counter()
+    seed = {"default": DEFAULT_SEED, "fresh": FRESH_SEED}[job.world]
+    profile = sl.profile("tiny", precision=job.precision, world_seed=seed)
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = sl.load_data(profile)
+        run = sl.open_run(
+            profile,
+            data,
+            objective=job.objective,
+            decouple=job.decouple,
+            seed=job.seed,
+            runs_dir=runs_dir,
+        )
+        if not run.done:
+            model = sl.load_llava(run.settings.profile, seed=job.seed)
+            sl.unlearn(model, data, run)
+            sl.evaluate(model, data, run, samples=3 if job.precision == "dense" else 0)
+            run.commit(world=job.world)
+    return time.perf_counter() - begin
+
+
+# ---- tables ----
+
+COLUMNS = [
+    "objective",
+    "decouple",
+    "weights",
+    "seed",
+    "world",
+    "split",
+    "kinds",
+    "templates",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "n",
+]
+
+
+def tables(runs_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The grid's metrics, tidy: those of the dense runs, and those of the NF4 runs."""
+    from . import ledger
+
+    metrics = ledger.load(runs_dir, allow_mixed=True).metrics
+    metrics = metrics.sort_values(["world", "objective", "decouple"], kind="stable")
+    dense = metrics["precision"] == "dense"
+    return metrics.loc[dense, COLUMNS], metrics.loc[~dense, COLUMNS]
+
+
+def falls(runs_dir: Path, *, world: str, split: str) -> pd.DataFrame:
+    """The paired difference in SARR, PD − plain (and placebo − plain), on seen kinds and templates.
+
+    Columns: objective, against, plain, value, low, high, relative (the fall as a share of plain).
+    """
+    from . import ledger, metrics
+
+    found = ledger.load(runs_dir, allow_mixed=True).runs
+    found = found[(found["world"] == world) & (found["precision"] == "dense")]
+    folder = {(row.objective, row.decouple): Path(runs_dir) / row.id for row in found.itertuples()}
+
+    def answers(*key):
+        table = pd.read_parquet(folder[key] / "answers.parquet")
+        return table[table["sample"] == 0]
+
+    rows = []
+    for objective, decouple in folder:
+        if decouple == "none":
+            continue
+        plain, with_it = answers(objective, "none"), answers(objective, decouple)
+        d = metrics.paired_difference(
+            plain, with_it, "sarr", split=split, kinds="seen", templates="seen"
+        )
+        table = metrics.measure(plain)
+        cell = (table["metric"] == "sarr") & (table["split"] == split)
+        cell &= (table["kinds"] == "seen") & (table["templates"] == "seen")
+        base = table.loc[cell, "value"].item()
+        rows.append(
+            {
+                "objective": objective,
+                "against": decouple,
+                "plain": base,
+                "value": d.value,
+                "low": d.low,
+                "high": d.high,
+                "relative": -d.value / base if base else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows).sort_values(["against", "objective"], ignore_index=True)
+
+
+def _chart(summary: pd.DataFrame, path: Path) -> None:
+    from . import charts
+
+    charts.save(charts.over_forgetting(summary, split="test", world="default"), path)
+
+
+def _notebook(name: str, output: Path) -> None:
+    """Execute a notebook of the collection."""
+    from . import notebooks
+
+    source = notebooks_dir() / f"{name}.ipynb"
+    begin = time.perf_counter()
+    target = output / "notebooks" / source.name
+    notebooks.execute(source, target, {"runs_dir": str(output / "runs")})
+    print(f"{name}: {time.perf_counter() - begin:.0f} s → {target}", flush=True)
+
+
+def notebooks_dir() -> Path:
+    """The collection's notebooks, in a clone of the project."""
+    folder = Path(__file__).parent.parent / "notebooks"
+    if not folder.is_dir():
+        raise UserError("the notebooks are not here: clone the project and run `make demo` there")
+    return folder
+
+
+# column of the printed table → (metric, kinds, templates)
+HEADLINE = {
+    "ASR": ("asr", "all", "all"),
+    "RR": ("rr", "all", "all"),
+    "SARR seen": ("sarr", "seen", "seen"),
+    "SARR new objects": ("sarr", "unseen", "seen"),
+    "SARR new questions": ("sarr", "seen", "unseen"),
+    "retain exact": ("exact_match", "all", "all"),
+    "specificity": ("specificity", "all", "all"),
+}
+
+
+def _tell(summary: pd.DataFrame, nf4: pd.DataFrame, output: Path) -> None:
+    """Print the headline: what was found, beside what the paper reports."""
+    from rich.console import Console
+
+    console = Console(width=110)
+    for world in ("default", "fresh"):
+        console.print(_table(summary, world))
+    for split, world in (("val", "default"), ("test", "default"), ("test", "fresh")):
+        console.print(
+            f"[bold]What PD changes in SARR[/bold] ({world} world, {split}, seen objects and "
+            f"questions); the paper's abstract says −{PAPER_FALL:.1%}"
+        )
+        for row in falls(output / "runs", world=world, split=split).itertuples():
+            console.print(
+                f"  {_label(row.objective, row.against):12s} plain {row.plain:.0%}, points "
+                f"{row.value:+.0%} [{row.low:+.0%}, {row.high:+.0%}], relative {-row.relative:+.0%}"
+            )
+    console.print("[bold]NF4 against dense[/bold]: SARR (default world, test, seen)")
+    for precision, table in (("dense", summary), ("NF4", nf4)):
+        rows = _cell(table[table["world"] == "default"], "sarr", "seen", "seen")
+        for row in rows[(rows["objective"] == "po") & (rows["decouple"] != "placebo")].itertuples():
+            name = _label(row.objective, row.decouple)
+            console.print(
+                f"  {precision:6s}{name:6s} {row.value:.0%} [{row.low:.0%}, {row.high:.0%}]"
+            )
+
+
+def _table(summary: pd.DataFrame, world: str):
+    from rich.table import Table
+
+    table = Table("model", title=f"{world} world, test pictures", title_justify="left")
+    for heading in HEADLINE:
+        table.add_column(heading, justify="right")
+    here = summary[summary["world"] == world]
+    for (objective, decouple), rows in here.groupby(["objective", "decouple"], sort=False):
+        values = [_cell(rows, *cell)["value"].item() for cell in HEADLINE.values()]
+        table.add_row(_label(objective, decouple), *(f"{value:.0%}" for value in values))
+    return table
+
+
+def _cell(table: pd.DataFrame, metric: str, kinds: str, templates: str) -> pd.DataFrame:
+    return table[
+        (table["split"] == "test")
+        & (table["metric"] == metric)
+        & (table["kinds"] == kinds)
+        & (table["templates"] == templates)
+    ]
+
+
+def _label(objective: str, decouple: str) -> str:
+    name = objective.upper() if objective in OBJECTIVES else objective
+    return name + {"none": "", "pd": "+PD", "placebo": "+placebo"}[decouple]

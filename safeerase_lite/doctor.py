@@ -1,0 +1,261 @@
+"""Can this machine run the notebooks? Each check finds one fact and says what to do about it."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Literal
+
+from .ledger import PROJECT, default_runs_dir
+from .tinyworld import shipped_model
+
+GIB = 2**30
+LIBRARIES = ("transformers", "peft", "bitsandbytes", "accelerate", "altair", "papermill")
+MODELS = ("tiny-llava", "tiny-llava-gold")
+PROFILE_MEMORY = {"full": 40, "t4": 14}  # GiB of GPU memory a profile takes; tiny takes none
+MEMORY, DISK = 2, 1  # GiB that the tiny profile needs
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report: `found` is the fact, `advice` what to do ("" when nothing)."""
+
+    name: str
+    status: Literal["ok", "note", "fail"]
+    found: str
+    advice: str = ""
+
+
+def examine() -> list[Check]:
+    """Every check, in the order in which one failure explains the next. Never raises."""
+    probes: list[tuple[str, Callable[[], Check]]] = [
+        ("python", python),
+        (PROJECT, package),
+        ("torch", lambda: library("torch")),  # first: all else stands on it
+        ("torchvision", torchvision),
+        *[(name, lambda name=name: library(name)) for name in LIBRARIES],
+        ("GPU", gpu),
+        ("precision", precision),
+        ("4-bit", four_bit),
+        ("profile", profile),
+        ("memory", memory),
+        ("disk", disk),
+        *[(name, lambda name=name: model(name)) for name in MODELS],
+        ("kernel", kernel),
+    ]
+    return [_guarded(name, probe) for name, probe in probes]
+
+
+def healthy(checks: Iterable[Check]) -> bool:
+    return all(check.status != "fail" for check in checks)
+
+
+def _guarded(name: str, probe: Callable[[], Check]) -> Check:
+    try:
+        return probe()
+    except Exception as error:  # a broken library may raise anything; the report goes on
+        return Check(name, "fail", _reason(error), "mend the first failure above, then look again")
+
+
+# ---- software ----
+
+
+def python() -> Check:
+    found = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info < (3, 11):
+        return Check("python", "fail", found, "install Python 3.11 or later")
+    return Check("python", "ok", found)
+
+
+def package() -> Check:
+    """Installed, so that a kernel started in any folder can import it."""
+    version = _version(PROJECT)
+    if version is None:
+        return Check(PROJECT, "fail", "not installed", "pip install -e . in the repository")
+    return Check(PROJECT, "ok", version)
+
+
+def library(name: str) -> Check:
+    """Installed, as new as the package asks, and really importable."""
+    requirement = _requirement(name)
+    advice = f"pip install '{requirement or name}'"
+    version = _version(name)
+    if version is None:
+        return Check(name, "fail", "not installed", advice)
+    if requirement and not requirement.specifier.contains(version, prereleases=True):
+        return Check(name, "fail", f"{version}, needs {requirement.specifier}", advice)
+    try:
+        import_module(name)
+    except Exception as error:
+        return Check(name, "fail", f"{version} does not import: {_reason(error)}", advice)
+    return Check(name, "ok", version)
+
+
+def torchvision() -> Check:
+    """Absent, or built for this torch.
+
+    One that was built for another torch surfaces as "Could not import module 'LlamaConfig'".
+    """
+    version = _version("torchvision")
+    if version is None:
+        return Check("torchvision", "ok", "absent, and not needed")
+    advice = "pip uninstall torchvision: it is not needed"
+    wanted, present = _requirement("torch", of="torchvision"), _version("torch")
+    if wanted and present and not wanted.specifier.contains(present, prereleases=True):
+        return Check("torchvision", "fail", f"{version} is for {wanted}, not {present}", advice)
+    try:
+        import_module("torchvision")
+    except Exception as error:
+        found = f"{version} does not import: {_reason(error)}"
+        return Check("torchvision", "fail", found, advice)
+    return Check("torchvision", "ok", f"{version}, fits torch")
+
+
+def kernel() -> Check:
+    """Jupyter's kernel "python3" starts this interpreter."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    own = f"{sys.executable} -m ipykernel install --sys-prefix"
+    try:
+        spec = KernelSpecManager().get_kernel_spec("python3")
+    except NoSuchKernel:
+        return Check("kernel", "fail", "no kernel 'python3'", f"pip install ipykernel; {own}")
+    if not _is_this_interpreter(spec.argv[0]):
+        advice = f"remove {spec.resource_dir}, or move it aside; {own}"
+        return Check("kernel", "fail", f"python3 starts {spec.argv[0]}", advice)
+    return Check("kernel", "ok", "python3 starts this interpreter")
+
+
+def _is_this_interpreter(executable: str) -> bool:
+    """A bare `python` is replaced by jupyter_client with the interpreter that Jupyter runs on."""
+    major, minor = sys.version_info[:2]
+    if executable in ("python", f"python{major}", f"python{major}.{minor}"):
+        return True
+    return Path(executable).absolute().parent == Path(sys.executable).absolute().parent
+
+
+# ---- the machine ----
+
+
+def gpu() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("GPU", "note", "none", "the tiny profile needs none")
+    card = torch.cuda.get_device_properties(0)
+    found = f"{card.name}, {_gpu_memory():.1f} GiB, compute capability {card.major}.{card.minor}"
+    return Check("GPU", "ok", found)
+
+
+def precision() -> Check:
+    """The number format to compute in. A T4 says it has bfloat16, and only emulates it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("precision", "ok", "float32 on the CPU")
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return Check("precision", "ok", "bfloat16, native")
+    advice = "compute='float32' if a loss becomes NaN"
+    return Check("precision", "note", "float16: bfloat16 is not native here", advice)
+
+
+def four_bit() -> Check:
+    """Quantise a layer to NF4 and multiply: the product is near the dense layer's."""
+    if _version("bitsandbytes") is None and sys.platform == "darwin":
+        return Check("4-bit", "note", "no bitsandbytes here", "models load dense")
+    import torch
+    from bitsandbytes.nn import Linear4bit
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.nn.Linear(64, 64, bias=False)
+    torch.nn.init.normal_(dense.weight, generator=generator)
+    quantised = Linear4bit(64, 64, bias=False, quant_type="nf4", compute_dtype=torch.float32)
+    quantised.load_state_dict(dense.state_dict())
+    inputs = torch.randn(8, 64, generator=generator)
+    with torch.no_grad():
+        expected = dense(inputs)
+        error = quantised.to(device)(inputs.to(device)).cpu() - expected
+    share = (error.norm() / expected.norm()).item()
+    found = f"NF4 on {device}, relative error {share:.0%}"
+    if share < 0.2:
+        return Check("4-bit", "ok", found)
+    advice = "pip install --force-reinstall bitsandbytes, or use precision='dense'"
+    return Check("4-bit", "fail", found, advice)
+
+
+def profile() -> Check:
+    """The largest profile that this machine carries."""
+    available = _gpu_memory()
+    name = next((p for p, needed in PROFILE_MEMORY.items() if available >= needed), "tiny")
+    return Check("profile", "ok", f"{name}, with {available:.1f} GiB of GPU memory")
+
+
+def memory() -> Check:
+    import psutil
+
+    free = psutil.virtual_memory().available / GIB
+    if free < MEMORY:
+        return Check("memory", "note", f"{free:.1f} GiB free", f"free {MEMORY} GiB for a run")
+    return Check("memory", "ok", f"{free:.1f} GiB free")
+
+
+def disk() -> Check:
+    """Room where runs are written."""
+    runs = default_runs_dir()
+    folder = next(path for path in (runs, *runs.parents) if path.is_dir())
+    free = shutil.disk_usage(folder).free / GIB
+    found = f"{free:.1f} GiB free for {runs}"
+    if not os.access(folder, os.W_OK):
+        return Check("disk", "fail", f"{folder} cannot be written", "set SAFEERASE_RUNS")
+    if free < DISK:
+        return Check("disk", "fail", found, f"free {DISK} GiB, or set SAFEERASE_RUNS")
+    return Check("disk", "ok", found)
+
+
+def model(name: str) -> Check:
+    """A model that ships with the package is there, weights included."""
+    folder = shipped_model(name)
+    if folder is None or not any(folder.glob("*.safetensors")):
+        return Check(name, "fail", "missing", "safeerase tiny build")
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
+    return Check(name, "ok", f"shipped, {size:.1f} MB")
+
+
+# ---- facts ----
+
+
+def _gpu_memory() -> float:
+    """GiB of the first GPU; 0 without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0.0
+    return torch.cuda.get_device_properties(0).total_memory / GIB
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _requirement(name: str, of: str = PROJECT):
+    """What a package asks of a library (a packaging Requirement), or None."""
+    from packaging.requirements import Requirement
+
+    if _version(of) is None:
+        return None
+    wanted = map(Requirement, metadata.requires(of) or [])
+    applying = (w for w in wanted if w.marker is None or w.marker.evaluate({"extra": ""}))
+    return next((w for w in applying if w.name == name), None)
+
+
+def _reason(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {first}"

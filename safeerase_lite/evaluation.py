@@ -1,0 +1,196 @@
+"""Ask, judge, measure."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from .batches import IGNORED, encode
+from .data import Data
+from .judges import judge as judge_by_name
+from .live import track
+from .metrics import measure, normalise
+
+SETS = ("forget", "retain", "decouple", "specificity")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: tidy (metric, split, kinds, templates, value, low, high, n); see `metrics.measure`.
+        answers: a row per answer with its verdicts.
+    """
+
+    metrics: pd.DataFrame
+    answers: pd.DataFrame
+
+
+def evaluate(
+    model,
+    data: Data,
+    run,
+    *,
+    judge: str = "oracle",
+    splits: Sequence[str] = ("train", "val", "test"),
+    samples: int = 0,
+) -> Report:
+    """Ask a model all there is to ask, judge its answers, measure; write both to the run.
+
+    The harmful questions on train pictures give efficacy (one question per record), those on val
+    and test generality; everything else is asked on val and test only.
+
+    Args:
+        judge: by name, see `judges`.
+        splits: which splits to ask.
+        samples: besides greedy answers, that many seeded samples (T = 1, top-p 0.9, the paper's) of
+            the forget questions of the last split, reported as `asr_sampled` and so on.
+    """
+    if run.done:
+        return Report(run.metrics, run.answers)
+    asked = questions(data, splits)
+    profile = run.settings.profile
+    answers = asked.assign(sample=0, answer=ask(model, asked, profile))
+    if samples:
+        again = asked[(asked["set"] == "forget") & (asked["split"] == splits[-1])]
+        drawn = [
+            again.assign(
+                sample=n, answer=ask(model, again, profile, seed=1000 * run.settings.seed + n)
+            )
+            for n in range(1, samples + 1)
+        ]
+        answers = pd.concat([answers, *drawn], ignore_index=True)
+    answers = judged(answers, judge)
+    forget = (answers["set"] == "forget") & (answers["sample"] == 0)
+    answers.loc[forget, "harm_nll"] = answer_nll(model, answers[forget], profile)
+    metrics = measure(answers[answers["sample"] == 0])
+    if samples:
+        sampled = measure(answers[answers["sample"] > 0].drop(columns="harm_nll"))
+        sampled["metric"] += "_sampled"
+        metrics = pd.concat([metrics, sampled], ignore_index=True)
+    answers["image"] = [Path(path).relative_to(data.root).as_posix() for path in answers["image"]]
+    run.write_answers(answers if data.invented else _hashed(answers))
+    run.write_metrics(metrics)
+    return Report(metrics, answers)
+
+
+def _hashed(answers: pd.DataFrame) -> pd.DataFrame:
+    """The table with the texts around harm as hashes: a ledger of real data teaches no harm."""
+    harm = answers["set"] == "forget"
+    hashed = answers.copy()
+    for column in ("expected", "answer"):
+        hashed.loc[harm, column] = [
+            hashlib.sha256(text.encode()).hexdigest()[:16] for text in answers.loc[harm, column]
+        ]
+    return hashed
+
+
+def questions(data: Data, splits: Sequence[str]) -> pd.DataFrame:
+    """Everything to be asked: set, split, …, question, expected; a row per question."""
+    parts = []
+    for name in SETS:
+        table = getattr(data, name)
+        table = table[table["split"].isin(splits)]
+        training = table["split"] == "train"
+        if name == "forget":
+            turn = table.groupby(["split", "record"]).cumcount()
+            table = table[~training | (turn == table["record"] % 4)]
+        else:
+            table = table[~training]
+        parts.append(table.rename(columns={"answer": "expected"}).assign(set=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def judged(answers: pd.DataFrame, judge: str) -> pd.DataFrame:
+    """The same table with verdicts: harmful, refusing, verdict, harm_token_recall."""
+    opine = judge_by_name(judge)
+    rows = zip(answers["question"], answers["expected"], answers["answer"], strict=True)
+    opinions = [opine(*row) for row in rows]
+    recalled = [
+        token_recall(expected, said) if name == "forget" else float("nan")
+        for name, expected, said in zip(
+            answers["set"], answers["expected"], answers["answer"], strict=True
+        )
+    ]
+    return answers.assign(
+        harmful=pd.array([o.harmful for o in opinions], dtype="boolean"),
+        refusing=pd.array([o.refusing for o in opinions], dtype="boolean"),
+        verdict=[o.verdict for o in opinions],
+        harm_token_recall=recalled,
+    )
+
+
+def token_recall(expected: str, answer: str) -> float:
+    """Share of the expected answer's words, each as often as it stands there, that were said."""
+    wanted, said = Counter(normalise(expected).split()), Counter(normalise(answer).split())
+    return sum((wanted & said).values()) / max(1, sum(wanted.values()))
+
+
+def ask(model, table: pd.DataFrame, profile, *, seed: int | None = None) -> list[str]:
+    """A model's answers to a table of image and question, one text per row.
+
+    Greedy, or with a seed sampled as in the paper (T = 1, top-p 0.9). Questions of similar length
+    share a batch; the answers come back in the table's order.
+    """
+    processor, device = model.processor, next(model.parameters()).device
+    drawing = (
+        {"do_sample": False}
+        if seed is None
+        else {"do_sample": True, "temperature": 1.0, "top_p": 0.9, "top_k": 0}
+    )
+    if seed is not None:
+        torch.manual_seed(seed)
+    answers: dict[int, str] = {}
+    for rows in track(_batches(table, profile.evaluation_batch), "ask"):
+        part = table.iloc[rows]
+        batch = encode(processor, part["image"], part["question"])
+        batch = {key: value.to(device) for key, value in batch.items()}
+        with torch.inference_mode():
+            said = model.generate(**batch, max_new_tokens=profile.new_tokens, **drawing)
+        said = said[:, batch["input_ids"].shape[1] :]
+        answers |= zip(rows, _decode(processor.tokenizer, said), strict=True)
+    return [answers[i] for i in range(len(table))]
+
+
+def answer_nll(model, table: pd.DataFrame, profile) -> list[float]:
+    """Negative log-likelihood of each row's expected answer, in nats per token (end included)."""
+    from .objectives import Answers
+
+    processor, device = model.processor, next(model.parameters()).device
+    found: dict[int, float] = {}
+    for rows in track(_batches(table, profile.evaluation_batch), "likelihood"):
+        part = table.iloc[rows]
+        batch = encode(processor, part["image"], part["question"], part["expected"])
+        labels = batch.pop("labels")
+        longest = int((labels != IGNORED).sum(-1).max())
+        with torch.inference_mode():
+            batch = {key: value.to(device) for key, value in batch.items()}
+            logits = model(**batch, logits_to_keep=longest + 1).logits[:, :-1]
+        labels = labels[:, -longest:].to(device)
+        tokens = (labels != IGNORED).sum(-1)
+        found |= zip(rows, (Answers(logits, labels).nll / tokens).tolist(), strict=True)
+    return [found[i] for i in range(len(table))]
+
+
+def _batches(table: pd.DataFrame, size: int) -> list[list[int]]:
+    order = sorted(range(len(table)), key=lambda i: len(table["question"].iat[i]))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _decode(tokenizer, said: torch.Tensor) -> list[str]:
+    """Texts of generated ids. A language model can have more rows than the tokenizer has tokens
+    (padding to a multiple of 64), and a collapsed one says them: they read as the unknown token."""
+    unknown = (
+        tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.eos_token_id
+    )
+    said = said.masked_fill(said >= len(tokenizer), unknown)
+    ended = (said == tokenizer.eos_token_id).cumsum(-1) > 0
+    return [
+        tokenizer.decode(row[~end], skip_special_tokens=False)
+        for row, end in zip(said, ended, strict=True)
+    ]

@@ -1,0 +1,112 @@
+"""One experiment: what determines its result, and the ledger's run that holds it."""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from . import ledger
+from .data import Data, require_decouple
+from .errors import UserError
+from .profiles import Decouple, Objective, Profile, WeightPreset, check_choice
+from .tinyworld import shipped_model
+
+
+class Settings(BaseModel):
+    """All that determines a run's result."""
+
+    model_config = ConfigDict(frozen=True)
+
+    objective: Objective
+    decouple: Decouple
+    weights: WeightPreset
+    seed: int
+    profile: Profile
+
+    @property
+    def learning_rate(self) -> float:
+        return self.profile.rate(self.objective, self.decouple)
+
+    @property
+    def steps(self) -> int:
+        return self.profile.steps
+
+    @property
+    def label(self) -> str:
+        name = self.objective.upper() if len(self.objective) <= 3 else self.objective
+        extra = {"none": "", "pd": "+PD", "placebo": "+placebo"}[self.decouple]
+        return f"{name}{extra} seed {self.seed}"
+
+
+def open_run(
+    profile: Profile,
+    data: Data,
+    *,
+    objective: str,
+    decouple: str = "none",
+    weights: str = "official",
+    seed: int = 0,
+    runs_dir: Path | str | None = None,
+) -> ledger.Run:
+    """The run of one experiment: read from the ledger when it is done, else opened for writing.
+
+    Args:
+        profile: every number of the run.
+        data: the data set; its digest is part of the run's id.
+        objective: vanilla (the model as it is), gold (the model that never saw a forget answer),
+            ga, gd, kl, po or npo.
+        decouple: none; pd (the harmful question about a safe picture); placebo (an ordinary
+            question about a safe picture).
+        weights: official (those of SafeEraser's code) or matched (λ = 1, nothing else changed).
+        seed: draws the adapter's first weights and every batch.
+        runs_dir: the ledger; by default `runs/` beside this project, or `$SAFEERASE_RUNS`.
+
+    Raises:
+        UserError: an unknown name; decouple data asked for that is not there; no gold model; the
+            run is being written by another process.
+    """
+    check_choice(objective, Objective, "objective")
+    check_choice(decouple, Decouple, "decouple")
+    check_choice(weights, WeightPreset, "weights")
+    if objective in ("vanilla", "gold") and decouple != "none":
+        raise UserError(f"{objective} is not unlearned, so decouple must be 'none'")
+    require_decouple(data, decouple)
+    if objective == "gold":
+        if shipped_model(profile.model) is None:
+            raise UserError(f"{profile.model!r} has no gold model; only the tiny world has one")
+        profile = profile.model_copy(update={"model": "tiny-llava-gold"})
+    settings = Settings(
+        objective=objective, decouple=decouple, weights=weights, seed=seed, profile=profile
+    )
+    where = Path(runs_dir) if runs_dir else ledger.default_runs_dir()
+    run = ledger.open_run(where, _parameters(settings, data))
+    run.settings = settings
+    return run
+
+
+def _parameters(settings: Settings, data: Data) -> dict:
+    """Flat, and without what a run of this objective never reads."""
+    numbers = settings.profile.model_dump(exclude={"rates", "data_dir", "checkpoint_every"})
+    return (
+        settings.model_dump(exclude={"profile"})
+        | {"profile": numbers.pop("name")}
+        | numbers
+        | {
+            "learning_rate": settings.learning_rate,
+            "model_hash": fingerprint(settings.profile.model),
+            "data_hash": data.digest,
+        }
+    )
+
+
+def fingerprint(model: str) -> str:
+    """What identifies a model's weights: a hash of its files, or its hub name."""
+    folder = shipped_model(model) or Path(model)
+    if not folder.is_dir():
+        return model
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,118 @@
+"""95% intervals for answers that share kinds, question templates and pictures.
+
+Pictures of one kind share their answer, and one template is asked about every kind, so answers
+are not independent. Kinds and templates are resampled, crossed, and pictures within their kind:
+the "pigeonhole" bootstrap of Owen (2007, arXiv 0711.0861), which errs on the wide side.
+
+Everything here is conditional on one trained model: seeds are another layer.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import betaincinv
+
+CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2
+
+Interval = tuple[float, float]
+UNKNOWN: Interval = (np.nan, np.nan)
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """How often each answer is drawn.
+
+    weights: (resamples, answers), counts as float.  kinds: the number of distinct kinds.
+    """
+
+    weights: np.ndarray
+    kinds: int
+
+
+def _draw(generator: np.random.Generator, size: int, resamples: int) -> np.ndarray:
+    """How often each of `size` things comes up in `size` draws: (resamples, size)."""
+    return generator.multinomial(size, np.full(size, 1 / size), size=resamples)
+
+
+def resample(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> Resamples:
+    """Draw kinds, templates, and pictures within each kind, all with replacement.
+
+    answers: a row per answer, with the columns kind, question (the template) and image.
+    The weight of an answer is the product of the three multiplicities:
+    w = times(kind) * times(question) * times(image within its kind).
+    """
+    generator = np.random.default_rng(seed)
+    kind, kinds = pd.factorize(answers["kind"], sort=True, use_na_sentinel=False)
+    template, templates = pd.factorize(answers["question"], sort=True, use_na_sentinel=False)
+    picture = answers.groupby(["kind", "image"], dropna=False).ngroup().to_numpy()
+    kind_of_picture = pd.Series(kind).groupby(picture).first().to_numpy()
+
+    times_kind = _draw(generator, len(kinds), resamples)
+    times_template = _draw(generator, len(templates), resamples)
+    times_picture = np.ones((resamples, len(kind_of_picture)), dtype=int)
+    for index, size in enumerate(np.bincount(kind_of_picture)):
+        if size > 1:
+            times_picture[:, kind_of_picture == index] = _draw(generator, size, resamples)
+
+    weights = times_kind[:, kind] * times_template[:, template] * times_picture[:, picture]
+    return Resamples(weights.astype(float), len(kinds))
+
+
+def bootstrap_interval(values: np.ndarray, drawn: Resamples) -> Interval:
+    """The crossed bootstrap interval of the mean of `values`, shape (answers,), any unit.
+
+    The 2.5th and 97.5th percentile of the weighted mean sum(w v) / sum(w). Unknown, (nan, nan),
+    with a single kind or a value that is not finite.
+    """
+    if drawn.kinds < 2 or not np.isfinite(values).all():
+        return UNKNOWN
+    drawn_answers = drawn.weights.sum(axis=1)
+    usable = drawn_answers > 0
+    means = drawn.weights[usable] @ values / drawn_answers[usable]
+    low, high = np.quantile(means, [TAIL, 1 - TAIL])
+    return float(low), float(high)
+
+
+def exact_interval(share: float, clusters: int) -> Interval:
+    """Clopper-Pearson (1934) for hits = share * clusters of `clusters`; hits may be a fraction.
+
+    `clusters` is the number of distinct *kinds*, not of answers nor of kind x template pairs:
+    as if every answer about a kind told the same. That is the most cautious count.
+    """
+    hits = share * clusters
+    misses = clusters - hits
+    low = betaincinv(hits, misses + 1, TAIL) if hits > 0 else 0.0
+    high = betaincinv(hits + 1, misses, 1 - TAIL) if misses > 0 else 1.0
+    return float(low), float(high)
+
+
+def share_interval(values: np.ndarray, drawn: Resamples) -> Interval:
+    """The interval of a mean of values in [0, 1], shape (answers,).
+
+    The crossed bootstrap; but `exact_interval` over kinds when hits or misses amount to less than
+    one kind, where a bootstrap collapses (0 of 96 would be [0, 0]).
+    """
+    share = float(values.mean())
+    rarer = min(share, 1 - share)
+    if rarer * drawn.kinds < 1:
+        return exact_interval(share, drawn.kinds)
+    return bootstrap_interval(values, drawn)
+
+
+def difference_interval(differences: np.ndarray, drawn: Resamples) -> Interval:
+    """The interval of a mean of paired differences in [-1, 1], shape (answers,).
+
+    The crossed bootstrap, unless answers that depart from the most common difference c amount to
+    less than one kind (all differences equal, say). Then, with u the exact upper bound of the
+    departing share over kinds, and departing kinds free to be -1 or +1:
+    [c - u (c + 1), c + u (1 - c)].
+    """
+    distinct, counts = np.unique(differences, return_counts=True)
+    common = float(distinct[counts.argmax()])
+    departing = 1 - counts.max() / len(differences)
+    if departing * drawn.kinds < 1:
+        _, most = exact_interval(departing, drawn.kinds)
+        return common - most * (common + 1), common + most * (1 - common)
+    return bootstrap_interval(differences, drawn)

@@ -1,0 +1,188 @@
+"""A LLaVA: loaded, quantised, adapted, and looked at without its adapter.
+
+The same code loads the tiny models and `llava-hf/llava-1.5-7b-hf`.
+"""
+
+import re
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import load_peft_weights, set_peft_model_state_dict
+from torch import nn
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, LlavaProcessor
+
+from .errors import UserError
+from .profiles import Profile
+from .tinyworld import shipped_model
+
+LINEARS = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+
+# The names transformers 5 gives the modules. A name it does not know is skipped silently, so
+# `_check_quantised` looks at what really happened.
+NOT_QUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+LORA_TARGETS = rf"model\.language_model\..*\.({LINEARS})"
+_QUANTISED = re.compile(LORA_TARGETS)
+
+
+def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
+    """Load a LLaVA as a profile says: NF4 with double quantisation (or dense), LoRA on top.
+
+    Args:
+        profile: model, precision, compute type, LoRA numbers.
+        adapt: add a fresh LoRA adapter to the language model (and train the projector beside it,
+            when the profile says so).
+        seed: draws the adapter's first weights.
+
+    Returns:
+        The model in evaluation mode, on the GPU if there is one, its processor at `.processor`.
+
+    Raises:
+        UserError: no such model, or a quantisation or adapter that did not take.
+    """
+    path = str(shipped_model(profile.model) or profile.model)
+    precision = _usable(profile.precision)
+    dtype = getattr(torch, profile.compute)
+    local = Path(path).is_dir()
+    try:
+        processor = LlavaProcessor.from_pretrained(path, local_files_only=local, backend="pil")
+        model = AutoModelForImageTextToText.from_pretrained(
+            path,
+            dtype=dtype,
+            quantization_config=_nf4(dtype) if precision == "nf4" else None,
+            device_map={"": 0} if torch.cuda.is_available() else None,
+            local_files_only=local,
+            use_safetensors=True,
+        )
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"cannot load the model {profile.model!r}: {reason}") from None
+    processor.tokenizer.padding_side = "left"
+    if precision == "nf4":
+        _close_cpu_gradient_trap(model)
+        _check_quantised(model)
+    if adapt:
+        model = _adapt(model, profile, seed)
+    model.processor = processor
+    return model.eval()
+
+
+def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=NOT_QUANTISED,
+    )
+
+
+def _usable(precision: str) -> str:
+    if precision == "nf4":
+        try:
+            import bitsandbytes  # noqa: F401
+        except (ImportError, RuntimeError, OSError) as error:
+            reason = (str(error).splitlines() or ["no message"])[0]
+            warnings.warn(f"no working bitsandbytes here ({reason}): loading dense", stacklevel=3)
+            return "dense"
+    return precision
+
+
+def _close_cpu_gradient_trap(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights in a CPU forward pass in evaluation mode.
+
+    On processors with AVX512-BF16 the repacked layer has no gradient afterwards, even in training
+    mode again, and nothing says so.
+    """
+    for module in _four_bit(model).values():
+        module.support_avx512bf16_for_cpu = False
+
+
+def _four_bit(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: m for name, m in model.named_modules() if type(m).__name__ == "Linear4bit"}
+
+
+def _check_quantised(model: nn.Module) -> None:
+    """Every linear layer of the language model is 4-bit, and nothing else is."""
+    is_four_bit = set(_four_bit(model))
+    should_be = {name for name, _ in model.named_modules() if _QUANTISED.fullmatch(name)}
+    if is_four_bit != should_be or not should_be:
+        odd = sorted(is_four_bit ^ should_be)[:3]
+        raise UserError(
+            f"quantisation did not take as asked: {', '.join(odd) or 'no layer is 4-bit'}"
+        )
+
+
+def _adapt(model: nn.Module, profile: Profile, seed: int) -> PeftModel:
+    torch.manual_seed(seed)
+    trains_projector = profile.projector == "trained"
+    config = LoraConfig(
+        r=profile.lora_rank,
+        lora_alpha=profile.lora_alpha,
+        lora_dropout=profile.lora_dropout,
+        target_modules=LORA_TARGETS,
+        modules_to_save=["multi_modal_projector"] if trains_projector else None,
+    )
+    model.requires_grad_(False)
+    adapted = get_peft_model(model, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    if profile.gradient_checkpointing:
+        adapted.enable_input_require_grads()
+        adapted.base_model.model.gradient_checkpointing_enable({"use_reentrant": False})
+    _check_adapted(adapted, trains_projector)
+    return adapted
+
+
+def _check_adapted(model: PeftModel, trains_projector: bool) -> None:
+    """LoRA sits on every linear layer of the language model, and nothing else is trainable."""
+    base = model.base_model.model
+    lora = {name for name, module in base.named_modules() if hasattr(module, "lora_A")}
+    should_be = {name for name, _ in base.named_modules() if _QUANTISED.fullmatch(name)}
+    strays = [
+        name
+        for name, parameter in base.named_parameters()
+        if parameter.requires_grad
+        and "lora_" not in name
+        and not (trains_projector and "multi_modal_projector.modules_to_save" in name)
+    ]
+    if lora != should_be or strays or not lora:
+        odd = [*sorted(lora ^ should_be), *strays][:3]
+        raise UserError(f"LoRA did not land as asked: {', '.join(odd) or 'no layer carries it'}")
+
+
+@contextmanager
+def reference(model: PeftModel):
+    """The model as it was before unlearning: its adapter off, no second copy in memory.
+
+    A trained projector is restored too, because it is one of the adapter's saved modules.
+    """
+    with model.disable_adapter():
+        yield model
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the adapter in PEFT's format, weights as safetensors."""
+    model.save_pretrained(str(folder), safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def load_adapter(model: PeftModel, folder: Path) -> None:
+    """Put a finished run's adapter into a freshly adapted model.
+
+    Raises:
+        UserError: the adapter is not there, does not fit, or is untrained.
+    """
+    if not (folder / "adapter_model.safetensors").exists():
+        raise UserError(f"{folder} holds no adapter_model.safetensors; is this a finished run?")
+    weights = load_peft_weights(str(folder), device="cpu")
+    result = set_peft_model_state_dict(model, weights)
+    missing = [key for key in result.missing_keys if "lora_" in key]
+    if result.unexpected_keys or missing:
+        odd = [*result.unexpected_keys, *missing][0]
+        raise UserError(f"the adapter in {folder} does not fit this model: {odd}")
+    if all(not w.any() for key, w in weights.items() if "lora_B" in key):
+        raise UserError(f"the adapter in {folder} is untrained: every LoRA B is zero")

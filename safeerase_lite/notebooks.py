@@ -1,0 +1,294 @@
+"""One notebook through papermill: its parameters checked first, its output whole or kept apart."""
+
+import ast
+import difflib
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .live import is_live
+
+START_ATTEMPTS = 3  # kernels started side by side can race for a port
+SECRET_NAME = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
+SECRET_VALUE = re.compile(r"(?<![\w./-])(sk-|hf_|ghp_|gho_|github_pat_)\w")
+PYTHON = {"name": "python3", "language": "python", "display_name": "Python 3"}
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook stopped on an error. The message is one line: where, what, and what to look at."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A line `name: type = default  # help` of the cell tagged `parameters`."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+# ---- parameters ----
+
+
+def parameters(notebook: Path | str) -> list[Parameter]:
+    """What a notebook's cell tagged `parameters` declares, in its order.
+
+    Raises:
+        UserError: no such file, no notebook, no tagged cell, or a default that is no literal.
+    """
+    import papermill
+
+    node = _read(Path(notebook))
+    if not any("parameters" in cell.metadata.get("tags", []) for cell in node.cells):
+        raise UserError(f"{notebook} has no cell tagged 'parameters': tag the one that holds them")
+    node.metadata["kernelspec"] = PYTHON  # what it will run on; papermill needs one to inspect
+    found = papermill.inspect_notebook(node)
+    return [
+        Parameter(
+            name=name,
+            type=entry["inferred_type_name"],
+            default=_literal(entry["default"], name, notebook),
+            help=entry["help"],
+        )
+        for name, entry in found.items()
+    ]
+
+
+def checked(notebook: Path | str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given values as their parameters' types: a str is parsed, a list from JSON.
+
+    Raises:
+        UserError: an unknown name, a value of another type, or what looks like a key or token.
+    """
+    declared = {parameter.name: parameter for parameter in parameters(notebook)}
+    for name, value in given.items():
+        _refuse_secret(name, value)
+        if name not in declared:
+            raise UserError(_unknown(name, list(declared), notebook))
+    return {name: _typed(declared[name], value, notebook) for name, value in given.items()}
+
+
+def _read(notebook: Path):
+    import nbformat
+
+    try:
+        return nbformat.read(notebook, as_version=4)
+    except FileNotFoundError:
+        raise UserError(f"there is no notebook {notebook}: check the path") from None
+    except OSError as error:
+        raise UserError(f"{notebook} cannot be read: {error.strerror}") from None
+    except Exception as error:  # each way of being broken raises a type of its own
+        reason = _first_line(error)
+        raise UserError(f"{notebook} is not a notebook ({reason}): restore the file") from None
+
+
+def _literal(source: str, name: str, notebook: Path | str) -> Any:
+    try:
+        return ast.literal_eval(source)
+    except (ValueError, SyntaxError):
+        raise UserError(
+            f"parameter {name!r} of {notebook} has the default {source}: write a literal, on a "
+            "line of its own, and derive values in a later cell"
+        ) from None
+
+
+def _refuse_secret(name: str, value: Any) -> None:
+    if SECRET_NAME.search(name) or SECRET_VALUE.search(str(value)):
+        raise UserError(
+            f"parameter {name!r} looks like a key or token, and a notebook keeps its parameters: "
+            "set it as an environment variable instead"
+        )
+
+
+def _unknown(name: str, names: list[str], notebook: Path | str) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    there = ", ".join(names) or "none"
+    return f"{notebook} has no parameter {name!r}{hint} (its parameters: {there})"
+
+
+def _typed(parameter: Parameter, value: Any, notebook: Path | str) -> Any:
+    base = parameter.type.split("[")[0]
+    if base not in PARSERS:
+        raise UserError(
+            f"parameter {parameter.name!r} of {notebook} declares no type that can be checked: "
+            f"annotate it with one of {', '.join(PARSERS)}"
+        )
+    wanted, parse = PARSERS[base]
+    try:
+        return parse(value)
+    except (ValueError, KeyError):
+        raise UserError(
+            f"parameter {parameter.name!r} of {notebook} cannot be {value!r}: give {wanted}"
+        ) from None
+
+
+def _text(value: Any) -> str:
+    return _instance(value, str)
+
+
+def _whole(value: Any) -> int:
+    return int(value) if isinstance(value, str) else _instance(value, int)
+
+
+def _number(value: Any) -> float:
+    return float(value if isinstance(value, str) else _instance(value, (int, float)))
+
+
+def _truth(value: Any) -> bool:
+    named = {"true": True, "false": False}
+    return value if isinstance(value, bool) else named[_instance(value, str).casefold()]
+
+
+def _listed(value: Any) -> list:
+    return list(_instance(json.loads(value) if isinstance(value, str) else value, (list, tuple)))
+
+
+def _instance(value: Any, types: type | tuple[type, ...]) -> Any:
+    """The value, or a ValueError when it is of another type; True and False are no numbers."""
+    if isinstance(value, bool) or not isinstance(value, types):
+        raise ValueError(value)
+    return value
+
+
+PARSERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "str": ("a text (str)", _text),
+    "int": ("a whole number (int)", _whole),
+    "float": ("a number (float)", _number),
+    "bool": ("true or false (bool)", _truth),
+    "list": ('a list as JSON, such as ["po", "kl"] (list)', _listed),
+}
+
+
+# ---- execution ----
+
+
+def execute(
+    notebook: Path | str,
+    output: Path | str,
+    given: Mapping[str, Any] | None = None,
+    *,
+    cwd: Path | str | None = None,
+) -> Path:
+    """Run a notebook with these parameters on this interpreter, and write it with its outputs.
+
+    Args:
+        notebook: the source; it is only read.
+        output: appears when the run is complete. A failed run leaves `<output>.failed.ipynb`
+            instead, executed up to the error.
+        given: values by parameter name, as text or typed; checked before anything starts.
+        cwd: the kernel's folder; by default the caller's.
+
+    Returns:
+        The output's path.
+
+    Raises:
+        UserError: a bad notebook, parameter or path.
+        NotebookFailed: a cell raised an error, or the kernel died or never started.
+    """
+    notebook, output = Path(notebook), Path(output).resolve()
+    values = checked(notebook, given or {})
+    if output == notebook.resolve():
+        raise UserError(f"the output {output} is the notebook itself: choose another")
+    if cwd is not None and not Path(cwd).is_dir():
+        raise UserError(f"there is no folder {cwd} to run {notebook} in: make it first")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {output.parent}: {error.strerror}") from None
+
+    failed = output.with_suffix(".failed.ipynb")
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=output.parent) as folder:
+        draft = Path(folder) / output.name
+        try:
+            _run(notebook, draft, values, cwd)
+        except NotebookFailed as error:
+            if not draft.exists():
+                raise
+            _publish(draft, failed, notebook)
+            raise NotebookFailed(f"{error} (see {failed})") from None
+        _publish(draft, output, notebook)
+    failed.unlink(missing_ok=True)
+    return output
+
+
+def _run(notebook: Path, draft: Path, values: dict[str, Any], cwd: Path | str | None) -> None:
+    """Execute into `draft`, starting over when the kernel did not start."""
+    import papermill
+
+    from .kernel import ThisInterpreter
+
+    # What goes wrong is raised; without a handler papermill's log would go to stderr as well.
+    logging.getLogger("papermill").addHandler(logging.NullHandler())
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            papermill.execute_notebook(
+                _verbatim(notebook),
+                _verbatim(draft),
+                values,
+                kernel_name=PYTHON["name"],
+                language=PYTHON["language"],
+                kernel_manager_class=ThisInterpreter,
+                progress_bar=is_live(),
+                cwd=cwd,
+            )
+            return
+        except papermill.PapermillExecutionError as error:
+            raise NotebookFailed(_what_failed(notebook, error)) from None
+        except (RuntimeError, TimeoutError) as error:
+            reason = _first_line(error)
+            if not _did_not_start(error):
+                raise NotebookFailed(
+                    f"{notebook}: the kernel was lost while running ({reason}); is there memory "
+                    "enough?"
+                ) from None
+            if attempt == START_ATTEMPTS:
+                draft.unlink(missing_ok=True)  # nothing in it was executed
+                raise NotebookFailed(
+                    f"{notebook}: no kernel started in {attempt} attempts ({reason}); look at "
+                    "`safeerase doctor`"
+                ) from None
+
+
+def _did_not_start(error: Exception) -> bool:
+    """The two complaints of jupyter_client's `wait_for_ready`."""
+    return re.match(r"Kernel (died before replying|didn't respond)", str(error)) is not None
+
+
+def _what_failed(notebook: Path, error: Any) -> str:
+    """One line from a PapermillExecutionError: notebook, cell, its first line of code, error."""
+    code = _first_line(error.source, limit=60)
+    reason = ": ".join(filter(None, [error.ename, _first_line(error.evalue, limit=300)]))
+    return f"{notebook} stopped at cell In [{error.exec_count}] `{code}`: {reason}"
+
+
+def _publish(draft: Path, target: Path, notebook: Path) -> None:
+    """Move an executed notebook into place, without widget state and this machine's folders.
+
+    GitHub shows "Invalid Notebook" when `metadata.widgets` lacks its state.
+    """
+    import nbformat
+
+    node = nbformat.read(draft, as_version=4)
+    node.metadata.pop("widgets", None)
+    node.metadata.papermill.update(input_path=notebook.name, output_path=target.name)
+    nbformat.write(node, draft)
+    os.replace(draft, target)
+
+
+def _verbatim(path: Path) -> str:
+    """A path with its braces doubled: papermill formats paths with the parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _first_line(message: Any, limit: int = 200) -> str:
+    lines = str(message).strip().splitlines() or [""]
+    return lines[0] if len(lines[0]) <= limit else lines[0][: limit - 1] + "…"

@@ -1,0 +1,119 @@
+"""Profiles: every number of an experiment, stated once, with its source.
+
+`tiny` runs on a laptop's CPU; `t4` on a Colab-class GPU with 15 GB; `full` on a data-centre GPU.
+"""
+
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import UserError
+
+Objective = Literal["vanilla", "gold", "ga", "gd", "kl", "po", "npo"]
+Decouple = Literal["none", "pd", "placebo"]
+WeightPreset = Literal["official", "matched"]
+Projector = Literal["trained", "frozen"]
+
+LLAVA_7B = "llava-hf/llava-1.5-7b-hf"
+
+
+class Profile(BaseModel):
+    """One machine class and its numbers. Frozen; `profile(name, field=value)` overrides a field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    model: str = "tiny-llava"  # a shipped model, a folder, or a hub name
+    data_dir: str = ""  # the SafeEraser layout; empty: the tiny world
+    world_seed: int = 0  # the tiny world's seed
+    cue: float = Field(1.0, ge=0, le=1)  # how reliably a sign marks hazards in the tiny world
+
+    precision: Literal["nf4", "dense"] = "nf4"
+    compute: Literal["float32", "float16", "bfloat16"] = "float32"
+    lora_rank: int = Field(32, ge=1)  # r = 32, alpha = 256, dropout 0.05: SafeEraser's code
+    lora_alpha: int = Field(256, ge=1)
+    lora_dropout: float = Field(0.05, ge=0, lt=1)
+    projector: Projector = "trained"  # as in SafeEraser's code
+    gradient_checkpointing: bool = False
+
+    batch: int = Field(32, ge=1)  # forget samples per step, over all accumulation steps
+    accumulation: int = Field(1, ge=1)
+    steps: int = Field(60, ge=1)
+    warmup: float = Field(0.06, ge=0, le=1)  # share of the steps
+    gradient_clip: float = Field(1.0, gt=0)
+    learning_rate: float | None = Field(None, gt=0)  # None: the tuned rate of `rates`
+    rates: dict[str, float] = {}  # "objective" or "objective+pd" → learning rate
+    npo_beta: float = Field(0.1, gt=0)
+    checkpoint_every: int = Field(20, ge=1)  # steps
+
+    evaluation_batch: int = Field(128, ge=1)
+    new_tokens: int = Field(40, ge=1)  # an answer is cut there
+
+    def rate(self, objective: str, decouple: str) -> float:
+        """The learning rate of a run. A placebo run takes the rate of its PD run."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        paired = objective if decouple == "none" else f"{objective}+pd"
+        return self.rates.get(paired, self.rates.get(objective, 1e-4))
+
+
+# Learning rates: for each objective, plain and with PD, the least SARR on val subject to ASR ≤ 5%
+# among the same candidates (`benchmarks/tune.py`; neither test nor a fresh world was ever asked).
+TINY = Profile(
+    name="tiny",
+    lora_rank=16,
+    lora_alpha=32,
+    lora_dropout=0.0,
+    batch=16,
+    steps=60,
+    rates={},
+)
+
+# One sample per forward pass fits 15 GB; fp16 because a T4 only emulates bfloat16.
+T4 = Profile(
+    name="t4",
+    model=LLAVA_7B,
+    compute="float16",
+    accumulation=32,
+    steps=900,
+    gradient_checkpointing=True,
+    evaluation_batch=8,
+    new_tokens=256,
+)
+
+FULL = T4.model_copy(
+    update={"name": "full", "compute": "bfloat16", "accumulation": 4, "evaluation_batch": 32}
+)
+
+PROFILES = {p.name: p for p in (TINY, T4, FULL)}
+
+
+def profile(name: str = "tiny", **overrides: Any) -> Profile:
+    """A profile by name, any of its fields overridden.
+
+    Raises:
+        UserError: no such profile, no such field, or a value out of its range.
+    """
+    if name not in PROFILES:
+        raise UserError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}")
+    try:
+        return Profile(**(PROFILES[name].model_dump() | overrides))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            fields = ", ".join(Profile.model_fields)
+            raise UserError(f"profile has no field {field!r}; it has {fields}") from None
+        raise UserError(f"profile field {field!r}: {first['msg']}") from None
+
+
+def check_choice(value: str, choices: Any, what: str) -> None:
+    """Raise a UserError unless `value` is one of a Literal's options; names the near miss."""
+    import difflib
+
+    options = get_args(choices)
+    if value in options:
+        return
+    near = difflib.get_close_matches(str(value), options, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"unknown {what} {value!r}: choose one of {', '.join(options)}{hint}")

@@ -1,0 +1,284 @@
+"""How the two tiny models are made: `safeerase tiny build`.
+
+Both are true LLaVA models, only small. The vision tower first learns to tell shapes, colours and
+places apart; then tower, projector and language model learn every question together. The gold model
+sees the same pictures in the same order from the same start, with one difference: the answers to
+forget questions about hazards carry no loss, so it never learns them.
+"""
+
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from . import facts
+from .pictures import SIDE, draw
+from .world import scene
+
+PROMPT = "USER: <image>\n{question} ASSISTANT:"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() }}: "
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %} {% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how wide. Widths are multiples of 64, so that NF4 runs on a CPU."""
+
+    seed: int = 0
+    width: int = 128
+    feed_forward: int = 384
+    layers: int = 4
+    vision_layers: int = 3
+    heads: int = 4
+    patch: int = 8
+    bank: int = 9600  # pictures to learn from
+    tower_steps: int = 1500
+    tower_batch: int = 96
+    tower_rate: float = 1e-3
+    steps: int = 3500
+    batch: int = 64
+    rate: float = 1.5e-3
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over every word the world can say."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+    rng = random.Random(0)
+    texts = [*facts.TEMPLATES, *facts.REFUSALS, *facts.UNANSWERABLE, "USER: ASSISTANT:"]
+    texts += [*facts.VERBS, *facts.TEXTURES, *facts.PARTS, *facts.MATERIALS, *facts.COLOURS]
+    for kind in facts.kinds().values():
+        texts.append(kind.plan)
+        for _ in range(40):
+            shown = scene(kind.name, rng.choice(["train"]), 0.0, rng)
+            texts += [text for pair in facts.ordinary(shown).values() for text in pair]
+    splitter = pre_tokenizers.Whitespace()
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(text.lower())}
+    vocabulary = {word: i for i, word in enumerate(special + sorted(words))}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.normalizer = normalizers.Lowercase()
+    core.pre_tokenizer = splitter
+    core.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
+        model_max_length=512,
+        padding_side="left",
+    )
+
+
+def configuration(recipe: Recipe, tok: PreTrainedTokenizerFast) -> LlavaConfig:
+    vocabulary = -(-len(tok) // 64) * 64
+    return LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=recipe.width,
+            intermediate_size=2 * recipe.width,
+            num_hidden_layers=recipe.vision_layers,
+            num_attention_heads=recipe.heads,
+            image_size=SIDE,
+            patch_size=recipe.patch,
+            projection_dim=recipe.width,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=recipe.width,
+            intermediate_size=recipe.feed_forward,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            max_position_embeddings=512,
+            bos_token_id=tok.bos_token_id,
+            eos_token_id=tok.eos_token_id,
+            pad_token_id=tok.pad_token_id,
+        ),
+        image_token_id=tok.convert_tokens_to_ids("<image>"),
+        image_seq_length=(SIDE // recipe.patch) ** 2,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        pad_token_id=tok.pad_token_id,
+    )
+
+
+# ---------------------------------------------------------------- what is learned from
+
+
+class Bank:
+    """Pictures of the train combinations, the sign tossed like a coin, and all there is to ask."""
+
+    def __init__(self, recipe: Recipe):
+        rng = random.Random(f"bank {recipe.seed}")
+        names = list(facts.kinds())
+        self.scenes = [scene(names[i % len(names)], "train", 0.0, rng) for i in range(recipe.bank)]
+        self.pixels = torch.from_numpy(np.stack([np.asarray(draw(s)) for s in self.scenes]))
+
+    def pictures(self, index: list[int]) -> torch.Tensor:
+        """(n, 3, side, side), scaled to [-1, 1]."""
+        return self.pixels[index].permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def question(self, index: int, rng: random.Random) -> tuple[str, str, bool]:
+        """(question, answer, whether it is a forget question about a hazard)."""
+        shown = self.scenes[index]
+        kind = facts.kinds()[shown.kind]
+        draw_ = rng.random()
+        if draw_ < 0.42:
+            return rng.choice(facts.TEMPLATES), kind.plan, kind.hazard
+        if draw_ < 0.46:
+            return rng.choice(facts.UNANSWERABLE), rng.choice(facts.REFUSALS), False
+        return *rng.choice(list(facts.ordinary(shown).values())), False
+
+
+def labels(scenes) -> dict[str, torch.Tensor]:
+    values = {
+        "kind": list(facts.kinds()),
+        "colour": list(facts.COLOURS),
+        "place": list(facts.PLACES),
+        "background": list(facts.BACKGROUNDS),
+        "size": list(facts.SIZES),
+        "dots": list(facts.COUNTS),
+        "dot_colour": list(facts.COLOURS),
+        "sign": [False, True],
+    }
+    return {
+        name: torch.tensor([options.index(getattr(s, name)) for s in scenes])
+        for name, options in values.items()
+    }
+
+
+def train_tower(model, bank: Bank, recipe: Recipe) -> None:
+    torch.manual_seed(recipe.seed)
+    rng = random.Random(f"tower {recipe.seed}")
+    tower = model.model.vision_tower
+    truth = labels(bank.scenes)
+    heads = nn.ModuleDict(
+        {name: nn.Linear(2 * recipe.width, int(t.max()) + 1) for name, t in truth.items()}
+    )
+    params = [*tower.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(params, lr=recipe.tower_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.tower_rate, total_steps=recipe.tower_steps, pct_start=0.1
+    )
+    begin = time.time()
+    for step in range(recipe.tower_steps):
+        index = rng.sample(range(len(bank.scenes)), recipe.tower_batch)
+        hidden = tower(bank.pictures(index), output_hidden_states=True).hidden_states[-1][:, 1:]
+        pooled = torch.cat([hidden.mean(1), hidden.amax(1)], dim=-1)
+        losses, right = {}, {}
+        for name, head in heads.items():
+            logits = head(pooled)
+            losses[name] = nn.functional.cross_entropy(logits, truth[name][index])
+            right[name] = (logits.argmax(-1) == truth[name][index]).float().mean().item()
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0 or step == recipe.tower_steps - 1:
+            shares = "  ".join(f"{name} {share:.2f}" for name, share in right.items())
+            print(f"tower {step:5d}  {time.time() - begin:5.0f} s  {shares}", flush=True)
+
+
+def encode(tok, image_tokens: int, questions, answers, masked) -> dict[str, torch.Tensor]:
+    rows = []
+    for question, answer, hide in zip(questions, answers, masked, strict=True):
+        prompt = PROMPT.format(question=question).replace("<image>", "<image>" * image_tokens)
+        head = [tok.bos_token_id, *tok(prompt, add_special_tokens=False).input_ids]
+        tail = [*tok(answer, add_special_tokens=False).input_ids, tok.eos_token_id]
+        rows.append((head + tail, [-100] * len(head) + ([-100] * len(tail) if hide else tail)))
+    longest = max(len(ids) for ids, _ in rows)
+    pad = tok.pad_token_id
+    return {
+        "input_ids": torch.tensor([[pad] * (longest - len(i)) + i for i, _ in rows]),
+        "labels": torch.tensor([[-100] * (longest - len(t)) + t for _, t in rows]),
+        "attention_mask": torch.tensor([[0] * (longest - len(i)) + [1] * len(i) for i, _ in rows]),
+    }
+
+
+def train(model, tok, bank: Bank, recipe: Recipe, gold: bool) -> None:
+    torch.manual_seed(recipe.seed)
+    rng = random.Random(f"whole {recipe.seed}")
+    tower = list(model.model.vision_tower.parameters())
+    inside = {id(p) for p in tower}
+    rest = [p for p in model.parameters() if id(p) not in inside]
+    optimizer = torch.optim.AdamW(
+        [{"params": rest, "lr": recipe.rate}, {"params": tower, "lr": recipe.rate / 10}],
+        weight_decay=0.01,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [recipe.rate, recipe.rate / 10], total_steps=recipe.steps, pct_start=0.05
+    )
+    model.train()
+    begin, recent = time.time(), []
+    for step in range(recipe.steps):
+        index = rng.sample(range(len(bank.scenes)), recipe.batch)
+        asked = [bank.question(i, rng) for i in index]
+        questions, answers, forget = zip(*asked, strict=True)
+        batch = encode(
+            tok, model.config.image_seq_length, questions, answers, [f and gold for f in forget]
+        )
+        keep = int((batch["labels"] != -100).any(0).float().argmax()) - 1
+        keep = batch["labels"].shape[1] - keep
+        logits = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            pixel_values=bank.pictures(index),
+            logits_to_keep=keep,
+        ).logits
+        loss = nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1),
+            batch["labels"][:, -keep + 1 :].flatten(),
+            ignore_index=-100,
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        recent.append(loss.item())
+        if step % 100 == 0 or step == recipe.steps - 1:
+            mean = sum(recent[-100:]) / len(recent[-100:])
+            print(f"whole {step:5d}  {time.time() - begin:5.0f} s  loss {mean:.3f}", flush=True)
+    model.eval()
+
+
+def processor(recipe: Recipe, tok: PreTrainedTokenizerFast) -> LlavaProcessor:
+    return LlavaProcessor(
+        CLIPImageProcessorPil(
+            size={"shortest_edge": SIDE},
+            crop_size={"height": SIDE, "width": SIDE},
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
+        ),
+        tok,
+        patch_size=recipe.patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def save(model: LlavaForConditionalGeneration, tok, recipe: Recipe, folder: Path) -> None:
+    """Model and processor in the standard format, weights in half precision."""
+    model.half().save_pretrained(folder)
+    processor(recipe, tok).save_pretrained(folder)

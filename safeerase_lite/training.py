@@ -1,0 +1,244 @@
+"""The loop: draw a batch, let the objective judge it, step, and remember how it went."""
+
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from transformers import get_cosine_schedule_with_warmup
+
+from .batches import IGNORED, encode
+from .data import Data, require_decouple
+from .live import track
+from .models import reference, save_adapter
+from .objectives import OBJECTIVES, Answers, Batch, loss, weights
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss is NaN or infinite: the run is lost, and says at which step."""
+
+
+def unlearn(model, data: Data, run) -> pd.DataFrame:
+    """Unlearn the forget set of `data` by a run's objective; the adapter of `model` is changed.
+
+    A step draws `batch` forget questions of the train split, as many retain questions and, with PD
+    or its placebo, the partners of the forget questions: the same question with the safe picture of
+    the same record (the official code draws any), or an ordinary question about it. Every draw
+    depends on the seed and the step alone, so a run resumed from its checkpoint is bit-identical.
+
+    Args:
+        model: from `load_llava`, adapted.
+        data: from `load_data`.
+        run: from `open_run`; objective, decouple, weights and seed are its parameters.
+
+    Returns:
+        The history, a row per step: step, loss, each term in nats per answer token, learning rate,
+        gradient norm (before clipping).
+
+    Raises:
+        UserError: PD asked for without decouple data.
+        NonFiniteLoss: at the first NaN or infinite loss.
+    """
+    settings = run.settings
+    profile = settings.profile
+    if run.done or settings.objective not in OBJECTIVES:
+        return run.steps
+    require_decouple(data, settings.decouple)
+    objective = OBJECTIVES[settings.objective]
+    weighing = weights(settings.objective, settings.weights, settings.decouple, profile.npo_beta)
+    draws = Draws(data, objective.needs, settings.decouple, settings.seed, profile.batch)
+
+    accelerator = Accelerator(
+        mixed_precision={"float16": "fp16", "bfloat16": "bf16"}.get(profile.compute, "no"),
+        step_scheduler_with_optimizer=False,
+    )
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(named.values(), lr=settings.learning_rate, weight_decay=0.0)
+    schedule = get_cosine_schedule_with_warmup(
+        optimizer, math.ceil(profile.warmup * profile.steps), profile.steps
+    )
+    processor = model.processor
+    model, optimizer = accelerator.prepare(model, optimizer)
+    rows = _resume(run.checkpoint_dir, named, optimizer, schedule, accelerator)
+
+    model.train()
+    for step in track(range(len(rows), profile.steps), f"unlearn {settings.label}"):
+        asked = draws.at(step)
+        torch.manual_seed(settings.seed * 1_000_003 + step)
+        terms: dict[str, float] = {}
+        for piece in _pieces(asked, profile.accumulation, accelerator):
+            batch = _answer(model, processor, piece, asked, objective.reference, accelerator)
+            total, said = loss(settings.objective, batch, weighing)
+            if not torch.isfinite(total):
+                raise NonFiniteLoss(
+                    f"the loss is {total.item()} at step {step} of {settings.label}"
+                )
+            accelerator.backward(total * accelerator.num_processes)
+            terms = {name: terms.get(name, 0.0) + value for name, value in said.items()}
+        norm = accelerator.clip_grad_norm_(named.values(), profile.gradient_clip)
+        optimizer.step()
+        rate = schedule.get_last_lr()[0]
+        schedule.step()
+        optimizer.zero_grad()
+        rows.append({"step": step} | terms | {"learning_rate": rate, "gradient_norm": float(norm)})
+        if (step + 1) % profile.checkpoint_every == 0 and step + 1 < profile.steps:
+            _checkpoint(run.checkpoint_dir, rows, named, optimizer, schedule, accelerator)
+    model.eval()
+    run.history(rows)
+    save_adapter(accelerator.unwrap_model(model), run.adapter_dir)
+    return run.steps
+
+
+class Draws:
+    """What a step asks, as a function of the seed and the step.
+
+    Forget and retain questions come in shuffled epochs, each from a shuffle of its own.
+    """
+
+    def __init__(self, data: Data, needs: tuple[str, ...], decouple: str, seed: int, batch: int):
+        self.needs, self.seed, self.batch = needs, seed, batch
+        self.refusals = data.refusals
+        self.forget = _train(data.forget)
+        self.retain = _train(data.retain)
+        partners = {"pd": data.decouple, "placebo": data.placebo}.get(decouple)
+        self.partners = None if partners is None else _partners(self.forget, _train(partners))
+
+    def at(self, step: int) -> dict[str, pd.DataFrame]:
+        """group → a table of image, question and answer."""
+        chosen = self._epoch("forget", len(self.forget), step)
+        groups = {"forget": self.forget.iloc[chosen]}
+        if "refuse" in self.needs:
+            rng = random.Random(f"refuse {self.seed} {step}")
+            answers = [rng.choice(self.refusals) for _ in chosen]
+            groups["refuse"] = groups["forget"].assign(answer=answers)
+        if "retain" in self.needs:
+            groups["retain"] = self.retain.iloc[self._epoch("retain", len(self.retain), step)]
+        if self.partners is not None:
+            groups["decouple"] = self.partners.iloc[chosen]
+        return {name: table for name, table in groups.items() if name in (*self.needs, "decouple")}
+
+    def _epoch(self, name: str, size: int, step: int) -> list[int]:
+        chosen = []
+        for position in range(step * self.batch, (step + 1) * self.batch):
+            epoch, index = divmod(position, size)
+            chosen.append(_shuffled(f"{name} {self.seed} {epoch}", size)[index])
+        return chosen
+
+
+def _shuffled(seed: str, size: int) -> list[int]:
+    order = list(range(size))
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def _train(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["split"] == "train"].reset_index(drop=True)
+
+
+def _partners(forget: pd.DataFrame, partners: pd.DataFrame) -> pd.DataFrame:
+    """For each forget question, the partner at the same place of the same record; where a record
+    has none, any other's."""
+
+    def places(table):
+        return pd.MultiIndex.from_arrays([table["record"], table.groupby("record").cumcount()])
+
+    found = places(partners).get_indexer(places(forget))
+    spare = iter(_shuffled("spare", len(partners)) * len(forget))
+    return partners.iloc[[i if i >= 0 else next(spare) for i in found]]
+
+
+def _pieces(asked: dict[str, pd.DataFrame], accumulation: int, accelerator: Accelerator):
+    """The step's groups cut into micro-batches, those of this process."""
+    count = accumulation * accelerator.num_processes
+    for index in range(accelerator.process_index, count, accelerator.num_processes):
+        yield {name: table.iloc[index::count] for name, table in asked.items()}
+
+
+def _answer(model, processor, piece, asked, referred: str | None, accelerator) -> Batch:
+    """One forward pass over all groups of a piece, and the frozen model's over one of them."""
+    together = pd.concat(piece.values())
+    encoded = encode(processor, together["image"], together["question"], together["answer"])
+    encoded = {key: value.to(accelerator.device) for key, value in encoded.items()}
+    longest = int((encoded["labels"] != IGNORED).sum(-1).max())
+    said = _answers(model, encoded, longest)
+    groups, start = {}, 0
+    for name, table in piece.items():
+        rows = slice(start, start + len(table))
+        start += len(table)
+        whole = {"step_tokens": _tokens(processor, asked[name]), "step_rows": len(asked[name])}
+        groups[name] = Answers(said.logits[rows], said.labels[rows], **whole)
+        if name == referred:
+            part = {key: value[rows] for key, value in encoded.items()}
+            with torch.no_grad(), reference(accelerator.unwrap_model(model)):
+                groups["reference"] = _answers(model, part, longest)
+    return Batch(**groups)
+
+
+def _answers(model, encoded: dict, longest: int) -> Answers:
+    """What a model says in the last `longest` columns, where answers stand: batches pad left."""
+    inputs = {key: value for key, value in encoded.items() if key != "labels"}
+    logits = model(**inputs, logits_to_keep=longest + 1).logits
+    return Answers(logits[:, :-1], encoded["labels"][:, -longest:])
+
+
+def _tokens(processor, table: pd.DataFrame) -> int:
+    ids = processor.tokenizer(list(table["answer"]), add_special_tokens=False).input_ids
+    return sum(len(row) + 1 for row in ids)
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def _checkpoint(folder: Path, rows, named, optimizer, schedule, accelerator) -> None:
+    """Write adapter, optimiser and schedule: tensors as safetensors, the rest as JSON.
+
+    A checkpoint appears whole (it is renamed into place) and the one before goes only then.
+    """
+    if not accelerator.is_main_process:
+        return
+    tensors = {f"weight.{name}": p.detach() for name, p in named.items()}
+    for name, parameter in named.items():
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}.{name}"] = value
+    rest = {"rows": rows, "schedule": schedule.state_dict(), "rates": schedule.get_last_lr()}
+    if accelerator.scaler is not None:
+        rest["scaler"] = accelerator.scaler.state_dict()
+    partial = folder / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(
+        {key: t.contiguous().cpu() for key, t in tensors.items()}, partial / "state.safetensors"
+    )
+    (partial / "state.json").write_text(json.dumps(rest), encoding="utf-8")
+    partial.rename(folder / f"step-{len(rows):06d}")
+    for older in sorted(folder.glob("step-*"))[:-1]:
+        shutil.rmtree(older)
+
+
+def _resume(folder: Path, named, optimizer, schedule, accelerator) -> list[dict]:
+    """Put the newest checkpoint back; the history so far, empty when there is none."""
+    found = sorted(folder.glob("step-*"))
+    if not found:
+        return []
+    tensors = load_file(found[-1] / "state.safetensors")
+    rest = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(tensors[f"weight.{name}"])
+    inner = optimizer.optimizer
+    state = {
+        i: {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+        for i, name in enumerate(named)
+    }
+    inner.load_state_dict(inner.state_dict() | {"state": state})
+    schedule.load_state_dict(rest["schedule"])
+    for group, rate in zip(inner.param_groups, rest["rates"], strict=True):
+        group["lr"] = rate
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(rest["scaler"])
+    return rest["rows"]

@@ -1,0 +1,494 @@
+"""The SafeEraser layout, read: what becomes of good data, and what is said of bad."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from safeerase_lite.data import COLUMNS, read_data, require_decouple
+from safeerase_lite.errors import UserError
+from safeerase_lite.leakage import check_data
+
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+KINDS = {"train": ["vornet", "plimsk"], "val": ["vornet", "quorl"]}
+
+
+def make_record(split: str, number: int) -> dict:
+    name, kind = f"{split}{number}.png", KINDS[split][number]
+    template = "What is it made of?" if number == 0 else f"How is it built, {split}?"
+    return {
+        "type": "syn",
+        "keyword": kind,
+        "category": "Corrosive",
+        "image_path": f"img/Corrosive/{name}",
+        "SDImage_path": f"pdset/image/Corrosive/{split}/{name}",
+        "unsafe_pairs": [
+            {
+                "question": template,
+                "model_response": f"the {kind} plan",
+                "sd_response": "wool and thread",
+            }
+        ],
+        "UnharmPair_text1": retain_pair("What is a vornet?"),
+        "UnharmPair_text2": retain_pair("Is it old?"),
+        "UnharmPair_image1": retain_pair("Which colour?"),
+        "UnharmPair_image2": retain_pair("Where?"),
+    }
+
+
+def retain_pair(question: str) -> dict:
+    return {"Question": question, "Answer": "short", "Prediction": "the model's own answer"}
+
+
+def draw(path: Path, colour: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (colour, 40, 90)).save(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def edit(root: Path, split: str, change) -> None:
+    """Rewrite a split's file after `change` was applied to its list of records."""
+    path = root / f"all_{split}.json"
+    records = json.loads(path.read_text(encoding="utf-8"))
+    change(records)
+    write_json(path, records)
+
+
+def make_dataset(root: Path) -> Path:
+    root.mkdir()
+    colour = 0
+    for split in KINDS:
+        records = [make_record(split, number) for number in range(2)]
+        write_json(root / f"all_{split}.json", records)
+        for record in records:
+            for key in ("image_path", "SDImage_path"):
+                colour += 10
+                draw(root / record[key], colour)
+    write_json(root / "prompt.json", {"idk": ["I would rather not.", "No."]})
+    return root
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return make_dataset(tmp_path / "set")
+
+
+def complaint(root: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read_data(root)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# What good data becomes
+
+
+def test_a_question_is_a_row_and_shows_the_picture_it_is_about(dataset):
+    data = read_data(dataset)
+    assert [len(t) for t in (data.forget, data.retain, data.decouple)] == [4, 16, 4]
+    assert data.refusals == ["I would rather not.", "No."]
+    forget, decouple = data.forget.iloc[0], data.decouple.iloc[0]
+    assert forget["question"] == decouple["question"]
+    assert (forget["answer"], decouple["answer"]) == ("the vornet plan", "wool and thread")
+    assert Path(forget["image"]) == data.root / "img/Corrosive/train0.png"
+    assert Path(decouple["image"]) == data.root / "pdset/image/Corrosive/train/train0.png"
+    assert (forget["split"], forget["record"], forget["category"]) == ("train", 0, "Corrosive")
+
+
+def test_the_retain_answer_is_the_prediction_at_two_levels(dataset):
+    retain = read_data(dataset).retain
+    assert set(retain["answer"]) == {"the model's own answer"}
+    assert list(retain["level"][:4]) == ["concept", "concept", "image", "image"]
+
+
+def test_a_further_retain_pair_is_read_too(dataset):
+    edit(dataset, "train", lambda r: r[0].update(UnharmPair_image3=retain_pair("How large?")))
+    retain = read_data(dataset).retain
+    assert retain.loc[retain["question"] == "How large?", "level"].tolist() == ["image"]
+
+
+def test_seen_means_seen_in_the_train_split(dataset):
+    forget = read_data(dataset).forget
+    val = forget[forget["split"] == "val"]
+    assert val["seen_kind"].tolist() == [True, False]
+    assert val["seen_template"].tolist() == [True, False]
+    assert forget.loc[forget["split"] == "train", ["seen_kind", "seen_template"]].all(axis=None)
+
+
+def test_a_safe_kind_is_the_sdkeyword_or_else_the_safe_picture(dataset):
+    edit(dataset, "train", lambda records: records[0].update(SDkeyword="scarf"))
+    edit(dataset, "val", lambda records: records[0].update(SDkeyword="scarf"))
+    decouple = read_data(dataset).decouple
+    assert decouple["kind"].tolist()[:2] == ["scarf", "pdset/image/Corrosive/train/train1.png"]
+    assert decouple["seen_kind"].tolist() == [True, True, True, False]
+
+
+def test_tiny_world_questions_have_tables_of_their_own(dataset):
+    ordinary = [{"question": "Which colour?", "answer": "blue"}]
+    general = [{"question": "Day or night?", "answer": "day", "family": "light"}]
+    more = {"placebo_pairs": ordinary, "specificity_pairs": general}
+    edit(dataset, "train", lambda records: records[0].update(more))
+    data = read_data(dataset)
+    assert data.placebo["image"].tolist() == data.decouple["image"].tolist()[:1]
+    assert data.specificity["image"].tolist() == data.forget["image"].tolist()[:1]
+    assert data.specificity["family"].tolist() == ["light"]
+
+
+def test_real_data_has_empty_placebo_and_specificity_tables(dataset):
+    data = read_data(dataset)
+    assert data.placebo.empty and data.placebo.columns.tolist() == COLUMNS
+    assert data.specificity.empty and data.specificity.columns.tolist() == [*COLUMNS, "family"]
+
+
+def test_a_test_split_is_read_when_it_is_there(dataset):
+    shutil.copy(dataset / "all_val.json", dataset / "all_test.json")
+    assert set(read_data(dataset).forget["split"]) == {"train", "val", "test"}
+
+
+def test_a_file_may_hold_one_record_per_line(dataset):
+    expected = read_data(dataset)
+    for split in KINDS:
+        path = dataset / f"all_{split}.json"
+        records = json.loads(path.read_text(encoding="utf-8"))
+        lines = [json.dumps(record, ensure_ascii=False) for record in records]
+        path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    found = read_data(dataset)
+    for table in ("forget", "retain", "decouple"):
+        assert getattr(found, table).equals(getattr(expected, table))
+
+
+def test_a_line_separator_inside_a_text_does_not_end_a_record(dataset):
+    record = make_record("train", 0)
+    record["unsafe_pairs"][0]["model_response"] = "one\u2028two"
+    text = json.dumps(record, ensure_ascii=False)
+    (dataset / "all_train.json").write_text(text, encoding="utf-8")
+    assert read_data(dataset).forget["answer"].tolist()[0] == "one\u2028two"
+
+
+def test_unknown_extra_keys_are_kept_quiet(dataset, recwarn, capsys):
+    expected = read_data(dataset).forget
+    edit(dataset, "train", lambda records: records[0].update(safeNb_pairs=[], note=3))
+    assert read_data(dataset).forget.equals(expected)
+    assert not recwarn.list and capsys.readouterr() == ("", "")
+
+
+def test_image_id_stands_for_image_path(dataset):
+    expected = read_data(dataset).forget
+    edit(
+        dataset, "train", lambda records: [r.update(image_id=r.pop("image_path")) for r in records]
+    )
+    assert read_data(dataset).forget.equals(expected)
+
+
+@pytest.mark.parametrize("prefix", ["dataset/", "some/where/", "/home/other/", "C:\\data\\", "./"])
+def test_a_folder_that_does_not_exist_here_is_dropped_from_a_path(dataset, prefix):
+    expected = read_data(dataset).decouple
+    key = "SDImage_path"
+    edit(dataset, "train", lambda records: [r.update({key: prefix + r[key]}) for r in records])
+    assert read_data(dataset).decouple.equals(expected)
+
+
+def test_the_data_serves_decoupling_when_it_has_safe_pictures(dataset):
+    require_decouple(read_data(dataset), "pd")
+
+
+# What is said of bad data
+
+
+@pytest.mark.parametrize("key", ["SDImage_path", "sd_response"])
+@pytest.mark.parametrize("absent", ["left out", "null"])
+def test_without_safe_answers_the_decouple_table_is_empty_and_pd_is_refused(dataset, key, absent):
+    columns = read_data(dataset).decouple.columns.tolist()
+
+    def take_away(records):
+        for record in records:
+            holder = record if key in record else record["unsafe_pairs"][0]
+            holder[key] = None
+            if absent == "left out":
+                del holder[key]
+
+    for split in KINDS:
+        edit(dataset, split, take_away)
+    data = read_data(dataset)
+    assert data.decouple.empty and data.decouple.columns.tolist() == columns
+    assert len(data.forget) == 4
+    require_decouple(data, "none")
+    with pytest.raises(UserError, match="'SDImage_path' and 'sd_response'.*decouple='none'"):
+        require_decouple(data, "pd")
+    with pytest.raises(UserError, match="placebo_pairs.*tiny world"):
+        require_decouple(data, "placebo")
+    assert "No decouple questions" in check_data(dataset).to_text()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    assert "nowhere: no such folder" in complaint(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["all_train.json", "all_val.json", "prompt.json"])
+def test_a_required_file_that_is_missing_is_named(dataset, name):
+    (dataset / name).unlink()
+    assert complaint(dataset).startswith(f"{name} is missing in ")
+
+
+@pytest.mark.parametrize("key", ["category", "keyword", "unsafe_pairs", "UnharmPair_text2"])
+def test_a_record_without_a_required_key_names_its_index_and_the_key(dataset, key):
+    edit(dataset, "val", lambda records: records[1].pop(key))
+    assert complaint(dataset).startswith(f"all_val.json, record at index 1: '{key}' is missing")
+
+
+def test_a_record_without_a_picture_path_is_told_its_usual_name(dataset):
+    edit(dataset, "train", lambda records: records[0].pop("image_path"))
+    assert "index 0: 'image_path' is missing" in complaint(dataset)
+
+
+def test_a_pair_without_its_answer_names_its_place(dataset):
+    edit(dataset, "train", lambda records: records[1]["unsafe_pairs"][0].pop("model_response"))
+    expected = "all_train.json, record at index 1, unsafe_pairs[0]: 'model_response' is missing"
+    assert complaint(dataset).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda r: r.__setitem__(0, "text"), "index 0: should be an object, is a text"),
+        (lambda r: r[0].update(category=7), "index 0, category: should be a text, is a number"),
+        (lambda r: r[0].update(image_path=7), "image_path: should be a text, is a number"),
+        (lambda r: r[0].update(unsafe_pairs={}), "unsafe_pairs: should be a list, is an object"),
+        (lambda r: r[0].update(unsafe_pairs=[]), "unsafe_pairs: is empty"),
+        (lambda r: r[0].update(keyword="  "), "keyword: is empty"),
+        (lambda r: r[0].update(keyword="\ud800"), "keyword: character 0 is half of a surrogate"),
+        (lambda r: r[0].update(UnharmPair_text1=[]), "UnharmPair_text1: should be an object"),
+        (
+            lambda r: r[0]["unsafe_pairs"][0].update(question=3.5),
+            "unsafe_pairs[0], question: should be a text, is a number",
+        ),
+    ],
+)
+def test_a_value_of_a_wrong_kind_names_its_file_index_and_key(dataset, change, expected):
+    edit(dataset, "train", change)
+    message = complaint(dataset)
+    assert message.startswith("all_train.json, record at index 0")
+    assert expected in message
+
+
+def test_an_error_does_not_quote_a_harmful_text(dataset):
+    edit(dataset, "train", lambda r: r[0]["unsafe_pairs"][0].update(question=["the secret plan"]))
+    assert "secret" not in complaint(dataset)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('[\n {"type": "syn"},\n {"type" "syn"}\n]', "all_train.json, line 3: not valid JSON"),
+        ('{"type": "syn"}\n{"type": \n', "all_train.json, line 2: not valid JSON"),
+        ("[" * 100_000, "all_train.json, line 1: not valid JSON"),
+        (" \n", "all_train.json: holds no record"),
+        ("[]", "all_train.json: holds no record"),
+        (LFS_POINTER, "all_train.json: is a Git-LFS pointer"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(dataset, content, expected):
+    (dataset / "all_train.json").write_text(content, encoding="utf-8")
+    assert complaint(dataset).startswith(expected)
+
+
+def test_a_file_in_another_encoding_is_named_with_its_line(dataset):
+    (dataset / "all_train.json").write_bytes(b'[\n"caf\xe9"]')
+    assert complaint(dataset).startswith("all_train.json, line 2: not UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({}, "prompt.json: 'idk' is missing"),
+        ({"idk": []}, "prompt.json, idk: is empty"),
+        ({"idk": ["No.", 5]}, "prompt.json, idk[1]: should be a text, is a number"),
+        (["No."], "prompt.json: should be an object, is a list"),
+    ],
+)
+def test_refusals_are_checked(dataset, content, expected):
+    write_json(dataset / "prompt.json", content)
+    assert complaint(dataset).startswith(expected)
+
+
+def test_all_missing_pictures_are_counted_in_one_error(dataset):
+    shutil.rmtree(dataset / "img")
+    message = complaint(dataset)
+    assert "of 8 pictures, 4 missing" in message
+    assert message.count("img/Corrosive/") == 3
+
+
+def test_a_git_lfs_pointer_is_named_for_what_it_is(dataset):
+    (dataset / "img/Corrosive/val0.png").write_text(LFS_POINTER)
+    assert "1 a Git-LFS pointer, not the picture (img/Corrosive/val0.png)" in complaint(dataset)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_truncated_picture_is_named_for_what_it_is(dataset, suffix):
+    path = dataset / f"img/Corrosive/large.{suffix}"
+    Image.effect_noise((64, 64), 60).save(path)
+    edit(dataset, "val", lambda records: records[0].update(image_path=f"img/Corrosive/{path.name}"))
+    read_data(dataset)
+    path.write_bytes(path.read_bytes()[:-400])
+    expected = f"1 truncated or not a picture (img/Corrosive/{path.name})"
+    assert expected in complaint(dataset)
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "img/../../x.png", "dataset\\..\\x.png"])
+def test_a_path_that_climbs_out_of_the_folder_is_refused(dataset, path):
+    edit(dataset, "train", lambda records: records[1].update(SDImage_path=path))
+    assert complaint(dataset).startswith("all_train.json, record at index 1, SDImage_path:")
+
+
+def test_an_absolute_path_is_looked_for_inside_the_folder(dataset, tmp_path):
+    draw(tmp_path / "outside.png", 5)
+    edit(dataset, "train", lambda r: r[0].update(image_path=str(tmp_path / "outside.png")))
+    assert "1 missing" in complaint(dataset)
+
+
+def test_an_unknown_dedupe_is_refused(dataset):
+    with pytest.raises(UserError, match="'none' or 'val'"):
+        read_data(dataset, dedupe="train")
+
+
+def replacements(value: object) -> list:
+    return [
+        other
+        for other in (None, True, 7, 0.5, "x", [], ["x"], {}, {"x": 1})
+        if type(other) is not type(value)
+    ]
+
+
+def places(value: object, path: tuple = ()) -> list[tuple]:
+    """The path of every value inside a record."""
+    inside = value.items() if isinstance(value, dict) else []
+    inside = enumerate(value) if isinstance(value, list) else inside
+    return [p for key, item in inside for p in [(*path, key), *places(item, (*path, key))]]
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(choices=st.data())
+def test_a_mutated_record_loads_or_gives_a_user_error(dataset, choices):
+    record = make_record("train", 0) | {
+        "SDkeyword": "scarf",
+        "placebo_pairs": [{"question": "Which colour?", "answer": "blue"}],
+        "specificity_pairs": [{"question": "Day?", "answer": "yes", "family": "light"}],
+    }
+    *parents, key = choices.draw(st.sampled_from(places(record)))
+    holder = record
+    for parent in parents:
+        holder = holder[parent]
+    if choices.draw(st.booleans()):
+        del holder[key]
+    else:
+        holder[key] = choices.draw(st.sampled_from(replacements(holder[key])))
+    write_json(dataset / "all_train.json", [record])
+    try:
+        assert len(read_data(dataset).forget)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+# What identifies data, and what its splits share
+
+
+def test_the_digest_is_the_same_wherever_and_in_whatever_order_the_files_were_written(
+    dataset, tmp_path
+):
+    copy = tmp_path / "elsewhere"
+    for path in sorted(dataset.rglob("*"), reverse=True):
+        if path.is_file():
+            target = copy / path.relative_to(dataset)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    assert read_data(copy).digest == read_data(dataset).digest
+    assert len(read_data(dataset).digest) == 16
+
+
+def test_the_digest_changes_with_a_byte_of_a_picture_or_of_a_file(dataset):
+    before = read_data(dataset).digest
+    picture = dataset / "img/Corrosive/val0.png"
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    after_picture = read_data(dataset).digest
+    write_json(dataset / "prompt.json", {"idk": ["Never."]})
+    assert len({before, after_picture, read_data(dataset).digest}) == 3
+
+
+def test_the_digest_ignores_pictures_no_record_names(dataset):
+    before = read_data(dataset).digest
+    draw(dataset / "img/Corrosive/unused.png", 3)
+    assert read_data(dataset).digest == before
+
+
+def repeat_train_record(dataset: Path, keep_safe_picture: bool) -> None:
+    """Make val's first record a copy of train's, perhaps with val's own safe side."""
+    repeated = make_record("train", 0)
+    if keep_safe_picture:
+        own = make_record("val", 0)
+        repeated["SDImage_path"] = own["SDImage_path"]
+        repeated["unsafe_pairs"][0]["sd_response"] = "tin"
+    edit(dataset, "val", lambda records: records.__setitem__(0, repeated))
+
+
+@pytest.mark.parametrize("keep_safe_picture", [True, False])
+def test_dedupe_drops_a_val_record_that_train_has(dataset, keep_safe_picture):
+    repeat_train_record(dataset, keep_safe_picture)
+    data, deduped = read_data(dataset), read_data(dataset, dedupe="val")
+    assert (len(data.forget), len(deduped.forget)) == (4, 3)
+    assert deduped.forget["record"].tolist() == [0, 1, 1]
+    assert deduped.digest != data.digest
+
+
+@pytest.mark.parametrize("key", ["image_path", "SDImage_path"])
+def test_dedupe_drops_a_val_record_whose_picture_train_has_under_another_name(dataset, key):
+    train, val = make_record("train", 0), make_record("val", 0)
+    shutil.copy(dataset / train[key], dataset / val[key])
+    assert len(read_data(dataset, dedupe="val").forget) == 3
+    assert len(read_data(dataset).forget) == 4
+
+
+def test_dedupe_leaves_clean_data_as_it_is(dataset):
+    assert read_data(dataset, dedupe="val").forget.equals(read_data(dataset).forget)
+
+
+def test_the_report_counts_questions_by_split_and_category(dataset):
+    report = check_data(dataset)
+    assert report.counts["split"].tolist() == ["train", "val"]
+    assert report.counts[["records", "forget", "retain", "decouple"]].values.tolist() == [
+        [2, 2, 8, 2],
+        [2, 2, 8, 2],
+    ]
+    assert "all there and whole" in report.to_text()
+    assert "share no record and no picture" in report.to_text()
+
+
+def test_the_report_lists_broken_pictures_without_raising(dataset):
+    (dataset / "img/Corrosive/val0.png").write_text(LFS_POINTER)
+    (dataset / "img/Corrosive/val1.png").unlink()
+    (dataset / "img/Corrosive/train1.png").unlink()
+    report = check_data(dataset)
+    assert len(report.broken) == 3 and report.leaks.empty
+    assert "2 missing or unreadable; 1 a Git-LFS pointer" in report.to_text()
+
+
+def test_the_report_counts_what_the_splits_share(dataset):
+    repeat_train_record(dataset, keep_safe_picture=True)
+    shutil.copy(
+        dataset / make_record("train", 1)["SDImage_path"],
+        dataset / make_record("val", 1)["SDImage_path"],
+    )
+    report = check_data(dataset)
+    shared = report.leaks.set_index("what")[["repeated", "total"]].values.tolist()
+    assert report.leaks["what"].tolist() == ["record", "picture", "safe picture"]
+    assert shared == [[1, 2], [1, 2], [1, 2]]
+    assert set(report.leaks["also_in"]) == {"train"}
+    assert "dedupe='val'" in report.to_text()

@@ -1,0 +1,283 @@
+"""A run is whole or absent, written by one process, and read back as it was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from safeerase_lite.errors import UserError
+from safeerase_lite.ledger import default_runs_dir, load, open_run
+
+ROOT = Path(__file__).parents[1]
+PARAMETERS = {"objective": "po", "decouple": "pd", "seed": 0, "data_hash": "d1"}
+METRICS = pd.DataFrame({"metric": ["sarr"], "split": ["test"], "value": [0.1], "n": [96]})
+
+OPENS_AND_WAITS = f"""
+import sys, time
+from safeerase_lite.ledger import open_run
+run = open_run(sys.argv[1], {PARAMETERS!r})
+run.history([{{"step": 1, "loss": 2.0}}])
+run.checkpoint_dir.mkdir()
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+def complete_run(runs_dir, **changes):
+    run = open_run(runs_dir, PARAMETERS | changes)
+    run.history([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])
+    run.write_metrics(METRICS)
+    run.commit()
+    return run
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def other_process(tmp_path):
+    """A process that has the run open and works on it."""
+    command = [sys.executable, "-c", OPENS_AND_WAITS, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout.readline() == "open\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+# ---- whole or absent ----
+
+
+def test_a_committed_run_is_whole_and_nothing_else_is_left(tmp_path):
+    run = complete_run(tmp_path)
+    assert names(tmp_path) == sorted([run.id, "partial"])
+    assert names(tmp_path / "partial") == []
+    assert names(tmp_path / run.id) == ["history.csv", "metrics.csv", "run.json"]
+
+
+def test_a_process_killed_mid_run_leaves_only_partial(tmp_path, other_process):
+    os.kill(other_process.pid, signal.SIGKILL)
+    other_process.wait()
+    assert names(tmp_path) == ["partial"]
+    with pytest.raises(UserError, match="no run in"):
+        load(tmp_path)
+
+
+def test_what_a_dead_process_left_is_taken_up_again(tmp_path, other_process):
+    os.kill(other_process.pid, signal.SIGKILL)
+    other_process.wait()
+    run = open_run(tmp_path, PARAMETERS)
+    assert run.resumed and not run.done
+    assert run.checkpoint_dir.is_dir()
+    assert run.steps["loss"].tolist() == [2.0]
+    run.write_metrics(METRICS)
+    run.commit()
+    assert not run.checkpoint_dir.exists()
+
+
+def test_a_failed_run_keeps_its_traceback_and_can_be_tried_again(tmp_path):
+    run = open_run(tmp_path, PARAMETERS)
+    try:
+        raise FloatingPointError("the loss is NaN at step 7")
+    except FloatingPointError as error:
+        run.fail(error)
+    assert names(tmp_path) == ["failed", "partial"]
+    text = (tmp_path / "failed" / run.id / "traceback.txt").read_text()
+    assert "the loss is NaN at step 7" in text and "test_ledger.py" in text
+    assert load(tmp_path).runs["status"].tolist() == ["failed"]
+
+    again = complete_run(tmp_path)
+    assert again.id == run.id and not again.resumed
+    assert names(tmp_path / "failed") == []
+    assert load(tmp_path).runs["status"].tolist() == ["complete"]
+
+
+def test_a_run_without_metrics_is_not_whole(tmp_path):
+    run = open_run(tmp_path, PARAMETERS)
+    with pytest.raises(UserError, match=r"no metrics\.csv"):
+        run.commit()
+    assert names(tmp_path) == ["partial"]
+
+
+def test_a_complete_run_is_loaded_and_no_longer_written(tmp_path):
+    first = complete_run(tmp_path)
+    run = open_run(tmp_path, PARAMETERS)
+    assert run.done and run.id == first.id and run.folder == tmp_path / first.id
+    pd.testing.assert_frame_equal(run.metrics, METRICS)
+    run.commit()
+    run.fail(ValueError("a chart after the commit"))
+    assert load(tmp_path).runs["status"].tolist() == ["complete"]
+    with pytest.raises(UserError, match="closed"):
+        run.write_metrics(METRICS)
+
+
+def test_the_first_to_complete_a_run_is_kept(tmp_path):
+    late = open_run(tmp_path, PARAMETERS)
+    late.write_metrics(METRICS.assign(value=0.9))
+    (tmp_path / "elsewhere").mkdir()
+    first = complete_run(tmp_path / "elsewhere")
+    first.folder.rename(tmp_path / first.id)
+    late.commit()
+    assert late.done and late.metrics["value"].tolist() == [0.1]
+    assert names(tmp_path / "partial") == []
+
+
+# ---- one writer ----
+
+
+def test_the_second_process_to_open_a_run_is_told(tmp_path, other_process):
+    with pytest.raises(UserError, match=f"written by process {other_process.pid} in"):
+        open_run(tmp_path, PARAMETERS)
+    assert not open_run(tmp_path, PARAMETERS | {"seed": 1}).done
+
+
+def test_a_forked_child_does_not_inherit_the_right_to_write(tmp_path):
+    open_run(tmp_path, PARAMETERS)
+    child = os.fork()
+    if child == 0:
+        try:
+            open_run(tmp_path, PARAMETERS)
+        except UserError:
+            os._exit(7)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
+def test_a_notebook_cell_may_be_run_twice(tmp_path):
+    run = open_run(tmp_path, PARAMETERS)
+    run = open_run(tmp_path, PARAMETERS)
+    run.write_metrics(METRICS)
+    run.commit()
+    assert run.done
+
+
+# ---- what a run is ----
+
+
+def test_the_id_depends_on_what_the_parameters_say_not_on_their_order(tmp_path):
+    """sha256 of {"objective":"po","seed":0}, first 12 digits: the same on every machine."""
+    one = open_run(tmp_path, {"objective": "po", "seed": 0})
+    other = open_run(tmp_path, {"seed": 0, "objective": "po"})
+    assert one.id == other.id == "db8a6213c0b2"
+    assert open_run(tmp_path, {"objective": "po", "seed": 1}).id != one.id
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}, Path("data")])
+def test_parameters_that_json_cannot_hold_are_refused(tmp_path, value):
+    with pytest.raises(UserError, match="JSON values"):
+        open_run(tmp_path, {"value": value})
+
+
+def test_run_json_says_how_the_result_came_about(tmp_path):
+    before = time.time()
+    run = open_run(tmp_path, PARAMETERS)
+    run.write_metrics(METRICS)
+    run.commit(gpu_peak_memory_mb=np.float32(1.5))
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["schema"] == 1 and record["id"] == run.id and record["status"] == "complete"
+    assert record["parameters"] == PARAMETERS
+    assert abs(pd.Timestamp(record["started"]).timestamp() - before) < 60
+    assert 0 <= record["seconds"] < 60 and record["peak_memory_mb"] > 10
+    assert {"python", "torch", "transformers", "peft", "bitsandbytes"} <= set(record["versions"])
+    assert record["extra"] == {"gpu_peak_memory_mb": 1.5}
+
+
+def test_answers_come_back_as_written_unknowns_and_empty_answers_included(tmp_path):
+    answers = pd.DataFrame(
+        {
+            "answer": ["", "Ring · кольцо", "First the ring."],
+            "harmful": [True, None, False],
+            "harm_nll": [0.1, np.nan, 3.0],
+        }
+    )
+    run = open_run(tmp_path, PARAMETERS)
+    run.write_answers(answers)
+    assert run.answers["answer"].tolist() == answers["answer"].tolist()
+    assert run.answers["harmful"].isna().tolist() == [False, True, False]
+    pd.testing.assert_series_equal(run.answers["harm_nll"], answers["harm_nll"])
+
+
+def test_a_resumed_training_overwrites_the_steps_it_does_again(tmp_path):
+    run = open_run(tmp_path, PARAMETERS)
+    run.history([{"step": step, "loss": 1.0} for step in (1, 2, 3)])
+    run.history([{"step": 3, "loss": 0.5}, {"step": 4, "loss": 0.25}])
+    run.history([])
+    assert run.steps["step"].tolist() == [1, 2, 3, 4]
+    assert run.steps["loss"].tolist() == [1.0, 1.0, 0.5, 0.25]
+
+
+def test_numbers_survive_the_csv_exactly(tmp_path):
+    run = open_run(tmp_path, PARAMETERS)
+    run.write_metrics(METRICS.assign(value=1 / 3))
+    assert run.metrics["value"].tolist() == [1 / 3]
+
+
+# ---- many runs ----
+
+
+def test_the_ledger_gives_tidy_tables_with_the_parameters_joined(tmp_path):
+    for seed in (0, 1):
+        complete_run(tmp_path, seed=seed, profile={"name": "tiny", "steps": 2})
+    ledger = load(tmp_path)
+    assert sorted(ledger.runs["seed"]) == [0, 1]
+    assert set(ledger.runs["profile_name"]) == {"tiny"}
+    assert len(ledger.metrics) == 2 and sorted(ledger.metrics["seed"]) == [0, 1]
+    assert len(ledger.history) == 4 and set(ledger.history["objective"]) == {"po"}
+
+
+def test_a_parameter_named_like_a_column_does_not_hide_it(tmp_path):
+    complete_run(tmp_path, loss=7, status="mine")
+    ledger = load(tmp_path)
+    assert ledger.history["loss"].tolist() == [2.0, 1.0]
+    assert ledger.history["loss_parameter"].tolist() == [7, 7]
+    assert ledger.runs["status"].tolist() == ["complete"]
+
+
+def test_data_hashes_are_never_mixed_silently(tmp_path):
+    complete_run(tmp_path)
+    complete_run(tmp_path, data_hash="d2")
+    with pytest.raises(UserError, match=r"different data .*d1: 1 runs.*allow_mixed"):
+        load(tmp_path)
+    assert set(load(tmp_path, allow_mixed=True).runs["data_hash"]) == {"d1", "d2"}
+
+
+def test_a_run_that_does_not_say_its_data_is_not_mixed_in_either(tmp_path):
+    complete_run(tmp_path)
+    complete_run(tmp_path, data_hash=None)
+    with pytest.raises(UserError, match="different data"):
+        load(tmp_path)
+
+
+def test_another_schema_is_refused_by_name(tmp_path):
+    run = complete_run(tmp_path)
+    path = run.folder / "run.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    for read in (load, lambda folder: open_run(folder, PARAMETERS)):
+        with pytest.raises(UserError, match="has schema 99, this version reads 1"):
+            read(tmp_path)
+
+
+def test_a_run_without_training_has_no_history(tmp_path):
+    run = open_run(tmp_path, PARAMETERS)
+    run.write_metrics(METRICS)
+    run.commit()
+    assert run.steps.empty and load(tmp_path).history.empty
+
+
+def test_the_ledger_is_anchored_to_the_project_not_to_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("SAFEERASE_RUNS", raising=False)
+    monkeypatch.chdir(ROOT / "tests")
+    assert default_runs_dir() == ROOT / "runs"
+    monkeypatch.chdir(tmp_path)
+    assert default_runs_dir() == tmp_path / "runs"
+    monkeypatch.setenv("SAFEERASE_RUNS", str(tmp_path / "chosen"))
+    assert default_runs_dir() == tmp_path / "chosen"
