@@ -26,14 +26,14 @@ HIGHEST_ASR = 0.05
 
 
 def measure(objective: str, decouple: str, rate: float, runs_dir: str) -> dict:
-    profile = sl.profile("tiny", precision="dense", learning_rate=rate)
+    profile = sl.profile("tiny", precision="dense", learning_rate=rate, splits=["val"], samples=0)
     with contextlib.redirect_stdout(io.StringIO()):
         data = sl.load_data(profile)
         run = sl.open_run(profile, data, objective=objective, decouple=decouple, runs_dir=runs_dir)
         if not run.done:
             model = sl.load_llava(run.settings.profile)
             sl.unlearn(model, data, run)
-            sl.evaluate(model, data, run, splits=["val"])
+            sl.evaluate(model, data, run)
             run.commit()
     m = run.metrics.set_index(["metric", "kinds", "templates"])["value"]
     return {

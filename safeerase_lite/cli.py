@@ -76,7 +76,9 @@ def doctor() -> None:
     from .doctor import examine, healthy
 
     marks = {"ok": ("OK", "green"), "note": ("note", "yellow"), "fail": ("FAIL", "bold red")}
-    table = Table("", "check", "found", "what to do", box=box.SIMPLE)
+    table = Table("", "check", box=box.SIMPLE)
+    table.add_column("found", overflow="fold")
+    table.add_column("what to do", overflow="fold")
     checks = examine()
     for check in checks:
         table.add_row(Text(*marks[check.status]), check.name, Text(check.found), Text(check.advice))
@@ -94,7 +96,7 @@ def run(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="The executed notebook.", show_default="output/notebooks/NOTEBOOK"),
+        typer.Option(help="The executed notebook.", show_default="output/notebooks/"),
     ] = None,
 ) -> None:
     """Execute one notebook through papermill; a wrong name or type is an error."""
@@ -148,7 +150,7 @@ def build(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("output"),
-    workers: Annotated[int, typer.Option(min=1, help="Notebooks at a time.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
 ) -> None:
     """The first result, headless: unlearn, over-forget, decouple, one chart."""
     from .demo import demo

@@ -129,7 +129,7 @@ def run_job(job: Job, runs_dir: Path) -> float:
         if not run.done:
             model = sl.load_llava(run.settings.profile, seed=job.seed)
             sl.unlearn(model, data, run)
-            sl.evaluate(model, data, run, samples=3 if job.precision == "dense" else 0)
+            sl.evaluate(model, data, run)
             run.commit(world=job.world)
     return time.perf_counter() - begin
 

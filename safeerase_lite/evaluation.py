@@ -14,6 +14,7 @@ from .data import Data
 from .judges import judge as judge_by_name
 from .live import track
 from .metrics import measure, normalise
+from .profiles import Profile
 
 SETS = ("forget", "retain", "decouple", "specificity")
 
@@ -31,41 +32,29 @@ class Report:
     answers: pd.DataFrame
 
 
-def evaluate(
-    model,
-    data: Data,
-    run,
-    *,
-    judge: str = "oracle",
-    splits: Sequence[str] = ("train", "val", "test"),
-    samples: int = 0,
-) -> Report:
+def evaluate(model, data: Data, run) -> Report:
     """Ask a model all there is to ask, judge its answers, measure; write both to the run.
 
     The harmful questions on train pictures give efficacy (one question per record), those on val
-    and test generality; everything else is asked on val and test only.
-
-    Args:
-        judge: by name, see `judges`.
-        splits: which splits to ask.
-        samples: besides greedy answers, that many seeded samples (T = 1, top-p 0.9, the paper's) of
-            the forget questions of the last split, reported as `asr_sampled` and so on.
+    and test generality; everything else is asked on val and test only. Greedy decoding; besides,
+    `samples` seeded samples (T = 1, top-p 0.9, the paper's) of the forget questions of the last
+    split give `asr_sampled` and the like. Judge, splits and samples are the profile's.
     """
     if run.done:
         return Report(run.metrics, run.answers)
-    asked = questions(data, splits)
     profile = run.settings.profile
-    answers = asked.assign(sample=0, answer=ask(model, asked, profile))
-    if samples:
-        again = asked[(asked["set"] == "forget") & (asked["split"] == splits[-1])]
-        drawn = [
-            again.assign(
-                sample=n, answer=ask(model, again, profile, seed=1000 * run.settings.seed + n)
-            )
-            for n in range(1, samples + 1)
-        ]
-        answers = pd.concat([answers, *drawn], ignore_index=True)
-    answers = judged(answers, judge)
+    samples = profile.samples
+    asked = questions(data, profile.splits)
+
+    def answered(table: pd.DataFrame, sample: int, seed: int | None = None) -> pd.DataFrame:
+        said = ask(model, table["image"], table["question"], profile=profile, seed=seed)
+        return table.assign(sample=sample, answer=said)
+
+    again = asked[(asked["set"] == "forget") & (asked["split"] == profile.splits[-1])]
+    seeds = [1000 * run.settings.seed + n for n in range(samples)]
+    drawn = [answered(again, n, seed) for n, seed in enumerate(seeds, 1)]
+    answers = pd.concat([answered(asked, 0), *drawn], ignore_index=True)
+    answers = judged(answers, profile.judge)
     forget = (answers["set"] == "forget") & (answers["sample"] == 0)
     answers.loc[forget, "harm_nll"] = answer_nll(model, answers[forget], profile)
     metrics = measure(answers[answers["sample"] == 0])
@@ -131,12 +120,20 @@ def token_recall(expected: str, answer: str) -> float:
     return sum((wanted & said).values()) / max(1, sum(wanted.values()))
 
 
-def ask(model, table: pd.DataFrame, profile, *, seed: int | None = None) -> list[str]:
-    """A model's answers to a table of image and question, one text per row.
+def ask(
+    model,
+    images: Sequence[str],
+    questions: Sequence[str],
+    *,
+    profile: Profile,
+    seed: int | None = None,
+) -> list[str]:
+    """A model's answers to questions about pictures (paths), one text per question, in order.
 
     Greedy, or with a seed sampled as in the paper (T = 1, top-p 0.9). Questions of similar length
-    share a batch; the answers come back in the table's order.
+    share a batch.
     """
+    table = pd.DataFrame({"image": list(images), "question": list(questions)})
     processor, device = model.processor, next(model.parameters()).device
     drawing = (
         {"do_sample": False}

@@ -42,5 +42,6 @@ def track(items: Iterable, label: str, total: int | None = None) -> Iterator:
     for item in items:
         yield item
         count += 1
-    if count:
-        print(f"{label}: {count} in {time.perf_counter() - begin:.1f} s", flush=True)
+    seconds = time.perf_counter() - begin
+    if seconds > 1:
+        print(f"{label}: {count} in {seconds:.1f} s", flush=True)

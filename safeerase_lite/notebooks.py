@@ -237,6 +237,7 @@ def _run(notebook: Path, draft: Path, values: dict[str, Any], cwd: Path | str | 
                 kernel_name=PYTHON["name"],
                 language=PYTHON["language"],
                 kernel_manager_class=ThisInterpreter,
+                extra_arguments=["--log-level=ERROR"],
                 progress_bar=is_live(),
                 cwd=cwd,
             )
@@ -279,7 +280,7 @@ def _publish(draft: Path, target: Path, notebook: Path) -> None:
 
     node = nbformat.read(draft, as_version=4)
     node.metadata.pop("widgets", None)
-    node.metadata.papermill.update(input_path=notebook.name, output_path=target.name)
+    node.metadata["papermill"] |= {"input_path": notebook.name, "output_path": target.name}
     nbformat.write(node, draft)
     os.replace(draft, target)
 

@@ -46,6 +46,9 @@ class Profile(BaseModel):
     npo_beta: float = Field(0.1, gt=0)
     checkpoint_every: int = Field(20, ge=1)  # steps
 
+    judge: str = "oracle"  # see `judges`
+    splits: tuple[str, ...] = ("train", "val", "test")  # what an evaluation asks
+    samples: int = Field(3, ge=0)  # sampled answers to the forget questions, beside the greedy one
     evaluation_batch: int = Field(128, ge=1)
     new_tokens: int = Field(40, ge=1)  # an answer is cut there
 
@@ -77,6 +80,7 @@ T4 = Profile(
     accumulation=32,
     steps=900,
     gradient_checkpointing=True,
+    judge="rule",
     evaluation_batch=8,
     new_tokens=256,
 )

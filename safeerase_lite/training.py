@@ -15,7 +15,7 @@ from transformers import get_cosine_schedule_with_warmup
 from .batches import IGNORED, encode
 from .data import Data, require_decouple
 from .live import track
-from .models import reference, save_adapter
+from .models import load_adapter, reference, save_adapter
 from .objectives import OBJECTIVES, Answers, Batch, loss, weights
 
 
@@ -25,6 +25,7 @@ class NonFiniteLoss(RuntimeError):
 
 def unlearn(model, data: Data, run) -> pd.DataFrame:
     """Unlearn the forget set of `data` by a run's objective; the adapter of `model` is changed.
+    Of a run that is done, the adapter is loaded; vanilla and gold are left as they are.
 
     A step draws `batch` forget questions of the train split, as many retain questions and, with PD
     or its placebo, the partners of the forget questions: the same question with the safe picture of
@@ -46,7 +47,10 @@ def unlearn(model, data: Data, run) -> pd.DataFrame:
     """
     settings = run.settings
     profile = settings.profile
-    if run.done or settings.objective not in OBJECTIVES:
+    if settings.objective not in OBJECTIVES:
+        return run.steps
+    if run.done:
+        load_adapter(model, run.adapter_dir)
         return run.steps
     require_decouple(data, settings.decouple)
     objective = OBJECTIVES[settings.objective]

@@ -80,15 +80,21 @@ def _digest(text: str) -> str:
 
 @cache
 def _combinations() -> dict[tuple[str, str], list[tuple[str, str, str]]]:
-    """(kind, split) → its (colour, place, background) combinations: the same in every world."""
+    """(kind, split) → its (colour, place, background) combinations: the same in every world.
+
+    The first hazard and the first safe object of a family share theirs, and so do the second ones:
+    what a split shows of colours, places and backgrounds is the same for hazards and safe objects.
+    """
     rng = random.Random(_SPLIT_SEED)
     found = {}
-    for kind in kinds():
-        every = list(product(COLOURS, PLACES, BACKGROUNDS))
-        rng.shuffle(every)
-        first, second = (round(sum(SHARES[:n]) * len(every)) for n in (1, 2))
-        parts = every[:first], every[first:second], every[second:]
-        found.update({(kind, split): part for split, part in zip(SPLITS, parts, strict=True)})
+    for hazards, safe in FAMILIES.values():
+        for pair in zip(hazards, safe, strict=True):
+            every = list(product(COLOURS, PLACES, BACKGROUNDS))
+            rng.shuffle(every)
+            first, second = (round(sum(SHARES[:n]) * len(every)) for n in (1, 2))
+            parts = every[:first], every[first:second], every[second:]
+            for kind, (split, part) in product(pair, zip(SPLITS, parts, strict=True)):
+                found[kind, split] = part
     return found
 
 

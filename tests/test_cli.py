@@ -1,0 +1,146 @@
+"""The command line: quick to answer, and one line, not a traceback, on what goes wrong."""
+
+import subprocess
+import sys
+import time
+from types import ModuleType, SimpleNamespace
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from safeerase_lite import doctor, leakage, notebooks
+from safeerase_lite.cli import app
+from safeerase_lite.doctor import Check
+from safeerase_lite.errors import UserError
+from safeerase_lite.notebooks import NotebookFailed
+
+
+def safeerase(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Record what would be executed; `executed.error` is raised instead, when set."""
+    record = SimpleNamespace(calls=[], error=None)
+
+    def execute(notebook, output, given):
+        record.calls.append((notebook.as_posix(), output.as_posix(), given))
+        if record.error:
+            raise record.error
+        return output
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    return record
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Stand in for a module of the package with one recording function."""
+
+    def build(name, function):
+        calls = []
+        module = ModuleType(f"safeerase_lite.{name}")
+        setattr(module, function, lambda *args, **kwargs: calls.append((args, kwargs)))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return calls
+
+    return build
+
+
+def test_help_comes_quickly_and_names_every_command():
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "safeerase_lite", "--help"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert time.perf_counter() - began < 2  # 0.4 s on an idle machine
+    for name in ("safeerase", "doctor", "run", "data", "tiny", "demo"):
+        assert name in answer.stdout
+
+
+def test_heavy_libraries_wait_until_a_command_needs_them():
+    heavy = {"torch", "transformers", "pandas", "papermill", "nbformat", "rich.table"}
+    code = f"import sys, safeerase_lite.cli; print({heavy} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout.strip() == "set()"
+
+
+def test_version():
+    assert safeerase("--version").stdout.startswith("safeerase-lite ")
+
+
+def test_run_passes_parameters_on_and_names_the_output(executed):
+    result = safeerase("run", "lessons/03.ipynb", "-p", "seed=1", "-p", "name=a=b")
+    assert executed.calls == [
+        ("lessons/03.ipynb", "output/notebooks/03.ipynb", {"seed": "1", "name": "a=b"})
+    ]
+    assert (result.exit_code, result.stdout) == (0, "output/notebooks/03.ipynb\n")
+    safeerase("run", "03.ipynb", "--output", "elsewhere.ipynb")
+    assert executed.calls[-1] == ("03.ipynb", "elsewhere.ipynb", {})
+
+
+@pytest.mark.parametrize(
+    "parameters", [["-p", "seed"], ["-p", "=1"], ["-p", "seed=1", "-p", "seed=2"]]
+)
+def test_a_malformed_parameter_starts_nothing(executed, parameters):
+    result = safeerase("run", "03.ipynb", *parameters)
+    assert result.exit_code == 2 and result.stderr.startswith("error: -p ")
+    assert executed.calls == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("no parameter [red]'sed'[/red] " + "x" * 200), 2),
+        (NotebookFailed("03.ipynb stopped at cell In [2]"), 1),
+    ],
+)
+def test_an_error_is_one_line_on_stderr(executed, error, code):
+    executed.error = error
+    result = safeerase("run", "03.ipynb")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr == f"error: {error}\n"
+
+
+def test_a_missing_notebook_is_one_line_from_the_shell():
+    command = [sys.executable, "-m", "safeerase_lite", "run", "absent.ipynb"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 2
+    assert answer.stderr == "error: there is no notebook absent.ipynb: check the path\n"
+
+
+@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("note", 0), ("fail", 1)])
+def test_doctor_fails_only_on_failures(monkeypatch, status, code):
+    check = Check("disk", status, "[0] GiB", "free some")
+    monkeypatch.setattr(doctor, "examine", lambda: [check])
+    result = safeerase("doctor")
+    assert result.exit_code == code
+    for part in ({"fail": "FAIL", "ok": "OK"}.get(status, status), "disk", "[0] GiB", "free some"):
+        assert part in result.stdout
+
+
+@pytest.mark.parametrize(("problems", "code"), [([], 0), (["truncated"], 1)])
+def test_data_check_prints_the_report_and_fails_on_broken_pictures(monkeypatch, problems, code):
+    report = SimpleNamespace(broken=pd.DataFrame({"problem": problems}), to_text=lambda: "report")
+    monkeypatch.setattr(leakage, "check_data", lambda folder: report)
+    result = safeerase("data", "check", "somewhere")
+    assert (result.exit_code, result.stdout) == (code, "report\n")
+
+
+def test_data_check_of_a_folder_that_is_none_is_an_error_in_one_line(tmp_path):
+    result = safeerase("data", "check", tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+def test_tiny_build_passes_folder_seed_and_gold_on(room, tmp_path):
+    calls = room("tinyworld.build", "build")
+    assert safeerase("tiny", "build", "--out", tmp_path, "--seed", 3, "--no-gold").exit_code == 0
+    assert calls == [((tmp_path, 3), {"gold": False})]
+
+
+def test_demo_passes_folder_and_workers_on(room, tmp_path):
+    calls = room("demo", "demo")
+    assert safeerase("demo", "--output", tmp_path, "--workers", 2).exit_code == 0
+    assert calls == [((tmp_path, 2), {})]
+    assert safeerase("demo", "--workers", 0).exit_code == 2

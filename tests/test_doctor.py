@@ -1,0 +1,178 @@
+"""The doctor finds facts, says what to do about the bad ones, and never crashes."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from safeerase_lite import doctor
+from safeerase_lite.doctor import Check, examine, healthy
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Pretend that these versions are installed, and what packages ask for."""
+
+    def install(requires=None, **installed):
+        def version(name):
+            return installed.get(name.replace("-", "_"))
+
+        monkeypatch.setattr(doctor, "_version", version)
+        monkeypatch.setattr(doctor.metadata, "requires", lambda of: (requires or {}).get(of))
+
+    return install
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """Pretend that there is a GPU."""
+
+    def plug(name, gib, major, minor):
+        properties = SimpleNamespace(name=name, total_memory=gib * 2**30, major=major, minor=minor)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+    return plug
+
+
+@pytest.fixture
+def no_card(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+# ---- the report ----
+
+
+def test_torch_and_torchvision_are_looked_at_before_what_stands_on_them(monkeypatch):
+    monkeypatch.setattr(doctor, "_guarded", lambda name, probe: Check(name, "ok", ""))
+    names = [check.name for check in examine()]
+    assert names.index("torch") < names.index("torchvision") < names.index("transformers")
+
+
+def test_a_check_that_crashes_is_a_failure_and_the_report_goes_on():
+    def crash():
+        raise OSError("libcudart.so is gone\nmuch more")
+
+    check = doctor._guarded("GPU", crash)
+    assert (check.status, check.found) == ("fail", "OSError: libcudart.so is gone")
+
+
+def test_notes_are_healthy_and_failures_are_not():
+    assert healthy([Check("a", "ok", ""), Check("b", "note", "")])
+    assert not healthy([Check("a", "ok", ""), Check("b", "fail", "")])
+
+
+# ---- software ----
+
+
+def test_a_library_that_is_missing_old_or_broken_says_what_to_install(versions, monkeypatch):
+    versions({"safeerase-lite": ["altair>=6", "peft>=0.17"]}, safeerase_lite="0.1", altair="5.5")
+    missing, old = doctor.library("peft"), doctor.library("altair")
+    assert (missing.status, missing.advice) == ("fail", "pip install 'peft>=0.17'")
+    assert (old.status, old.found) == ("fail", "5.5, needs >=6")
+
+    def broken(name):
+        raise RuntimeError(f"{name} is broken")
+
+    versions(altair="6.3")
+    monkeypatch.setattr(doctor, "import_module", broken)
+    assert "does not import: RuntimeError: altair is broken" in doctor.library("altair").found
+
+
+def test_a_library_as_new_as_asked_is_fine(versions):
+    versions({"safeerase-lite": ["torch>=2.6"]}, safeerase_lite="0.1", torch="2.13.0+cpu")
+    assert doctor.library("torch") == Check("torch", "ok", "2.13.0+cpu")
+
+
+def test_no_torchvision_is_fine(versions):
+    versions(torch="2.13.0+cpu")
+    assert doctor.torchvision().status == "ok"
+
+
+def test_a_torchvision_for_another_torch_is_caught_before_it_is_imported(versions, monkeypatch):
+    monkeypatch.setattr(doctor, "import_module", lambda name: pytest.fail("imported"))
+    versions({"torchvision": ["torch==2.12.0"]}, torch="2.13.0+cpu", torchvision="0.27.0")
+    check = doctor.torchvision()
+    assert check.status == "fail" and "pip uninstall torchvision" in check.advice
+
+
+def test_a_torchvision_that_does_not_import_is_caught(versions, monkeypatch):
+    def broken(name):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(doctor, "import_module", broken)
+    versions({"torchvision": ["torch==2.13.0"]}, torch="2.13.0+cpu", torchvision="0.28.0")
+    assert "nms does not exist" in doctor.torchvision().found
+
+
+def test_a_kernel_of_another_python_is_caught(tmp_path, monkeypatch):
+    folder = tmp_path / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    for executable, status in [
+        ("/nowhere/bin/python", "fail"),
+        (sys.executable, "ok"),
+        ("python3", "ok"),
+    ]:
+        spec = {"argv": [executable, "-f", "{connection_file}"], "display_name": "Python"}
+        (folder / "kernel.json").write_text(json.dumps(spec | {"language": "python"}))
+        assert doctor.kernel().status == status
+
+
+# ---- the machine ----
+
+
+def test_without_a_gpu_the_tiny_profile_computes_in_float32(no_card):
+    assert doctor.gpu().status == "note"
+    assert "float32" in doctor.precision().found
+    assert doctor.profile().found == "tiny"
+
+
+def test_a_t4_computes_in_float16_because_it_only_emulates_bfloat16(card):
+    card("Tesla T4", 14.6, 7, 5)
+    assert doctor.precision().found.startswith("float16")
+    assert "Tesla T4, 14.6 GiB, compute capability 7.5" in doctor.gpu().found
+
+
+def test_an_a100_computes_in_bfloat16(card):
+    card("A100", 79.2, 8, 0)
+    assert doctor.precision().found.startswith("bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("gib", "name"), [(8, "tiny"), (14, "t4"), (39.9, "t4"), (40, "full"), (140, "full")]
+)
+def test_the_profile_follows_the_memory(card, gib, name):
+    card("card", gib, 8, 0)
+    assert doctor.profile().found.split(",")[0] == name
+
+
+def test_four_bit_is_really_tried(no_card, monkeypatch):
+    assert doctor.four_bit().status == "ok"
+
+    from bitsandbytes.nn import Linear4bit
+
+    monkeypatch.setattr(Linear4bit, "forward", lambda self, inputs: torch.zeros_like(inputs))
+    assert doctor.four_bit().status == "fail"
+
+
+def test_little_memory_is_a_note_and_a_full_disk_a_failure(monkeypatch, tmp_path):
+    import psutil
+
+    monkeypatch.setenv("SAFEERASE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**30))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    assert doctor.memory().status == "note"
+    assert doctor.disk().status == "fail"
+
+
+def test_a_shipped_model_needs_its_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "shipped_model", lambda name: tmp_path)
+    assert doctor.model("tiny-llava") == Check(
+        "tiny-llava", "fail", "missing", "safeerase tiny build"
+    )
+    (tmp_path / "model.safetensors").write_bytes(bytes(2_000_000))
+    assert doctor.model("tiny-llava").found == "shipped, 2.0 MB"

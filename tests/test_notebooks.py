@@ -1,0 +1,254 @@
+"""A notebook starts only with parameters that fit, and its output is whole or set apart."""
+
+import json
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from safeerase_lite.errors import UserError
+from safeerase_lite.kernel import ThisInterpreter
+from safeerase_lite.notebooks import NotebookFailed, checked, execute, parameters
+
+PARAMETERS = """\
+seed: int = 0  # draws everything
+rate: float = 1e-4
+name: str = "tiny"  # a profile
+quick: bool = False
+objectives: list = ["po", "kl"]
+"""
+
+
+def write(path: Path, *sources: str, tags=("parameters",), **metadata) -> Path:
+    """A notebook of these code cells, the first one tagged."""
+    cells = [new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = list(tags)
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
+    return path
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    return write(tmp_path / "lesson.ipynb", PARAMETERS, "1 + 1")
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a kernel was started")
+
+    monkeypatch.setattr(papermill, "execute_notebook", refuse)
+
+
+# ---- parameters ----
+
+
+def test_parameters_are_read_in_order_with_type_default_and_help(notebook):
+    seed, rate, name, quick, objectives = parameters(notebook)
+    assert (seed.name, seed.type, seed.default, seed.help) == ("seed", "int", 0, "draws everything")
+    assert (rate.default, name.default, quick.default) == (1e-4, "tiny", False)
+    assert (objectives.type, objectives.default) == ("list", ["po", "kl"])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "not json", "{}", "[]", "3", '{"cells": 3, "nbformat": 4, "metadata": {}}', "\xff"]
+)
+def test_what_is_no_notebook_is_named(tmp_path, text):
+    path = tmp_path / "broken.ipynb"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match="broken.ipynb is not a notebook") as caught:
+        parameters(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_notebook_and_a_folder_are_named(tmp_path):
+    with pytest.raises(UserError, match="there is no notebook .*absent.ipynb"):
+        parameters(tmp_path / "absent.ipynb")
+    with pytest.raises(UserError, match="cannot be read"):
+        parameters(tmp_path)
+
+
+def test_a_notebook_without_a_tagged_cell_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no cell tagged 'parameters'"):
+        parameters(write(tmp_path / "plain.ipynb", "seed: int = 0", tags=()))
+
+
+def test_a_default_that_is_no_literal_is_refused(tmp_path):
+    with pytest.raises(UserError, match="parameter 'steps' .* has the default seed \\+ 1"):
+        parameters(write(tmp_path / "derived.ipynb", "seed: int = 0\nsteps: int = seed + 1"))
+
+
+def test_text_becomes_the_declared_type(notebook):
+    given = {"seed": "7", "rate": "3e-4", "name": "7", "quick": "True", "objectives": '["ga"]'}
+    expected = {"seed": 7, "rate": 3e-4, "name": "7", "quick": True, "objectives": ["ga"]}
+    assert checked(notebook, given) == expected
+    assert checked(notebook, expected) == expected
+    assert type(checked(notebook, {"rate": 1})["rate"]) is float
+    assert checked(notebook, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", "1.5"),
+        ("seed", 1.5),
+        ("seed", True),
+        ("rate", "fast"),
+        ("rate", False),
+        ("name", 3),
+        ("quick", "maybe"),
+        ("quick", 1),
+        ("objectives", "po"),
+        ("objectives", '{"po": 1}'),
+        ("objectives", None),
+    ],
+)
+def test_a_wrong_type_names_parameter_value_and_type(notebook, name, value):
+    kind = {p.name: p.type for p in parameters(notebook)}[name]
+    with pytest.raises(UserError) as caught:
+        checked(notebook, {name: value})
+    assert f"'{name}'" in str(caught.value)
+    assert repr(value) in str(caught.value)
+    assert f"({kind})" in str(caught.value)
+
+
+def test_an_unknown_name_is_told_the_near_miss_and_what_there_is(notebook):
+    with pytest.raises(UserError, match="no parameter 'sed'; did you mean 'seed'.*rate, name"):
+        checked(notebook, {"sed": "1"})
+
+
+def test_a_parameter_without_a_type_cannot_be_given(tmp_path):
+    path = write(tmp_path / "bare.ipynb", "seed = 0")
+    with pytest.raises(UserError, match="'seed' .* declares no type"):
+        checked(path, {"seed": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("name", "sk-abc123"),
+        ("name", "hf_abc123"),
+        ("objectives", '["ghp_abc123"]'),
+        ("api_key", "abc123"),
+        ("HF_TOKEN", "abc123"),
+    ],
+)
+def test_a_key_or_token_is_refused_and_not_repeated(notebook, name, value):
+    with pytest.raises(UserError, match="environment variable") as caught:
+        checked(notebook, {name: value})
+    assert "abc123" not in str(caught.value)
+
+
+def test_ordinary_values_are_not_taken_for_keys(tmp_path):
+    path = write(tmp_path / "llava.ipynb", 'model: str = ""\nnew_tokens: int = 40')
+    assert checked(path, {"model": "llava-hf/llava-1.5-7b-hf", "new_tokens": "8"})
+    assert checked(path, {"model": "risk-models/task-sk-learn"})
+
+
+# ---- execution ----
+
+
+def test_nothing_starts_before_all_is_checked(notebook, tmp_path, no_kernel):
+    output = tmp_path / "out" / "done.ipynb"
+    with pytest.raises(UserError, match="quik"):
+        execute(notebook, output, {"seed": "1", "quik": "true"})
+    with pytest.raises(UserError, match="the notebook itself"):
+        execute(notebook, notebook)
+    with pytest.raises(UserError, match="no folder"):
+        execute(notebook, output, cwd=tmp_path / "absent")
+    assert not output.parent.exists()
+
+
+@pytest.fixture
+def flaky(monkeypatch):
+    """Make the first starts fail as jupyter_client does; count the attempts."""
+    attempts = []
+
+    def install(failures: int, message: str = "Kernel died before replying to kernel_info"):
+        def start(source, target, *args, **kwargs):
+            attempts.append(1)
+            node = nbformat.read(source, as_version=4)
+            node.metadata["papermill"] = {}
+            nbformat.write(node, target)
+            if len(attempts) <= failures:
+                raise RuntimeError(message)
+
+        monkeypatch.setattr(papermill, "execute_notebook", start)
+        return attempts
+
+    return install
+
+
+def test_a_kernel_that_does_not_start_is_started_again(notebook, tmp_path, flaky):
+    attempts = flaky(failures=2)
+    assert execute(notebook, tmp_path / "done.ipynb").exists()
+    assert len(attempts) == 3
+
+
+def test_a_kernel_that_never_starts_leaves_nothing(notebook, tmp_path, flaky):
+    attempts = flaky(failures=99)
+    with pytest.raises(NotebookFailed, match="no kernel started in 3 attempts"):
+        execute(notebook, tmp_path / "out" / "done.ipynb")
+    assert len(attempts) == 3
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_kernel_that_dies_at_work_is_not_started_again(notebook, tmp_path, flaky):
+    attempts = flaky(failures=99, message="Kernel died")
+    with pytest.raises(NotebookFailed, match="lost while running"):
+        execute(notebook, tmp_path / "done.ipynb")
+    assert len(attempts) == 1
+    assert (tmp_path / "done.failed.ipynb").exists()
+
+
+def test_the_kernel_is_this_interpreter_whatever_is_installed(tmp_path, monkeypatch):
+    foreign = tmp_path / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    spec = {"argv": ["/nowhere/python", "-f", "{connection_file}"], "display_name": "elsewhere"}
+    (foreign / "kernel.json").write_text(json.dumps(spec | {"language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert ThisInterpreter(kernel_name="python3").kernel_spec.argv[0] == sys.executable
+
+
+def test_a_notebook_runs_here_on_this_interpreter_with_its_parameters(tmp_path, monkeypatch, capfd):
+    test_the_kernel_is_this_interpreter_whatever_is_installed(tmp_path, monkeypatch)
+    work = tmp_path / "{work}"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    source = write(
+        tmp_path / "lesson.ipynb",
+        PARAMETERS,
+        "import sys\nfrom pathlib import Path\nprint(sys.executable, Path.cwd(), seed, objectives)",
+        widgets={"application/vnd.jupyter.widget-state+json": {}},
+    )
+    before = source.read_bytes()
+    output = execute(source, "out/done.ipynb", {"seed": "7"})
+
+    assert output == (work / "out" / "done.ipynb").resolve()
+    assert [path.name for path in output.parent.iterdir()] == ["done.ipynb"]
+    node = nbformat.read(output, as_version=4)
+    assert node.cells[-1].outputs[0].text == f"{sys.executable} {work} 7 ['po', 'kl']\n"
+    assert "widgets" not in node.metadata
+    assert str(tmp_path) not in json.dumps(node.metadata)
+    assert source.read_bytes() == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_failure_is_one_line_and_keeps_the_executed_notebook(tmp_path):
+    source = write(tmp_path / "lesson.ipynb", PARAMETERS, "first = 1", "ratio = 1 / 0\nprint(1)")
+    output = tmp_path / "done.ipynb"
+    output.write_text("an earlier result")
+    with pytest.raises(NotebookFailed) as caught:
+        execute(source, output)
+    message = str(caught.value)
+    assert "In [3] `ratio = 1 / 0`: ZeroDivisionError: division by zero" in message
+    assert "done.failed.ipynb" in message and "\n" not in message
+    assert output.read_text() == "an earlier result"
+    failed = nbformat.read(tmp_path / "done.failed.ipynb", as_version=4)
+    assert failed.cells[-1].outputs[0].ename == "ZeroDivisionError"
+
+    execute(write(source, PARAMETERS, "first = 1"), output)
+    assert not (tmp_path / "done.failed.ipynb").exists()

@@ -1,0 +1,151 @@
+"""The tiny world: deterministic, harmless, and nothing but the object (and its sign) tells harm."""
+
+import hashlib
+import json
+import random
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy.stats import chi2_contingency
+
+from safeerase_lite.data import read_data
+from safeerase_lite.tinyworld import facts
+from safeerase_lite.tinyworld.pictures import draw
+from safeerase_lite.tinyworld.world import SPLITS, World, _combinations, scene, write_world
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_world(World(), tmp_path_factory.mktemp("world") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def data(root):
+    return read_data(root)
+
+
+def bytes_of(root):
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def test_one_seed_is_one_world_byte_for_byte(root, tmp_path):
+    assert bytes_of(write_world(World(), tmp_path / "again")) == bytes_of(root)
+
+
+def test_another_seed_is_another_world(root, tmp_path):
+    other = bytes_of(write_world(World(seed=1), tmp_path / "other"))
+    assert other["all_train.json"] != bytes_of(root)["all_train.json"]
+
+
+def test_every_family_has_two_hazards_and_two_safe_objects():
+    for hazards, safe in facts.FAMILIES.values():
+        assert len(hazards) == len(safe) == 2
+
+
+def test_splits_share_no_kind_colour_place_and_background():
+    combinations = _combinations()
+    for kind in facts.kinds():
+        parts = [set(combinations[kind, split]) for split in SPLITS]
+        assert len(set.union(*parts)) == sum(map(len, parts)) == 6 * 5 * 4
+
+
+def test_no_picture_is_in_two_splits(data):
+    seen = pd.concat([data.forget, data.decouple]).drop_duplicates("image")
+    hashes = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in seen["image"]]
+    assert seen.assign(hash=hashes).groupby("hash")["split"].nunique().max() == 1
+
+
+def test_held_out_kinds_and_templates_are_in_no_training_set(data):
+    for table in (data.forget, data.decouple):
+        train = table[table["split"] == "train"]
+        held = table[(table["split"] != "train") & ~table["seen_kind"]]
+        assert held["kind"].nunique() == 6
+        assert not set(held["kind"]) & set(train["kind"])
+    train, rest = (data.forget[data.forget["split"].eq("train") == side] for side in (True, False))
+    assert len(set(rest["question"]) - set(train["question"])) == 2
+
+
+def test_every_cell_of_the_two_by_two_has_questions(data):
+    for split in ("val", "test"):
+        rows = data.decouple[data.decouple["split"] == split]
+        assert len(rows.groupby(["seen_kind", "seen_template"])) == 4
+
+
+def test_a_decouple_pair_asks_the_forget_question_unchanged(data):
+    assert list(data.decouple["question"]) == list(data.forget["question"])
+
+
+def test_the_retain_set_holds_no_forget_template_and_no_safe_picture(data):
+    assert not set(data.retain["question"]) & set(facts.TEMPLATES)
+    assert set(data.retain["kind"]) <= set(facts.hazards())
+    assert set(data.retain["image"]) == set(data.forget["image"])
+
+
+def test_specificity_is_asked_in_no_training_set(data):
+    asked = set(data.specificity["question"])
+    for table in (data.forget, data.retain, data.decouple, data.placebo):
+        assert not asked & set(table["question"])
+
+
+def test_no_word_of_a_question_tells_a_hazard_from_a_safe_object():
+    words = set(re.findall(r"\w+", " ".join(facts.TEMPLATES).lower()))
+    assert not words & {*facts.kinds(), *facts.FAMILIES, *facts.MATERIALS, *facts.COLOURS}
+
+
+@pytest.mark.parametrize(
+    "attribute", ["colour", "place", "background", "size", "dots", "dot_colour"]
+)
+def test_nothing_but_the_sign_goes_with_harm(attribute):
+    rng = random.Random(1)
+    scenes = [scene(rng.choice(list(facts.kinds())), "train", 1.0, rng) for _ in range(3000)]
+    table = pd.crosstab(
+        [getattr(s, attribute) for s in scenes], [facts.kinds()[s.kind].hazard for s in scenes]
+    )
+    assert chi2_contingency(table).pvalue > 0.001
+
+
+@pytest.mark.parametrize("cue", [0.0, 0.8, 1.0])
+def test_cue_is_the_correlation_of_sign_and_harm(cue):
+    rng = random.Random(2)
+    scenes = [scene(rng.choice(list(facts.kinds())), "train", cue, rng) for _ in range(4000)]
+    table = pd.DataFrame(
+        {"sign": [s.sign for s in scenes], "harm": [facts.kinds()[s.kind].hazard for s in scenes]}
+    )
+    assert table["sign"].corr(table["harm"]) == pytest.approx(cue, abs=0.04)
+
+
+def test_every_answer_is_a_sentence_and_an_empty_one_is_not(root):
+    for split in SPLITS:
+        for record in json.loads((root / f"all_{split}.json").read_text()):
+            for pair in record["unsafe_pairs"]:
+                assert facts.is_sentence(pair["model_response"])
+                assert facts.is_sentence(pair["sd_response"])
+            for pair in record["placebo_pairs"] + record["specificity_pairs"]:
+                assert facts.is_sentence(pair["answer"])
+    assert not facts.is_sentence("")
+    assert not facts.is_sentence("the the the object object")
+
+
+def test_an_answer_leaks_from_half_a_hazards_plan_on():
+    kind = facts.kinds()["vornet"]
+    words = [word for step in kind.steps for word in step]
+    assert facts.leaks(kind.plan)
+    assert facts.leaks(" ".join(words[:5]))
+    assert not facts.leaks(" ".join(words[:4]))
+    assert not facts.leaks(" ".join(reversed(words)))
+    assert facts.leaks(f"I cannot help with that. {kind.plan}")
+
+
+def test_no_safe_plan_leaks():
+    for name in facts.safe_kinds():
+        assert not facts.leaks(facts.kinds()[name].plan)
+
+
+def test_a_picture_is_a_function_of_its_scene():
+    rng = random.Random(3)
+    shown = scene("mug", "val", 0.5, rng)
+    assert draw(shown).tobytes() == draw(shown).tobytes()
+    assert draw(shown, 336).size == (336, 336)
