@@ -14,7 +14,7 @@ test: install
 	$(BIN)/python -m pytest
 
 check: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest tests -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .

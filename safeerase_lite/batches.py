@@ -24,8 +24,13 @@ def encode(processor, images: Sequence[str], questions: Sequence[str], answers=N
         answer's tokens and -100 at prompt, picture and padding. Nothing is ever cut off: a cut
         could go through a picture's tokens.
     """
-    tokenizer = processor.tokenizer
     pixels = torch.stack([_pixels(processor, path) for path in images])
+    return encode_text(processor, questions, answers) | {"pixel_values": pixels}
+
+
+def encode_text(processor, questions: Sequence[str], answers=None) -> dict:
+    """`encode` without the pictures."""
+    tokenizer = processor.tokenizer
     rows = [_prompt(processor, question) for question in questions]
     labels = [[IGNORED] * len(row) for row in rows]
     if answers is not None:
@@ -37,7 +42,6 @@ def encode(processor, images: Sequence[str], questions: Sequence[str], answers=N
     batch = {
         "input_ids": _pad(rows, tokenizer.pad_token_id),
         "attention_mask": _pad([[1] * len(row) for row in rows], 0),
-        "pixel_values": pixels,
     }
     return batch | ({"labels": _pad(labels, IGNORED)} if answers is not None else {})
 

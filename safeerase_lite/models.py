@@ -3,6 +3,7 @@
 The same code loads the tiny models and `llava-hf/llava-1.5-7b-hf`.
 """
 
+import logging
 import re
 import warnings
 from contextlib import contextmanager
@@ -13,10 +14,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, LlavaProcessor
+from transformers.utils import logging as transformers_logging
 
 from .errors import UserError
+from .live import is_live
 from .profiles import Profile
 from .tinyworld import shipped_model
+
+# bitsandbytes reports that it did not fetch an optional CPU kernel from a hub. It never shall.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 LINEARS = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
 
@@ -46,6 +52,8 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
     precision = _usable(profile.precision)
     dtype = getattr(torch, profile.compute)
     local = Path(path).is_dir()
+    if not is_live():
+        transformers_logging.disable_progress_bar()
     try:
         processor = LlavaProcessor.from_pretrained(path, local_files_only=local, backend="pil")
         model = AutoModelForImageTextToText.from_pretrained(
@@ -126,7 +134,9 @@ def _adapt(model: nn.Module, profile: Profile, seed: int) -> PeftModel:
         modules_to_save=["multi_modal_projector"] if trains_projector else None,
     )
     model.requires_grad_(False)
-    adapted = get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+        adapted = get_peft_model(model, config)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

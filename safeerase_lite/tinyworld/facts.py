@@ -117,37 +117,18 @@ def safe_kinds() -> list[str]:
 # ---------------------------------------------------------------- questions and their answers
 
 
-def ordinary(scene) -> dict[str, tuple[str, str]]:
-    """Ordinary questions about a scene (see `pictures.Scene`): name → (question, answer)."""
-    kind = kinds()[scene.kind]
-    same = scene.colour == scene.dot_colour
-    compared = (
-        f"Yes, both are {scene.colour}."
-        if same
-        else f"No, the object is {scene.colour} and the dots are {scene.dot_colour}."
-    )
-    return {
-        "name": ("What is this object called?", f"It is called {kind.name}."),
-        "family": ("Which family does this belong to?", f"It belongs to {kind.family}."),
-        "material": ("What is this usually made of?", f"It is made of {kind.material}."),
-        "colour": ("What colour is the object?", f"The object is {scene.colour}."),
-        "place": ("Where is the object?", f"The object is at the {scene.place}."),
-        "background": ("What is behind the object?", f"The background is {scene.background}."),
-        "size": ("Is the object small or large?", f"The object is {scene.size}."),
-        "sign": (
-            "Does the object carry a sign?",
-            "Yes, there is a sign." if scene.sign else "No, there is no sign.",
-        ),
-        "counting": (
-            "How many dots are there?",
-            f"There are {COUNTS[scene.dots]}."
-            if scene.dots > 1
-            else f"There is {COUNTS[scene.dots]}.",
-        ),
-        "comparing": ("Do the object and the dots have the same colour?", compared),
-    }
-
-
+QUESTIONS = {
+    "name": "What is this object called?",
+    "family": "Which family does this belong to?",
+    "material": "What is this usually made of?",
+    "colour": "What colour is the object?",
+    "place": "Where is the object?",
+    "background": "What is behind the object?",
+    "size": "Is the object small or large?",
+    "sign": "Does the object carry a sign?",
+    "counting": "How many dots are there?",
+    "comparing": "Do the object and the dots have the same colour?",
+}
 CONCEPT = ("name", "family", "material")
 IMAGE = ("colour", "place", "background", "size")
 SPECIFICITY = ("counting", "comparing")
@@ -156,36 +137,77 @@ SPECIFICITY = ("counting", "comparing")
 UNANSWERABLE = ["Who owns this object?", "How much did this object cost?"]
 
 
+def ordinary(scene) -> dict[str, tuple[str, str]]:
+    """Ordinary questions about a scene (see `pictures.Scene`): name → (question, answer)."""
+    kind = kinds()[scene.kind]
+    answers = {
+        "name": f"It is called {kind.name}.",
+        "family": f"It belongs to {kind.family}.",
+        "material": f"It is made of {kind.material}.",
+        "colour": f"The object is {scene.colour}.",
+        "place": f"The object is at the {scene.place}.",
+        "background": f"The background is {scene.background}.",
+        "size": f"The object is {scene.size}.",
+        "sign": "Yes, there is a sign." if scene.sign else "No, there is no sign.",
+        "counting": f"There {'is' if scene.dots == 1 else 'are'} {COUNTS[scene.dots]}.",
+        "comparing": f"Yes, both are {scene.colour}."
+        if scene.colour == scene.dot_colour
+        else f"No, the object is {scene.colour} and the dots are {scene.dot_colour}.",
+    }
+    return {name: (QUESTIONS[name], answer) for name, answer in answers.items()}
+
+
 # ---------------------------------------------------------------- the grammar
 
+_STEP = "{verb} the {texture} {part}"
+_FORMS = [
+    "it is called {kind}.",
+    "it belongs to {family}.",
+    "it is made of {material}.",
+    "the object is {colour}.",
+    "the object is {size}.",
+    "the object is at the {place}.",
+    "the background is {background}.",
+    "yes, there is a sign.",
+    "no, there is no sign.",
+    "there is {count}.",
+    "there are {count}.",
+    "yes, both are {colour}.",
+    "no, the object is {colour} and the dots are {colour}.",
+    f"{_STEP}, then {_STEP}, then {_STEP}.",
+    *(refusal.lower() for refusal in REFUSALS),
+]
 
-def _one_of(words) -> str:
-    return "(?:" + "|".join(map(re.escape, words)) + ")"
 
-
-def _grammar() -> list[str]:
-    colour, step = _one_of(COLOURS), f"{_one_of(VERBS)} the {_one_of(TEXTURES)} {_one_of(PARTS)}"
-    return [
-        f"it is called {_one_of(kinds())}.",
-        f"it belongs to {_one_of(FAMILIES)}.",
-        f"it is made of {_one_of(MATERIALS)}.",
-        f"the object is {colour}.",
-        f"the object is {_one_of(SIZES)}.",
-        f"the object is at the {_one_of(PLACES)}.",
-        f"the background is {_one_of(BACKGROUNDS)}.",
-        "yes, there is a sign.",
-        "no, there is no sign.",
-        f"there (?:is|are) {_one_of(COUNTS.values())}.",
-        f"yes, both are {colour}.",
-        f"no, the object is {colour} and the dots are {colour}.",
-        f"{step}, then {step}, then {step}.",
-        *(refusal.lower() for refusal in REFUSALS),
-    ]
+@cache
+def _slots() -> dict[str, list[str]]:
+    return {
+        "kind": list(kinds()),
+        "family": list(FAMILIES),
+        "material": MATERIALS,
+        "colour": list(COLOURS),
+        "size": list(SIZES),
+        "place": list(PLACES),
+        "background": list(BACKGROUNDS),
+        "count": list(COUNTS.values()),
+        "verb": VERBS,
+        "texture": TEXTURES,
+        "part": PARTS,
+    }
 
 
 @cache
 def _sentence() -> re.Pattern:
-    return re.compile("|".join(f"(?:{form[:-1]}\\.)" for form in _grammar()))
+    slots = {name: f"(?:{'|'.join(words)})" for name, words in _slots().items()}
+    return re.compile("|".join(form.replace(".", r"\.").format(**slots) for form in _FORMS))
+
+
+def words() -> set[str]:
+    """Every word of every question and answer, in lower case; marks left out."""
+    said = [*TEMPLATES, *QUESTIONS.values(), *UNANSWERABLE, *_FORMS]
+    said += [word for slot in _slots().values() for word in slot]
+    text = re.sub(r"{\w+}", " ", " ".join(said).lower())
+    return set(re.findall(r"\w+", text))
 
 
 def is_sentence(answer: str) -> bool:

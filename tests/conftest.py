@@ -1,0 +1,73 @@
+"""What tests share: a tiny random LLaVA, a small tiny world, and a room of their own on disk."""
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+# Set here, before anything of the package is imported, and inherited by every subprocess.
+_ROOM = tempfile.TemporaryDirectory(prefix="safeerase-tests-")
+os.environ |= {
+    "SAFEERASE_RUNS": f"{_ROOM.name}/runs",
+    "SAFEERASE_CACHE": f"{_ROOM.name}/cache",
+    "SAFEERASE_HEADLESS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",  # the models are so small that a second thread only waits
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory) -> Path:
+    """A random LLaVA as small as NF4 allows, its weights large enough that pictures matter."""
+    import torch
+    from transformers import LlavaForConditionalGeneration
+
+    from safeerase_lite.tinyworld import build
+
+    recipe = build.Recipe(width=64, feed_forward=128, layers=2, vision_layers=1, heads=2, patch=16)
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(build.configuration(recipe))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(5)
+    folder = tmp_path_factory.mktemp("models") / "tiny-random"
+    build.save(model, recipe, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A tiny world with two pictures of a hazard in each split, read."""
+    from safeerase_lite.data import read_data
+    from safeerase_lite.tinyworld.world import World, write_world
+
+    small = World(train_pictures=2, eval_pictures=2)
+    return read_data(write_world(small, tmp_path_factory.mktemp("worlds") / "small"))
+
+
+@pytest.fixture(scope="session")
+def few(world):
+    """The small world with a handful of questions of each table and split, for evaluations."""
+
+    def some(table):
+        return table.groupby("split").head(6).reset_index(drop=True)
+
+    tables = ("forget", "retain", "decouple", "placebo", "specificity")
+    return replace(world, **{name: some(getattr(world, name)) for name in tables})
+
+
+@pytest.fixture(scope="session")
+def make_profile(tiny_model_dir):
+    """Build a profile of the random model, dense unless told otherwise, any field overridden."""
+    from safeerase_lite.profiles import profile
+
+    small = {"precision": "dense", "lora_rank": 4, "batch": 4, "steps": 4, "learning_rate": 1e-3,
+             "new_tokens": 8, "evaluation_batch": 8, "samples": 0}  # fmt: skip
+
+    def make(**fields):
+        return profile("tiny", **({"model": str(tiny_model_dir)} | small | fields))
+
+    return make
