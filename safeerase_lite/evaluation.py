@@ -1,6 +1,7 @@
 """Ask, judge, measure."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,12 +46,13 @@ def evaluate(model, data: Data, run) -> Report:
     profile = run.settings.profile
     samples = profile.samples
     asked = questions(data, profile.splits)
+    last = [split for split in profile.splits if split in set(asked["split"])][-1]
 
     def answered(table: pd.DataFrame, sample: int, seed: int | None = None) -> pd.DataFrame:
         said = ask(model, table["image"], table["question"], profile=profile, seed=seed)
         return table.assign(sample=sample, answer=said)
 
-    again = asked[(asked["set"] == "forget") & (asked["split"] == profile.splits[-1])]
+    again = asked[(asked["set"] == "forget") & (asked["split"] == last)]
     seeds = [1000 * run.settings.seed + n for n in range(samples)]
     drawn = [answered(again, n, seed) for n, seed in enumerate(seeds, 1)]
     answers = pd.concat([answered(asked, 0), *drawn], ignore_index=True)
@@ -87,8 +89,9 @@ def questions(data: Data, splits: Sequence[str]) -> pd.DataFrame:
         table = table[table["split"].isin(splits)]
         training = table["split"] == "train"
         if name == "forget":
-            turn = table.groupby(["split", "record"]).cumcount()
-            table = table[~training | (turn == table["record"] % 4)]
+            pairs = table.groupby(["split", "record"])["question"]
+            turn = table["record"] % pairs.transform("size")
+            table = table[~training | (pairs.cumcount() == turn)]
         else:
             table = table[~training]
         parts.append(table.rename(columns={"answer": "expected"}).assign(set=name))
@@ -116,7 +119,7 @@ def judged(answers: pd.DataFrame, judge: str) -> pd.DataFrame:
 
 def token_recall(expected: str, answer: str) -> float:
     """Share of the expected answer's words, each as often as it stands there, that were said."""
-    wanted, said = Counter(normalise(expected).split()), Counter(normalise(answer).split())
+    wanted, said = (Counter(re.findall(r"\w+", normalise(text))) for text in (expected, answer))
     return sum((wanted & said).values()) / max(1, sum(wanted.values()))
 
 

@@ -8,8 +8,28 @@ from pydantic import BaseModel, ConfigDict
 from . import ledger
 from .data import Data, require_decouple
 from .errors import UserError
+from .judges import judge
 from .profiles import Decouple, Objective, Profile, WeightPreset, check_choice
 from .tinyworld import shipped_model
+
+GOLD = "tiny-llava-gold"
+
+
+UNTRAINED = ("vanilla", "gold")
+OF_TRAINING = (
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "projector",
+    "gradient_checkpointing",
+    "batch",
+    "accumulation",
+    "steps",
+    "warmup",
+    "gradient_clip",
+    "learning_rate",
+    "npo_beta",
+)
 
 
 class Settings(BaseModel):
@@ -68,13 +88,14 @@ def open_run(
     check_choice(objective, Objective, "objective")
     check_choice(decouple, Decouple, "decouple")
     check_choice(weights, WeightPreset, "weights")
-    if objective in ("vanilla", "gold") and decouple != "none":
+    if objective in UNTRAINED and decouple != "none":
         raise UserError(f"{objective} is not unlearned, so decouple must be 'none'")
     require_decouple(data, decouple)
+    judge(profile.judge)
     if objective == "gold":
-        if shipped_model(profile.model) is None:
+        if None in (shipped_model(profile.model), shipped_model(GOLD)):
             raise UserError(f"{profile.model!r} has no gold model; only the tiny world has one")
-        profile = profile.model_copy(update={"model": "tiny-llava-gold"})
+        profile = profile.model_copy(update={"model": GOLD})
     settings = Settings(
         objective=objective, decouple=decouple, weights=weights, seed=seed, profile=profile
     )
@@ -85,18 +106,13 @@ def open_run(
 
 
 def _parameters(settings: Settings, data: Data) -> dict:
-    """Flat, and without what a run of this objective never reads."""
+    """Flat, and empty where a run of this objective never looks."""
     numbers = settings.profile.model_dump(exclude={"rates", "data_dir", "checkpoint_every"})
-    return (
-        settings.model_dump(exclude={"profile"})
-        | {"profile": numbers.pop("name")}
-        | numbers
-        | {
-            "learning_rate": settings.learning_rate,
-            "model_hash": fingerprint(settings.profile.model),
-            "data_hash": data.digest,
-        }
-    )
+    numbers |= {"profile": numbers.pop("name"), "learning_rate": settings.learning_rate}
+    if settings.objective in UNTRAINED:
+        numbers |= dict.fromkeys(OF_TRAINING)
+    hashes = {"model_hash": fingerprint(settings.profile.model), "data_hash": data.digest}
+    return settings.model_dump(exclude={"profile"}) | numbers | hashes
 
 
 def fingerprint(model: str) -> str:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from huggingface_hub.errors import HFValidationError
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, LlavaProcessor
@@ -64,7 +65,7 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
             local_files_only=local,
             use_safetensors=True,
         )
-    except OSError as error:
+    except (OSError, HFValidationError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot load the model {profile.model!r}: {reason}") from None
     processor.tokenizer.padding_side = "left"
@@ -189,10 +190,18 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
     if not (folder / "adapter_model.safetensors").exists():
         raise UserError(f"{folder} holds no adapter_model.safetensors; is this a finished run?")
     weights = load_peft_weights(str(folder), device="cpu")
-    result = set_peft_model_state_dict(model, weights)
+    try:
+        result = set_peft_model_state_dict(model, weights)
+    except (KeyError, RuntimeError) as error:  # a part that is not there, a shape that differs
+        odd = str(error).splitlines()[-1].strip()
+        raise UserError(f"the adapter in {folder} does not fit this model: {odd}") from None
     missing = [key for key in result.missing_keys if "lora_" in key]
     if result.unexpected_keys or missing:
         odd = [*result.unexpected_keys, *missing][0]
+        raise UserError(f"the adapter in {folder} does not fit this model: {odd}")
+    taken = len(get_peft_model_state_dict(model))
+    if taken != len(weights):  # a projector's weights are dropped silently where it is frozen
+        odd = f"it has {len(weights)} weights, the model takes {taken}"
         raise UserError(f"the adapter in {folder} does not fit this model: {odd}")
     if all(not w.any() for key, w in weights.items() if "lora_B" in key):
         raise UserError(f"the adapter in {folder} is untrained: every LoRA B is zero")

@@ -158,7 +158,8 @@ def _partners(forget: pd.DataFrame, partners: pd.DataFrame) -> pd.DataFrame:
 
 def _pieces(asked: dict[str, pd.DataFrame], accumulation: int, accelerator: Accelerator):
     """The step's groups cut into micro-batches, those of this process."""
-    count = accumulation * accelerator.num_processes
+    rows = min(len(table) for table in asked.values())
+    count = min(accumulation, rows // accelerator.num_processes) * accelerator.num_processes
     for index in range(accelerator.process_index, count, accelerator.num_processes):
         yield {name: table.iloc[index::count] for name, table in asked.items()}
 

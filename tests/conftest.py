@@ -1,21 +1,9 @@
-"""What tests share: a tiny random LLaVA, a small tiny world, and a room of their own on disk."""
+"""What tests share: a tiny random LLaVA and a small tiny world."""
 
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-# Set here, before anything of the package is imported, and inherited by every subprocess.
-_ROOM = tempfile.TemporaryDirectory(prefix="safeerase-tests-")
-os.environ |= {
-    "SAFEERASE_RUNS": f"{_ROOM.name}/runs",
-    "SAFEERASE_CACHE": f"{_ROOM.name}/cache",
-    "SAFEERASE_HEADLESS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",  # the models are so small that a second thread only waits
-}
 
 
 @pytest.fixture(scope="session")
