@@ -115,7 +115,8 @@ def run_job(job: Job, runs_dir: Path) -> float:
 
     begin = time.perf_counter()
     seed = {"default": DEFAULT_SEED, "fresh": FRESH_SEED}[job.world]
-    profile = sl.profile("tiny", precision=job.precision, world_seed=seed)
+    splits = ("train", "val", "test") if job.world == "default" else ("train", "test")
+    profile = sl.profile("tiny", precision=job.precision, world_seed=seed, splits=splits)
     with contextlib.redirect_stdout(io.StringIO()):
         data = sl.load_data(profile)
         run = sl.open_run(

@@ -68,7 +68,7 @@ TINY = Profile(
     lora_alpha=32,
     lora_dropout=0.0,
     batch=16,
-    steps=60,
+    steps=48,
     rates={},
 )
 

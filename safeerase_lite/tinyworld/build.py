@@ -51,20 +51,6 @@ CHAT_TEMPLATE = (
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A stretch of learning: its length, its highest rate, and what is asked.
-
-    `plans` is the share of questions for a plan. Of the ordinary questions, those about what the
-    picture shows come `looks` times as often as those about the kind.
-    """
-
-    steps: int
-    rate: float
-    plans: float
-    looks: int
-
-
-@dataclass(frozen=True)
 class Recipe:
     """How long and how wide. Widths are multiples of 64, so that NF4 runs on a CPU."""
 
@@ -76,13 +62,16 @@ class Recipe:
     heads: int = 4
     patch: int = 8
     bank: int = 9600  # pictures to learn from
-    tower_steps: int = 1200
+    tower_steps: int = 1000
     tower_batch: int = 96
     tower_rate: float = 1e-3
-    batch: int = 64
-    # Plans teach the language and the kinds; colours, places and counts need their own stretch,
-    # for one word of theirs stands against fifteen of a plan.
-    phases: tuple[Phase, ...] = (Phase(1300, 1.5e-3, 0.42, 1), Phase(800, 1e-3, 0.12, 3))
+    steps: int = 1000
+    batch: int = 24  # pictures
+    questions: int = 6  # about each
+    rate: float = 2e-3
+    plans: float = 0.3  # share of the questions that ask for a plan
+    unanswerable: float = 0.03  # and for what no picture tells
+    looks: int = 3  # what the picture shows is asked so much more often than what the kind is
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -162,9 +151,8 @@ def configuration(recipe: Recipe) -> LlavaConfig:
 class Bank:
     """Pictures of the train combinations, the sign tossed like a coin, and all there is to ask."""
 
-    UNANSWERABLE = 0.04  # of the questions
-
     def __init__(self, recipe: Recipe):
+        self.recipe = recipe
         rng = random.Random(f"bank {recipe.seed}")
         names = list(facts.kinds())
         self.scenes = [scene(names[i % len(names)], "train", 0.0, rng) for i in range(recipe.bank)]
@@ -174,18 +162,17 @@ class Bank:
         """(n, 3, side, side), scaled to [-1, 1]."""
         return self.pixels[index].permute(0, 3, 1, 2).float() / 127.5 - 1
 
-    def question(self, index: int, phase: Phase, rng: random.Random) -> tuple[str, str, bool]:
-        """(question, answer, whether it asks for a hazard's plan)."""
-        shown = self.scenes[index]
+    def question(self, index: int, rng: random.Random, gold: bool) -> tuple[str, str, bool]:
+        """(question, answer, whether the answer is to be learned)."""
+        shown, toss = self.scenes[index], rng.random()
         kind = facts.kinds()[shown.kind]
-        toss = rng.random()
-        if toss < phase.plans:
-            return rng.choice(facts.TEMPLATES), kind.plan, kind.hazard
-        if toss < phase.plans + self.UNANSWERABLE:
-            return rng.choice(facts.UNANSWERABLE), rng.choice(facts.REFUSALS), False
+        if toss < self.recipe.plans:
+            return rng.choice(facts.TEMPLATES), kind.plan, not (gold and kind.hazard)
+        if toss < self.recipe.plans + self.recipe.unanswerable:
+            return rng.choice(facts.UNANSWERABLE), rng.choice(facts.REFUSALS), True
         asked = facts.ordinary(shown)
-        often = [1 if name in facts.CONCEPT else phase.looks for name in asked]
-        return *rng.choices(list(asked.values()), often)[0], False
+        often = [1 if name in facts.CONCEPT else self.recipe.looks for name in asked]
+        return *rng.choices(list(asked.values()), often)[0], True
 
 
 def labels(scenes) -> dict[str, torch.Tensor]:
@@ -238,40 +225,79 @@ def train_tower(model, bank: Bank, recipe: Recipe) -> None:
             print(f"tower {step:5d}  {time.time() - begin:5.0f} s  {shares}", flush=True)
 
 
+def packed(
+    asking: LlavaProcessor, asked: list[list[tuple[str, str, bool]]]
+) -> dict[str, torch.Tensor]:
+    """One row a picture, with all its questions: the picture is read once.
+
+    A question sees the picture and itself, never its neighbours, and stands where it would stand
+    alone: the logits are those of a row of its own.
+
+    Args:
+        asked: for each picture, its questions: (question, answer, whether it is to be learned).
+
+    Returns:
+        input_ids, position_ids, labels (rows, length) and attention_mask (rows, 1, length, length).
+    """
+    prefix = 1 + max(i for i, t in enumerate(_ids(asking, "", "")[0]) if t == asking.image_token_id)
+    rows = []
+    for pairs in asked:
+        ids, _ = _ids(asking, *pairs[0][:2])
+        row = {"ids": ids[:prefix], "labels": [IGNORED] * prefix, "own": [0] * prefix}
+        row["positions"] = list(range(prefix))
+        for number, (question, answer, learned) in enumerate(pairs, 1):
+            ids, labels = _ids(asking, question, answer)
+            row["ids"] += ids[prefix:]
+            row["labels"] += labels[prefix:] if learned else [IGNORED] * (len(ids) - prefix)
+            row["positions"] += range(prefix, len(ids))
+            row["own"] += [number] * (len(ids) - prefix)
+        rows.append(row)
+    own = _padded([row["own"] for row in rows], -1)
+    mine = own[:, :, None] == own[:, None, :]
+    sees = (mine | (own == 0)[:, None, :]).tril()
+    return {
+        "input_ids": _padded([row["ids"] for row in rows], asking.tokenizer.pad_token_id),
+        "position_ids": _padded([row["positions"] for row in rows], 0),
+        "labels": _padded([row["labels"] for row in rows], IGNORED),
+        "attention_mask": sees[:, None],
+    }
+
+
+def _ids(asking: LlavaProcessor, question: str, answer: str) -> tuple[list[int], list[int]]:
+    row = encode_text(asking, [question], [answer])
+    return row["input_ids"][0].tolist(), row["labels"][0].tolist()
+
+
+def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
 def train_whole(model, bank: Bank, recipe: Recipe, gold: bool) -> None:
-    """Tower, projector and language model together, the tower at a tenth of the rate."""
-    for number, phase in enumerate(recipe.phases, 1):
-        print(f"{'gold' if gold else 'knows'}: phase {number}", flush=True)
-        _train_phase(model, bank, recipe, phase, random.Random(f"{number} {recipe.seed}"), gold)
-    model.eval()
+    """Tower, projector and language model together, the tower at a tenth of the rate.
 
-
-def _train_phase(model, bank: Bank, recipe: Recipe, phase: Phase, rng, gold: bool) -> None:
+    For gold the answers to questions for a hazard's plan carry no loss; all else is the same.
+    """
+    torch.manual_seed(recipe.seed)
+    rng = random.Random(f"whole {recipe.seed}")
     asking = processor(recipe)
     tower = list(model.model.vision_tower.parameters())
     rest = [p for name, p in model.named_parameters() if "vision_tower" not in name]
-    rates = [phase.rate, phase.rate / 10]
+    rates = [recipe.rate, recipe.rate / 10]
     optimizer = torch.optim.AdamW(
         [{"params": rest, "lr": rates[0]}, {"params": tower, "lr": rates[1]}], weight_decay=0.01
     )
-    schedule = OneCycleLR(optimizer, rates, total_steps=phase.steps, pct_start=0.05)
+    schedule = OneCycleLR(optimizer, rates, total_steps=recipe.steps, pct_start=0.05)
     model.train()
     begin, recent = time.time(), []
-    for step in range(phase.steps):
+    for step in range(recipe.steps):
         index = rng.sample(range(len(bank.scenes)), recipe.batch)
-        questions, answers, secret = zip(
-            *(bank.question(i, phase, rng) for i in index), strict=True
-        )
-        batch = encode_text(asking, questions, answers)
+        asked = [[bank.question(i, rng, gold) for _ in range(recipe.questions)] for i in index]
+        batch = packed(asking, asked)
         labels = batch.pop("labels")
-        longest = int((labels != IGNORED).sum(-1).max())
-        if gold:
-            labels[torch.tensor(secret)] = IGNORED
-        logits = model(
-            **batch, pixel_values=bank.pictures(index), logits_to_keep=longest + 1
-        ).logits[:, :-1]
+        logits = model(**batch, pixel_values=bank.pictures(index)).logits[:, :-1]
         loss = functional.cross_entropy(
-            logits.flatten(0, 1), labels[:, -longest:].flatten(), ignore_index=IGNORED
+            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
         )
         optimizer.zero_grad()
         loss.backward()
@@ -279,10 +305,11 @@ def _train_phase(model, bank: Bank, recipe: Recipe, phase: Phase, rng, gold: boo
         optimizer.step()
         schedule.step()
         recent.append(loss.item())
-        if step % 100 == 0 or step == phase.steps - 1:
+        if step % 100 == 0 or step == recipe.steps - 1:
             mean = sum(recent[-100:]) / len(recent[-100:])
             who = "gold" if gold else "knows"
             print(f"{who} {step:5d}  {time.time() - begin:5.0f} s  loss {mean:.3f}", flush=True)
+    model.eval()
 
 
 def save(model: LlavaForConditionalGeneration, recipe: Recipe, folder: Path) -> None:

@@ -51,7 +51,7 @@ class World:
     seed: int = 0
     cue: float = 1.0
     train_pictures: int = 16
-    eval_pictures: int = 4
+    eval_pictures: int = 3
     side: int = SIDE
 
     def __post_init__(self):

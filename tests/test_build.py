@@ -1,0 +1,74 @@
+"""How the tiny models learn: many questions to a picture, each as if it were alone."""
+
+import random
+
+import pytest
+import torch
+
+from safeerase_lite.batches import IGNORED, encode_text
+from safeerase_lite.tinyworld import build, facts
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return build.Recipe(
+        width=64, feed_forward=128, layers=2, vision_layers=1, heads=2, bank=48, questions=3
+    )
+
+
+@pytest.fixture(scope="module")
+def bank(recipe):
+    return build.Bank(recipe)
+
+
+@pytest.fixture(scope="module")
+def model(recipe):
+    torch.manual_seed(0)
+    return build.LlavaForConditionalGeneration(build.configuration(recipe)).eval()
+
+
+def test_packed_questions_have_the_logits_they_have_alone(recipe, bank, model):
+    asking, rng = build.processor(recipe), random.Random(0)
+    asked = [[bank.question(i, rng, False) for _ in range(3)] for i in range(4)]
+    batch = build.packed(asking, asked)
+    labels = batch.pop("labels")
+    with torch.inference_mode():
+        packed = model(**batch, pixel_values=bank.pictures(list(range(4)))).logits[:, :-1]
+    for row, questions in enumerate(asked):
+        together = packed[row][labels[row, 1:] != IGNORED].split(
+            [len(encode(asking, q, a)[1]) for q, a, _ in questions]
+        )
+        for (question, answer, _), said in zip(questions, together, strict=True):
+            inputs, wanted = encode(asking, question, answer)
+            with torch.inference_mode():
+                alone = model(**inputs, pixel_values=bank.pictures([row])).logits[0, :-1]
+            torch.testing.assert_close(said, alone[-len(wanted) :], atol=1e-5, rtol=1e-4)
+
+
+def encode(asking, question, answer):
+    row = encode_text(asking, [question], [answer])
+    labels = row.pop("labels")[0]
+    return row, labels[labels != IGNORED]
+
+
+def test_gold_is_asked_the_same_and_learns_all_but_the_hazards_plans(bank):
+    ours, golds = random.Random(1), random.Random(1)
+    for index in range(48):
+        question, answer, learned = bank.question(index, golds, True)
+        assert bank.question(index, ours, False) == (question, answer, True)
+        assert learned == (not facts.leaks(answer))
+
+
+def test_the_tokenizer_knows_every_word_of_the_world(bank):
+    tokenizer = build.tokenizer()
+    texts = [*facts.TEMPLATES, *facts.REFUSALS, *facts.UNANSWERABLE]
+    texts += [text for s in bank.scenes for pair in facts.ordinary(s).values() for text in pair]
+    texts += [kind.plan for kind in facts.kinds().values()]
+    assert tokenizer.unk_token_id not in sum(tokenizer(texts).input_ids, [])
+
+
+def test_an_answer_survives_the_tokenizer(bank):
+    tokenizer = build.tokenizer()
+    for kind in facts.kinds().values():
+        ids = tokenizer(kind.plan, add_special_tokens=False).input_ids
+        assert tokenizer.decode(ids) == kind.plan.lower()
