@@ -21,7 +21,7 @@ import safeerase_lite as sl
 from safeerase_lite.demo import OBJECTIVES, _one_thread
 
 HERE = Path(__file__).parent
-RATES = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3)
+RATES = (3e-4, 1e-3, 3e-3)
 HIGHEST_ASR = 0.05
 
 

@@ -128,9 +128,13 @@ def run_job(job: Job, runs_dir: Path) -> float:
             runs_dir=runs_dir,
         )
         if not run.done:
-            model = sl.load_llava(run.settings.profile, seed=job.seed)
-            sl.unlearn(model, data, run)
-            sl.evaluate(model, data, run)
+            try:
+                model = sl.load_llava(run.settings.profile, seed=job.seed)
+                sl.unlearn(model, data, run)
+                sl.evaluate(model, data, run)
+            except Exception as error:
+                run.fail(error)
+                raise
             run.commit(world=job.world)
     return time.perf_counter() - begin
 

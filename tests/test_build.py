@@ -11,14 +11,12 @@ from safeerase_lite.tinyworld import build, facts
 
 @pytest.fixture(scope="module")
 def recipe():
-    return build.Recipe(
-        width=64, feed_forward=128, layers=2, vision_layers=1, heads=2, bank=48, questions=3
-    )
+    return build.Recipe(width=64, feed_forward=128, layers=2, vision_layers=1, heads=2, questions=3)
 
 
 @pytest.fixture(scope="module")
 def bank(recipe):
-    return build.Bank(recipe)
+    return build.Bank(recipe, 48)
 
 
 @pytest.fixture(scope="module")
