@@ -18,10 +18,10 @@ from pathlib import Path
 import pandas as pd
 
 import safeerase_lite as sl
-from safeerase_lite.demo import OBJECTIVES, _one_thread
+from safeerase_lite.demo import _one_thread
 
 HERE = Path(__file__).parent
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (3e-4, 1e-3, 3e-3, 6e-3)
 HIGHEST_ASR = 0.05
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs-dir", default=str(HERE.parent / "output" / "tuning"))
     asked = parser.parse_args()
-    cells = list(itertools.product((*OBJECTIVES, "npo"), ("none", "pd"), RATES))
+    cells = list(itertools.product(("po", "gd", "kl", "ga", "npo"), ("pd", "none"), RATES))
     context = multiprocessing.get_context("spawn")
     rows = []
     with ProcessPoolExecutor(asked.workers, context, initializer=_one_thread) as pool:

@@ -3,10 +3,15 @@
 Names load when they are first used, so the import itself is quick.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+# bitsandbytes reports on import that it did not fetch an optional CPU kernel from a hub. It never
+# shall: nothing here goes to the network unasked.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _HOMES = {
     "profile": "profiles",

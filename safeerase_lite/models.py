@@ -3,7 +3,6 @@
 The same code loads the tiny models and `llava-hf/llava-1.5-7b-hf`.
 """
 
-import logging
 import re
 import warnings
 from contextlib import contextmanager
@@ -21,9 +20,6 @@ from .errors import UserError
 from .live import is_live
 from .profiles import Profile
 from .tinyworld import shipped_model
-
-# bitsandbytes reports that it did not fetch an optional CPU kernel from a hub. It never shall.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 LINEARS = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
 

@@ -69,7 +69,18 @@ TINY = Profile(
     lora_dropout=0.0,
     batch=16,
     steps=48,
-    rates={},
+    rates={
+        "ga": 1e-3,
+        "ga+pd": 3e-3,
+        "gd": 3e-3,
+        "gd+pd": 3e-3,
+        "kl": 3e-3,
+        "kl+pd": 3e-3,
+        "po": 1e-3,
+        "po+pd": 6e-3,
+        "npo": 1e-3,
+        "npo+pd": 6e-3,
+    },
 )
 
 # One sample per forward pass fits 15 GB; fp16 because a T4 only emulates bfloat16.
