@@ -163,7 +163,9 @@ def tables(runs_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     from . import ledger
 
     metrics = ledger.load(runs_dir, allow_mixed=True).metrics
-    metrics = metrics.sort_values(["world", "objective", "decouple"], kind="stable")
+    order = ["vanilla", "gold", *OBJECTIVES].index
+    metrics = metrics.assign(order=metrics["objective"].map(order))
+    metrics = metrics.sort_values(["world", "order", "decouple"], kind="stable")
     dense = metrics["precision"] == "dense"
     return metrics.loc[dense, COLUMNS], metrics.loc[~dense, COLUMNS]
 
