@@ -328,8 +328,8 @@ def build(out: Path | str, seed: int = 0, *, gold: bool = True) -> None:
     """Make tiny-llava and, unless told otherwise, tiny-llava-gold, and write them to `out`.
 
     The tower is learned once; then the models are learned side by side, a process and a thread
-    each, from the same start. An estimated 25 minutes on two cores. A rebuild is judged by its measures,
-    printed and written to `measures.csv`, not by its bytes: they depend on the machine.
+    each, from the same start. An estimated 25 minutes on two cores. A rebuild is judged by what is
+    measured (`measures.csv`), not by its bytes: they depend on the machine.
     """
     out, recipe = Path(out).resolve(), Recipe(seed=seed)
     out.mkdir(parents=True, exist_ok=True)
