@@ -5,7 +5,7 @@ import json
 import os
 import random
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -218,8 +218,3 @@ def _save(scene: Scene, side: int, path: Path) -> None:
 
 def _write_json(path: Path, content) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def without_sign(scene: Scene) -> Scene:
-    """The same scene, its sign taken away."""
-    return replace(scene, sign=False)
