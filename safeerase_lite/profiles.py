@@ -3,6 +3,7 @@
 `tiny` runs on a laptop's CPU; `t4` on a Colab-class GPU with 15 GB; `full` on a data-centre GPU.
 """
 
+import difflib
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -109,8 +110,7 @@ def profile(name: str = "tiny", **overrides: Any) -> Profile:
     Raises:
         UserError: no such profile, no such field, or a value out of its range.
     """
-    if name not in PROFILES:
-        raise UserError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}")
+    check_choice(name, tuple(PROFILES), "profile")
     try:
         return Profile(**(PROFILES[name].model_dump() | overrides))
     except ValidationError as error:
@@ -123,10 +123,9 @@ def profile(name: str = "tiny", **overrides: Any) -> Profile:
 
 
 def check_choice(value: str, choices: Any, what: str) -> None:
-    """Raise a UserError unless `value` is one of a Literal's options; names the near miss."""
-    import difflib
-
-    options = get_args(choices)
+    """Raise a UserError unless `value` is among the choices (a Literal or a tuple of names); names
+    the near miss."""
+    options = choices if isinstance(choices, tuple) else get_args(choices)
     if value in options:
         return
     near = difflib.get_close_matches(str(value), options, n=1)
