@@ -7,8 +7,8 @@ nor a fresh world is ever asked. The table goes to benchmarks/tuning.csv; the ch
 copied to `profiles.py` by hand.
 
 How the candidates came about: 3e-4, 1e-3 and 3e-3 were tried first; PO + PD met the ASR bar at none
-of them (6.3% at 3e-3), so 6e-3 was added, for every row alike. The grid is coarse: between 3e-4 (ASR
-58%, SARR 8%) and 1e-3 (0%, 100%) plain GA may have a rate that would look better than the one chosen.
+of them (6.3% at 3e-3), so 6e-3 was added, for every row alike. The grid is coarse: plain GA goes
+from ASR 58%, SARR 8% at 3e-4 to ASR 0%, SARR 100% at 1e-3, and a rate between may look better.
 """
 
 import argparse
