@@ -24,6 +24,11 @@ _HOMES = {
     "evaluate": "evaluation",
     "ask": "evaluation",
     "judged": "evaluation",
+    "browse": "explore",
+    "predict": "lesson",
+    "outcome": "lesson",
+    "calibration": "lesson",
+    "stamp": "lesson",
     "UserError": "errors",
 }
 _ROOMS = {"charts", "ledger", "metrics", "objectives", "tinyworld"}
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
     from .errors import UserError  # noqa: F401
     from .evaluation import ask, evaluate, judged  # noqa: F401
     from .experiment import open_run  # noqa: F401
+    from .explore import browse  # noqa: F401
+    from .lesson import calibration, outcome, predict, stamp  # noqa: F401
     from .models import load_llava, reference  # noqa: F401
     from .profiles import profile  # noqa: F401
     from .training import unlearn  # noqa: F401

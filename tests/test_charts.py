@@ -81,10 +81,18 @@ def test_a_chart_is_drawn_on_white_and_is_a_small_picture(chart, tmp_path):
 
 def test_headless_a_chart_is_a_png_with_alt_text(chart, shown):
     charts.show(chart)
-    [((bundle,), how)] = shown
+    (((bundle,), how), _) = shown
     assert Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).format == "PNG"
     assert how["metadata"] == {"image/png": {"alt": chart.description}}
     assert bundle["text/plain"] == chart.description and how["raw"]
+
+
+def test_below_a_chart_stand_its_numbers(chart, shown):
+    charts.show(chart)
+    table = charts.numbers(chart)
+    [_, ((bundle,), _)] = shown
+    assert len(table) >= 4 and bundle["text/html"].startswith("<details>")
+    assert all(name in bundle["text/html"] for name in table.columns)
 
 
 def test_a_given_text_goes_before_the_description(chart, shown):

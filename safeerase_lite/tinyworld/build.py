@@ -69,7 +69,7 @@ class Recipe:
     tower_batch: int = 96
     tower_rate: float = 1e-3
     pictures: int = 24_000
-    steps: int = 1200
+    steps: int = 1800
     batch: int = 24  # pictures
     questions: int = 6  # about each
     rate: float = 2e-3

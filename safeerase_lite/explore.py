@@ -1,0 +1,58 @@
+"""One view, two readers: controls when somebody is there to move them, figures when nobody is."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .errors import UserError
+from .live import is_live
+
+
+def browse(
+    view: Callable[..., None], figures: Sequence[dict[str, Any]] = (), **choices: Sequence
+) -> None:
+    """Let a reader choose what `view` draws; headless, draw a few choices one below the other.
+
+    Args:
+        view: called with one value of each choice, by name; it displays what it draws.
+        figures: what is drawn headless: for each figure the choices that differ from the first of
+            every list. By default one figure, of the first values.
+        choices: name → values to choose from; a `range` makes a slider, anything else a menu.
+
+    Raises:
+        UserError: a choice without values, one that `view` does not take, or a figure with an
+            unknown choice or value.
+    """
+    for name, values in choices.items():
+        if not len(values):
+            raise UserError(f"browse: {name} has no values to choose from")
+        if name not in inspect.signature(view).parameters:
+            raise UserError(f"browse: {view.__name__} takes no {name!r}")
+    for figure in figures:
+        for name, value in figure.items():
+            if value not in choices.get(name, ()):
+                raise UserError(f"browse: a figure asks for {name}={value!r}, which is no choice")
+    if is_live():
+        _controls(view, choices)
+        return
+    first = {name: values[0] for name, values in choices.items()}
+    for figure in figures or [{}]:
+        view(**first | figure)
+
+
+def _controls(view: Callable[..., None], choices: dict[str, Sequence]) -> None:
+    import ipywidgets as widgets
+    from IPython.display import display
+
+    wide = {"style": {"description_width": "7em"}, "layout": {"width": "32em"}}
+    controls = {
+        name: widgets.SelectionSlider(options=values, description=_label(name), **wide)
+        if isinstance(values, range)
+        else widgets.Dropdown(options=list(values), description=_label(name), **wide)
+        for name, values in choices.items()
+    }
+    display(widgets.VBox([*controls.values(), widgets.interactive_output(view, controls)]))
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
