@@ -5,9 +5,11 @@
     <runs_dir>/failed/<id>/     with traceback.txt
 
 A folder holds run.json, history.csv, answers.parquet, metrics.csv and adapter/. It reaches runs_dir
-by one atomic rename, so there a run is whole or absent. Needs a POSIX system (file locks).
+by one atomic rename, so there a run is whole or absent. Needs a POSIX system (file locks; a mounted
+cloud folder may have none, see `locks`).
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -262,6 +264,16 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
     return Ledger(*(_with_settings(table, settings) for table in (runs, metrics, history)))
 
 
+def shipped() -> pd.DataFrame:
+    """The runs that ship with the lessons, of the tiny world: a row per metric, with the settings
+    objective, decouple, weights, projector, cue and seed. `.attrs["about"]` says how it was made.
+    """
+    folder = Path(__file__).parent / "tinyworld" / "assets" / "lessons"
+    table = _read_csv(folder / "metrics.csv")
+    table.attrs["about"] = (folder / "about.txt").read_text(encoding="utf-8").strip()
+    return table
+
+
 def default_runs_dir() -> Path:
     """Where runs go: $SAFEERASE_RUNS, else runs/ at this project's root, else runs/ here.
 
@@ -343,8 +355,10 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _sync(folder: Path) -> None:
+    """Make a rename durable; a mounted cloud folder cannot, and looks after that itself."""
     descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
+    with contextlib.suppress(OSError):
+        os.fsync(descriptor)
     os.close(descriptor)
 
 

@@ -1,7 +1,11 @@
-"""One process writes a run: a lock that the system frees when its holder dies (POSIX only)."""
+"""One process writes a run: a lock that the system frees when its holder dies (POSIX only).
+
+A mounted cloud folder may know no locks. Then the run goes on without one, and says so once.
+"""
 
 import fcntl
 import os
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +35,11 @@ def take(path: Path, run_id: str) -> None:
                 f"run {run_id} is being written by process {holder} in {path.parent}: wait for "
                 "it, or stop it and open the run again"
             ) from None
+        except OSError:
+            handle.close()
+            path.unlink(missing_ok=True)
+            _say_unlocked(path.parent)
+            return
         if _is_at(path, handle):
             break
         handle.close()  # its holder removed this file between our open and our lock: try again
@@ -38,6 +47,14 @@ def take(path: Path, run_id: str) -> None:
     handle.write(str(os.getpid()))
     handle.flush()
     _held[os.getpid(), path] = handle
+
+
+@cache
+def _say_unlocked(folder: Path) -> None:
+    print(
+        f"note: {folder} is on a file system without locks, so nothing keeps two processes from "
+        "writing one run there: run one at a time"
+    )
 
 
 def _is_at(path: Path, handle: IO[str]) -> bool:

@@ -1,0 +1,86 @@
+"""A mounted cloud folder has no file locks: a run goes on there, says so once, and resumes."""
+
+import errno
+import fcntl
+import os
+import stat
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from safeerase_lite import experiment, training
+from safeerase_lite.ledger import load, open_run
+from safeerase_lite.models import load_llava
+
+PARAMETERS = {"objective": "po", "seed": 0}
+METRICS = pd.DataFrame({"metric": ["sarr"], "split": ["test"], "value": [0.1], "n": [96]})
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK], ids=errno.errorcode.get)
+def mounted(request, tmp_path, monkeypatch):
+    """A folder on a file system without locks, where no folder can be synced either."""
+    real = os.fsync
+
+    def no_lock(handle, operation):
+        raise OSError(request.param, os.strerror(request.param))
+
+    def no_folder_sync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(descriptor)
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    monkeypatch.setattr(os, "fsync", no_folder_sync)
+    return tmp_path / "drive"
+
+
+def test_a_run_is_written_without_a_lock_and_says_so_once(mounted, capsys):
+    for seed in (0, 1):
+        run = open_run(mounted, PARAMETERS | {"seed": seed})
+        run.history([{"step": 0, "loss": 1.0}])
+        run.write_metrics(METRICS)
+        run.commit()
+    said = capsys.readouterr()
+    assert said.out.count("file system without locks") == 1 and said.err == ""
+    assert load(mounted).runs["status"].tolist() == ["complete", "complete"]
+    assert list(mounted.rglob("*.lock")) == []
+
+
+def test_where_there_are_locks_nothing_is_said(tmp_path, capsys):
+    run = open_run(tmp_path, PARAMETERS)
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "partial" / f"{run.id}.lock").exists()
+
+
+class RuntimeLost(Exception):
+    """Stands in for a Colab runtime that is taken away."""
+
+
+def test_a_run_on_a_mounted_folder_goes_on_from_its_checkpoint(
+    mounted, world, make_profile, monkeypatch
+):
+    profile = make_profile(steps=6, checkpoint_every=2)
+
+    def learn(folder):
+        run = experiment.open_run(profile, world, objective="ga", runs_dir=folder)
+        history = training.unlearn(load_llava(profile), world, run)
+        return run, history, load_file(run.adapter_dir / "adapter_model.safetensors")
+
+    _, history, weights = learn(mounted / "whole")
+    real, calls = training.loss, iter(range(6))
+
+    def lost_at_five(*arguments):
+        if next(calls) == 5:
+            raise RuntimeLost
+        return real(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeLost):
+        patched.setattr(training, "loss", lost_at_five)
+        learn(mounted / "lost")
+    steps = []
+    monkeypatch.setattr(training, "loss", lambda *a: steps.append(a) or real(*a))
+    run, resumed, weights_too = learn(mounted / "lost")
+    assert run.resumed and len(steps) == 2  # the checkpoint holds steps 0 to 3
+    pd.testing.assert_frame_equal(history, resumed, check_exact=True)
+    assert all(weights[name].equal(weights_too[name]) for name in weights)
