@@ -150,7 +150,7 @@ def ask(
         part = table.iloc[rows]
         batch = encode(processor, part["image"], part["question"])
         batch = {key: value.to(device) for key, value in batch.items()}
-        with torch.inference_mode():
+        with torch.inference_mode(), _computing(profile, device):
             said = model.generate(**batch, max_new_tokens=profile.new_tokens, **drawing)
         said = said[:, batch["input_ids"].shape[1] :]
         answers |= zip(rows, _decode(processor.tokenizer, said), strict=True)
@@ -168,13 +168,19 @@ def answer_nll(model, table: pd.DataFrame, profile) -> list[float]:
         batch = encode(processor, part["image"], part["question"], part["expected"])
         labels = batch.pop("labels")
         longest = int((labels != IGNORED).sum(-1).max())
-        with torch.inference_mode():
+        with torch.inference_mode(), _computing(profile, device):
             batch = {key: value.to(device) for key, value in batch.items()}
             logits = model(**batch, logits_to_keep=longest + 1).logits[:, :-1]
         labels = labels[:, -longest:].to(device)
         tokens = (labels != IGNORED).sum(-1)
         found |= zip(rows, (Answers(logits, labels).nll / tokens).tolist(), strict=True)
     return [found[i] for i in range(len(table))]
+
+
+def _computing(profile: Profile, device: torch.device):
+    """As in training: what is trained is kept in float32, and computed in the profile's type."""
+    dtype = getattr(torch, profile.compute)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def _batches(table: pd.DataFrame, size: int) -> list[list[int]]:

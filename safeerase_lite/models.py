@@ -49,7 +49,7 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
     precision = _usable(profile.precision)
     dtype = getattr(torch, profile.compute)
     local = Path(path).is_dir()
-    if not is_live():
+    if shipped_model(profile.model) or not is_live():
         transformers_logging.disable_progress_bar()
     try:
         processor = LlavaProcessor.from_pretrained(path, local_files_only=local, backend="pil")
@@ -138,8 +138,9 @@ def _adapt(model: nn.Module, profile: Profile, seed: int) -> PeftModel:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     if profile.gradient_checkpointing:
-        adapted.enable_input_require_grads()
-        adapted.base_model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            adapted.base_model.model.gradient_checkpointing_enable({"use_reentrant": False})
     _check_adapted(adapted, trains_projector)
     return adapted
 

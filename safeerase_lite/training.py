@@ -4,7 +4,9 @@ import json
 import math
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -23,7 +25,9 @@ class NonFiniteLoss(RuntimeError):
     """The loss is NaN or infinite: the run is lost, and says at which step."""
 
 
-def unlearn(model, data: Data, run) -> pd.DataFrame:
+def unlearn(
+    model, data: Data, run, *, watch: Callable[[int, Any], None] | None = None
+) -> pd.DataFrame:
     """Unlearn the forget set of `data` by a run's objective; the adapter of `model` is changed.
     Of a run that is done, the adapter is loaded; vanilla and gold are left as they are.
 
@@ -36,6 +40,8 @@ def unlearn(model, data: Data, run) -> pd.DataFrame:
         model: from `load_llava`, adapted.
         data: from `load_data`.
         run: from `open_run`; objective, decouple, weights and seed are its parameters.
+        watch: called as watch(steps done, model), the model evaluating, before the first step and
+            after each. It changes nothing: a watched run has the same weights.
 
     Returns:
         The history, a row per step: step, loss, each term in nats per answer token, learning rate,
@@ -70,8 +76,9 @@ def unlearn(model, data: Data, run) -> pd.DataFrame:
     model, optimizer = accelerator.prepare(model, optimizer)
     rows = _resume(run.checkpoint_dir, named, optimizer, schedule, accelerator)
 
-    model.train()
     for step in track(range(len(rows), profile.steps), f"unlearn {settings.label}"):
+        _look(watch, step, model, accelerator)
+        model.train()
         asked = draws.at(step)
         torch.manual_seed(settings.seed * 1_000_003 + step)
         terms: dict[str, float] = {}
@@ -92,10 +99,17 @@ def unlearn(model, data: Data, run) -> pd.DataFrame:
         rows.append({"step": step} | terms | {"learning_rate": rate, "gradient_norm": float(norm)})
         if (step + 1) % profile.checkpoint_every == 0 and step + 1 < profile.steps:
             _checkpoint(run.checkpoint_dir, rows, named, optimizer, schedule, accelerator)
+    _look(watch, profile.steps, model, accelerator)
     model.eval()
     run.history(rows)
     save_adapter(accelerator.unwrap_model(model), run.adapter_dir)
     return run.steps
+
+
+def _look(watch, steps: int, model, accelerator: Accelerator) -> None:
+    if watch is not None and accelerator.is_main_process:
+        model.eval()
+        watch(steps, accelerator.unwrap_model(model))
 
 
 class Draws:

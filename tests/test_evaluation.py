@@ -75,6 +75,16 @@ def value(report, metric, split, **where):
     return table.iloc[0]
 
 
+@pytest.mark.parametrize("compute", ["float16", "bfloat16"])
+@pytest.mark.parametrize("projector", ["trained", "frozen"])
+def test_an_adapted_model_answers_in_half_precision(rows, make_profile, compute, projector):
+    profile = make_profile(compute=compute, projector=projector)
+    model = load_llava(profile)
+    assert len(ask(model, rows["image"], rows["question"], profile=profile)) == len(rows)
+    table = rows.rename(columns={"answer": "expected"})
+    assert all(nats > 0 for nats in answer_nll(model, table, profile))
+
+
 # ---- asking ----
 
 

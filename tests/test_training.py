@@ -68,6 +68,14 @@ def kill_at(monkeypatch, step):
 
 
 @pytest.mark.parametrize("precision", ["nf4", "dense"])
+def test_gradient_checkpointing_changes_nothing(learn, precision):
+    plain = learn("plain", precision=precision)[2]
+    checkpointed = learn("checkpointed", precision=precision, gradient_checkpointing=True)[2]
+    for name in plain:
+        torch.testing.assert_close(checkpointed[name], plain[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["nf4", "dense"])
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
 def test_only_the_declared_weights_move(world, make_profile, tmp_path, precision, projector):
     profile = make_profile(precision=precision, projector=projector)
@@ -150,6 +158,23 @@ def test_a_seed_twice_is_one_result_to_the_bit(learn):
     _, again, weights_too = learn("two", lora_dropout=0.1)
     pd.testing.assert_frame_equal(history, again, check_exact=True)
     assert same(weights, weights_too)
+
+
+@pytest.mark.parametrize("precision", ["nf4", "dense"])
+def test_a_watched_run_is_the_same_run(world, make_profile, learn, tmp_path, precision):
+    unwatched = learn("unwatched", precision=precision, lora_dropout=0.1)[2]
+    profile = make_profile(precision=precision, lora_dropout=0.1)
+    run = open_run(profile, world, objective="po", decouple="pd", runs_dir=tmp_path / "watched")
+    model, seen = load_llava(profile), []
+
+    def watch(steps, model):
+        assert not model.training
+        row = world.forget.iloc[:1]
+        seen.append((steps, ask(model, row["image"], row["question"], profile=profile, seed=1)))
+
+    unlearn(model, world, run, watch=watch)
+    assert [steps for steps, _ in seen] == list(range(profile.steps + 1))
+    assert same(load_file(run.adapter_dir / "adapter_model.safetensors"), unwatched)
 
 
 def test_another_seed_is_another_result(learn):
