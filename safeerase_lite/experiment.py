@@ -9,7 +9,8 @@ from . import ledger
 from .data import Data, require_decouple
 from .errors import UserError
 from .judges import judge
-from .profiles import Decouple, Objective, Profile, WeightPreset, check_choice
+from .objectives import OBJECTIVES, own_recipe
+from .profiles import Decouple, Profile, WeightPreset, check_choice
 from .tinyworld import shipped_model
 
 GOLD = "tiny-llava-gold"
@@ -37,7 +38,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    objective: Objective
+    objective: str
     decouple: Decouple
     weights: WeightPreset
     seed: int
@@ -74,7 +75,7 @@ def open_run(
         profile: every number of the run.
         data: the data set; its digest is part of the run's id.
         objective: vanilla (the model as it is), gold (the model that never saw a forget answer),
-            ga, gd, kl, po or npo.
+            ga, gd, kl, po, npo, or one of your own in `objectives.OBJECTIVES`.
         decouple: none; pd (the harmful question about a safe picture); placebo (an ordinary
             question about a safe picture).
         weights: official (those of SafeEraser's code) or matched (λ = 1, nothing else changed).
@@ -85,7 +86,7 @@ def open_run(
         UserError: an unknown name; decouple data asked for that is not there; no gold model; the
             run is being written by another process.
     """
-    check_choice(objective, Objective, "objective")
+    check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
     check_choice(decouple, Decouple, "decouple")
     check_choice(weights, WeightPreset, "weights")
     if objective in UNTRAINED and decouple != "none":
@@ -112,6 +113,8 @@ def _parameters(settings: Settings, data: Data) -> dict:
     if settings.objective in UNTRAINED:
         numbers |= dict.fromkeys(OF_TRAINING)
     hashes = {"model_hash": fingerprint(settings.profile.model), "data_hash": data.digest}
+    if settings.objective in OBJECTIVES and (recipe := own_recipe(settings.objective)):
+        hashes["objective_hash"] = hashlib.sha256(recipe.encode()).hexdigest()[:16]
     return settings.model_dump(exclude={"profile"}) | numbers | hashes
 
 

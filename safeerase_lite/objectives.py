@@ -7,12 +7,15 @@ Prompt Decouple (PD) is one term, λ L(d), added to any of them.
 Sources: SafeEraser (arXiv 2502.12520) and its official code; NPO: arXiv 2404.05868.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .errors import UserError
 
 
 @dataclass(frozen=True)
@@ -132,39 +135,62 @@ def decoupled(objective: Callable, x: Batch, w: Weights) -> Tensor:
 
 @dataclass(frozen=True)
 class Objective:
-    """A formula, the groups of data it needs, and the group the frozen reference answers."""
+    """A formula, the groups of data it needs, the group the frozen reference answers, and the
+    weights the preset `official` gives it together with PD."""
 
     formula: Callable[[Batch, Weights], Tensor]
     needs: tuple[str, ...]
     reference: str | None = None
+    official: Weights = Weights()
 
-
-OBJECTIVES = {
-    "ga": Objective(gradient_ascent, ("forget",)),
-    "gd": Objective(gradient_difference, ("forget", "retain")),
-    "kl": Objective(kl_minimisation, ("forget", "retain"), reference="retain"),
-    "po": Objective(preference_optimisation, ("refuse", "retain")),
-    "npo": Objective(negative_preference_optimisation, ("forget",), reference="forget"),
-}
 
 # With PD the official code weighs L(d) by 0.5 for GA and GD and by 1 for KL and PO, and halves GD's
 # retain term besides. `matched` is the plain objective + λ L(d), λ = 1, which isolates PD. The
-# official code has no NPO: it takes GA's weights.
-_OFFICIAL_PD = {
-    "ga": Weights(decouple=0.5),
-    "gd": Weights(retain=0.5, decouple=0.5),
-    "kl": Weights(decouple=1.0),
-    "po": Weights(decouple=1.0),
-    "npo": Weights(decouple=0.5),
+# official code has no NPO: it takes GA's weights. An entry of your own joins with
+# `OBJECTIVES["name"] = Objective(...)`.
+OBJECTIVES = {
+    "ga": Objective(gradient_ascent, ("forget",), official=Weights(decouple=0.5)),
+    "gd": Objective(
+        gradient_difference, ("forget", "retain"), official=Weights(retain=0.5, decouple=0.5)
+    ),
+    "kl": Objective(kl_minimisation, ("forget", "retain"), reference="retain"),
+    "po": Objective(preference_optimisation, ("refuse", "retain")),
+    "npo": Objective(
+        negative_preference_optimisation,
+        ("forget",),
+        reference="forget",
+        official=Weights(decouple=0.5),
+    ),
 }
+_OURS = dict(OBJECTIVES)
 
 
 def weights(objective: str, preset: str, decouple: str, beta: float = 0.1) -> Weights:
     """The weights of a run. Plain objectives have none to choose: both presets agree."""
     if preset == "official" and decouple != "none":
-        official = _OFFICIAL_PD[objective]
+        official = OBJECTIVES[objective].official
         return Weights(official.retain, official.decouple, beta)
     return Weights(beta=beta)
+
+
+def own_recipe(name: str) -> str:
+    """What tells an objective of the user's own from another under the same name: the source of
+    its formula, needs and weights. Empty for the package's, which the name tells.
+
+    Raises:
+        UserError: the formula has no source to be told by.
+    """
+    objective = OBJECTIVES[name]
+    if _OURS.get(name) == objective:
+        return ""
+    try:
+        source = inspect.getsource(objective.formula)
+    except (OSError, TypeError):
+        raise UserError(
+            f"the formula of objective {name!r} has no source to tell it by: define it with `def` "
+            "in a notebook cell or a file"
+        ) from None
+    return f"{source}{objective.needs} {objective.reference} {objective.official}"
 
 
 def loss(objective: str, x: Batch, w: Weights) -> tuple[Tensor, dict[str, float]]:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import UserError
 
-Objective = Literal["vanilla", "gold", "ga", "gd", "kl", "po", "npo"]
 Decouple = Literal["none", "pd", "placebo"]
 WeightPreset = Literal["official", "matched"]
 Projector = Literal["trained", "frozen"]
@@ -71,16 +70,16 @@ TINY = Profile(
     batch=16,
     steps=48,
     rates={
-        "ga": 1e-3,
-        "ga+pd": 3e-3,
-        "gd": 3e-3,
-        "gd+pd": 3e-3,
-        "kl": 3e-3,
-        "kl+pd": 3e-3,
-        "po": 1e-3,
-        "po+pd": 6e-3,
-        "npo": 1e-3,
-        "npo+pd": 6e-3,
+        "ga": 1.25e-3,
+        "ga+pd": 1e-2,
+        "gd": 1.25e-3,
+        "gd+pd": 5e-3,
+        "kl": 2.5e-3,
+        "kl+pd": 5e-3,
+        "po": 6e-4,
+        "po+pd": 5e-3,
+        "npo": 1.25e-3,
+        "npo+pd": 1e-2,
     },
 )
 
