@@ -16,7 +16,8 @@ def browse(
     Args:
         view: called with one value of each choice, by name; it displays what it draws.
         figures: what is drawn headless: for each figure the choices that differ from the first of
-            every list. By default one figure, of the first values.
+            every list. By default one figure, of the first values. Live, the controls start at the
+            first figure.
         choices: name → values to choose from; a `range` makes a slider, anything else a menu.
 
     Raises:
@@ -32,23 +33,26 @@ def browse(
         for name, value in figure.items():
             if value not in choices.get(name, ()):
                 raise UserError(f"browse: a figure asks for {name}={value!r}, which is no choice")
-    if is_live():
-        _controls(view, choices)
-        return
     first = {name: values[0] for name, values in choices.items()}
-    for figure in figures or [{}]:
-        view(**first | figure)
+    shown = [first | figure for figure in figures or [{}]]
+    if is_live():
+        _controls(view, choices, shown[0])
+        return
+    for figure in shown:
+        view(**figure)
 
 
-def _controls(view: Callable[..., None], choices: dict[str, Sequence]) -> None:
+def _controls(
+    view: Callable[..., None], choices: dict[str, Sequence], start: dict[str, Any]
+) -> None:
     import ipywidgets as widgets
     from IPython.display import display
 
     wide = {"style": {"description_width": "7em"}, "layout": {"width": "32em"}}
     controls = {
-        name: widgets.SelectionSlider(options=values, description=_label(name), **wide)
-        if isinstance(values, range)
-        else widgets.Dropdown(options=list(values), description=_label(name), **wide)
+        name: (widgets.SelectionSlider if isinstance(values, range) else widgets.Dropdown)(
+            options=list(values), value=start[name], description=_label(name), **wide
+        )
         for name, values in choices.items()
     }
     display(widgets.VBox([*controls.values(), widgets.interactive_output(view, controls)]))

@@ -100,15 +100,15 @@ def calibration(*ids: str, runs_dir: Path | str | None = None) -> pd.DataFrame:
         {
             "id": id,
             "predicted": kept[id].get("choice", "–"),
-            "confidence": kept[id].get("confidence"),
+            "confidence": kept[id].get("confidence", "–"),
             "happened": kept[id]["outcome"],
-            "right": kept[id]["choice"] == kept[id]["outcome"] if "choice" in kept[id] else None,
+            "right": kept[id]["choice"] == kept[id]["outcome"] if "choice" in kept[id] else "–",
         }
         for id in ids or kept
         if "outcome" in kept.get(id, {})
     ]
     table = pd.DataFrame(rows, columns=["id", "predicted", "confidence", "happened", "right"])
-    made = table.dropna(subset=["right"])
+    made = table[table["predicted"] != "–"]
     if len(made):
         right, sure = made["right"].astype(float), made["confidence"].astype(float)
         brier = ((sure - right) ** 2).mean()
@@ -156,7 +156,8 @@ def _ask(id: str, kept: dict, runs_dir: Path | str | None) -> None:
     from IPython.display import display
 
     options = kept["options"]
-    buttons = widgets.ToggleButtons(options=options, value=kept.get("choice"))
+    whole = {"button_width": "auto"}  # the default width cuts what does not fit
+    buttons = widgets.ToggleButtons(options=options, value=kept.get("choice"), style=whole)
     sure = widgets.FloatSlider(
         value=kept.get("confidence", 1 / len(options)),
         min=1 / len(options),

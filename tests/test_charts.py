@@ -51,10 +51,60 @@ def steps():
     return pd.DataFrame({"step": range(60), "loss": 0.0} | terms)
 
 
-@pytest.fixture(params=["over_forgetting", "verdicts", "history"])
-def chart(request, summary, answers, steps):
-    table = {"over_forgetting": summary, "verdicts": answers, "history": steps}[request.param]
-    return getattr(charts, request.param)(table)
+@pytest.fixture
+def whole(summary):
+    """What the plane shows: three measures of every run, over all kinds and templates."""
+    rows = summary[(summary["kinds"] == "all") & (summary["templates"] == "all")]
+    return pd.concat([rows.assign(metric=name) for name in ("asr", "rr", "safe_error")])
+
+
+@pytest.fixture
+def by_cue(summary):
+    rows = summary[summary["objective"] == "po"]
+    return pd.concat([rows.assign(cue=cue) for cue in (0.0, 0.8, 1.0)])
+
+
+@pytest.fixture
+def stepped():
+    rows = product(charts.OBJECTIVES, ["none", "pd"], ["harmful", "safe", "retain"])
+    table = pd.DataFrame(rows, columns=["objective", "decouple", "answer"])
+    return table.assign(before=0.9, after=[0.03 * n for n in range(len(table))])
+
+
+@pytest.fixture
+def grid():
+    runs, kinds, questions = ["PO", "PO+PD"], [f"kind {n}" for n in range(12)], ["How?", "Which?"]
+    table = pd.DataFrame(product(runs, kinds, questions), columns=["run", "kind", "question"])
+    said = ["right", "wrong", "refused", "gibberish", "unknown"]
+    return table.assign(answer="a plan", verdict=[said[n % 5] for n in range(len(table))])
+
+
+@pytest.fixture
+def shares():
+    table = pd.DataFrame(
+        product(["PO", "PO+PD"], ["harmful picture", "harmless picture"], range(0, 48, 4)),
+        columns=["run", "what", "step"],
+    )
+    return table.assign(share=table["step"] / 48)
+
+
+@pytest.fixture(
+    params=[
+        "over_forgetting", "verdicts", "history", "plane", "cues", "one_step", "heat_map",
+        "trajectory", "forgetting",
+    ]
+)  # fmt: skip
+def chart(request, summary, answers, steps, whole, by_cue, stepped, grid, shares):
+    if request.param == "trajectory":
+        return charts.trajectory(shares, title="refused or gibberish")
+    tables = {"over_forgetting": summary, "verdicts": answers, "history": steps, "plane": whole}
+    tables |= {
+        "forgetting": steps.assign(run="GA"),
+        "cues": by_cue,
+        "one_step": stepped,
+        "heat_map": grid,
+    }
+    return getattr(charts, request.param)(tables[request.param])
 
 
 @pytest.fixture

@@ -34,10 +34,10 @@ def test_live_a_moved_control_draws_again(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
     drawn, view = drawer()
-    browse(view, run=["plain", "PD"], step=range(0, 48, 4))
+    browse(view, [{"step": 8}], run=["plain", "PD"], step=range(0, 48, 4))
     menu, slider, _ = shown[0].children
     menu.value, slider.value = "PD", 44
-    assert drawn == [("plain", 0), ("PD", 0), ("PD", 44)]
+    assert drawn == [("plain", 8), ("PD", 8), ("PD", 44)]
 
 
 @pytest.mark.parametrize(

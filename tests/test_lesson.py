@@ -18,7 +18,7 @@ def test_an_unanswered_prediction_blocks_nothing(kept, capsys):
     outcome("mug", "a refusal", **kept)
     table = calibration("mug", **kept)
     assert "a plan / a refusal?" in capsys.readouterr().out
-    assert table["happened"].tolist() == ["a refusal"] and table["right"].isna().all()
+    assert table["happened"].tolist() == ["a refusal"] and table["right"].tolist() == ["–"]
 
 
 def test_a_prediction_is_replayed_with_the_readers_calibration(kept, capsys):

@@ -2,21 +2,33 @@
 `show` displays it: interactive when somebody watches, a small PNG with alt text when headless.
 """
 
-from .answers import verdicts
-from .runs import history, over_forgetting
+from .answers import heat_map, trajectory, verdicts
+from .data import interval_steps
+from .runs import cues, forgetting, history, one_step, over_forgetting, plane
 from .theme import COLOURS, INK, OBJECTIVES, contact_sheet, numbers, png, save, show, styled
+from .weights import level_spacing, memory, weight_block
 
 __all__ = [
     "COLOURS",
     "INK",
     "OBJECTIVES",
     "contact_sheet",
+    "cues",
+    "forgetting",
+    "heat_map",
     "history",
+    "interval_steps",
+    "level_spacing",
+    "memory",
     "numbers",
+    "one_step",
     "over_forgetting",
+    "plane",
     "png",
     "save",
     "show",
     "styled",
+    "trajectory",
     "verdicts",
+    "weight_block",
 ]

@@ -4,7 +4,10 @@ import altair as alt
 import pandas as pd
 
 from ..errors import UserError
-from .theme import OBJECTIVES, SHAPES, TRAININGS, colour, name_of, percent, styled
+from .theme import INK, OBJECTIVES, SHAPES, TRAININGS, colour, name_of, percent, styled
+
+CELLS = [(kinds, templates) for kinds in ("seen", "unseen") for templates in ("seen", "unseen")]
+PANELS = {cell: f"{cell[0]} objects, {cell[1]} questions" for cell in CELLS}
 
 
 def over_forgetting(summary: pd.DataFrame, *, split: str = "test", world: str | None = None):
@@ -22,17 +25,10 @@ def over_forgetting(summary: pd.DataFrame, *, split: str = "test", world: str | 
     rows = rows[rows["kinds"].isin(["seen", "unseen"]) & rows["templates"].isin(["seen", "unseen"])]
     if rows.empty:
         raise UserError(f"there is no SARR on {split!r} in this table")
-    rows = rows.assign(
-        training=rows["decouple"].map(TRAININGS).where(rows["objective"].isin(OBJECTIVES), "model"),
-        objective=rows["objective"].map(name_of),
-        panel=[
-            f"{kinds} objects, {templates} questions"
-            for kinds, templates in zip(rows["kinds"], rows["templates"], strict=True)
-        ],
-    )
+    rows = _labelled(rows)
     rows["slot"] = rows["training"].map({"plain": 0, "PD": 1, "placebo": 2, "model": 1})
     names = [name_of(o) for o in ["vanilla", "gold", *OBJECTIVES]]
-    trainings = [name for name in SHAPES if name in set(rows["training"])]
+    trainings = _in_order(rows["training"], SHAPES)
     x = alt.X(
         "value:Q",
         title="SARR",
@@ -46,17 +42,11 @@ def over_forgetting(summary: pd.DataFrame, *, split: str = "test", world: str | 
     )
     points = base.mark_point(filled=True, size=80, opacity=1).encode(
         x=x,
-        shape=alt.Shape(
-            "training:N",
-            title="trained",
-            sort=trainings,
-            scale=alt.Scale(domain=trainings, range=[SHAPES[t] for t in trainings]),
-        ),
+        shape=_shape(trainings),
         tooltip=["objective", "training", *(percent(c) for c in ("value", "low", "high")), "n"],
     )
     intervals = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-    panels = [f"{k} objects, {t} questions" for k in ("seen", "unseen") for t in ("seen", "unseen")]
-    order = [panel for panel in panels if panel in set(rows["panel"])]
+    order = _in_order(rows["panel"], PANELS.values())
     chart = (
         alt.layer(intervals, points)
         .properties(width=230, height=32 * rows["objective"].nunique())
@@ -100,3 +90,202 @@ def history(steps: pd.DataFrame):
     ends = ", ".join(f"{t} {steps[t].iloc[0]:.2f} to {steps[t].iloc[-1]:.2f}" for t in terms)
     every = steps.loc[:: max(1, len(steps) // 12), ["step", *terms]]
     return styled(chart, f"Loss terms over {len(steps)} steps, in nats per token: {ends}.", every)
+
+
+def forgetting(rows: pd.DataFrame):
+    """How unlikely several runs make the harmful answers, step by step.
+
+    Args:
+        rows: run, step, forget (nats per answer token).
+    """
+    runs = list(rows["run"].unique())
+    palette = ["#D55E00", "#0072B2", "#009E73", "#CC79A7"]
+    chart = (
+        alt.Chart(rows)
+        .mark_line(strokeWidth=2.5)
+        .encode(
+            x=alt.X("step:Q", title="step"),
+            y=alt.Y("forget:Q", title="harmful answers, nats per token"),
+            color=alt.Color(
+                "run:N", title=None, sort=runs, scale=alt.Scale(domain=runs, range=palette)
+            ),
+            strokeDash=alt.StrokeDash("run:N", title=None, sort=runs, scale=alt.Scale(domain=runs)),
+            tooltip=["run", "step", alt.Tooltip("forget:Q", format=".2f")],
+        )
+        .properties(width=480, height=220)
+    )
+    ends = rows.groupby("run", sort=False)["forget"].agg(["first", "last"])
+    said = "; ".join(f"{run} from {a:.2f} to {b:.2f}" for run, (a, b) in ends.iterrows())
+    every = rows[rows["step"] % max(1, rows["step"].max() // 8) == 0]
+    table = every.pivot_table("forget", "step", "run", sort=False).reset_index()
+    return styled(chart, f"Nats per token of the harmful answers: {said}.", table)
+
+
+def plane(summary: pd.DataFrame, *, split: str = "test"):
+    """Safety against helpfulness: every run, the gold model, and what would be ideal.
+
+    Across: harmful questions about harmful pictures that are refused. Up: the same questions about
+    harmless pictures, answered right (1 − safe error). Runs at one place share a label.
+
+    Args:
+        summary: tidy, with objective, decouple, split, kinds, templates, metric, value.
+        split: which split to show.
+    """
+    whole = summary[
+        (summary["split"] == split) & (summary["kinds"] == "all") & (summary["templates"] == "all")
+    ]
+    keys = ["objective", "decouple"]
+    rows = whole[whole["metric"].isin(["rr", "asr", "safe_error"])]
+    rows = rows.pivot_table("value", keys, "metric", sort=False).reset_index()
+    if rows.empty:
+        raise UserError(f"there is no RR and no safe error on {split!r} in this table")
+    rows = _labelled(rows).assign(right=1 - rows["safe_error"])
+    table = rows[["objective", "training", "rr", "right", "asr"]]
+    ideal = {"objective": "ideal", "training": "model", "rr": 1.0, "right": 1.0, "asr": 0.0}
+    rows = pd.concat([table, pd.DataFrame([ideal])], ignore_index=True)
+    rows["name"] = rows["objective"] + rows["training"].map(
+        {"PD": "+PD", "placebo": "+placebo"}
+    ).fillna("")
+    near = [(rows[axis] * 20).round() for axis in ("rr", "right")]
+    rows["label"] = rows.groupby(near)["name"].transform(", ".join)
+    rows["label"] = rows["label"].where(~rows.duplicated("label"), "")
+    rows["align"] = (rows["rr"] > 0.5).map({True: "right", False: "left"})
+    trainings = _in_order(rows["training"], SHAPES)
+    base = alt.Chart(rows).encode(
+        x=alt.X(
+            "rr:Q",
+            title="harmful questions refused",
+            axis=alt.Axis(format="%"),
+            scale=alt.Scale(domain=[-0.04, 1.04]),
+        ),
+        y=alt.Y(
+            "right:Q",
+            title="harmless pictures answered right",
+            axis=alt.Axis(format="%"),
+            scale=alt.Scale(domain=[-0.04, 1.1]),
+        ),
+    )
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(
+        color=colour("training", trainings, "trained"),
+        shape=_shape(trainings),
+        tooltip=["name", percent("rr"), percent("right"), percent("asr")],
+    )
+    texts = [
+        base.transform_filter(alt.datum.align == side)
+        .mark_text(align=side, dx={"left": 9, "right": -9}[side], dy=-9, color=INK, fontSize=12)
+        .encode(text="label:N")
+        for side in ("left", "right")
+    ]
+    said = "; ".join(
+        f"{n} {r:.0%} and {g:.0%}" for n, r, g in rows[["name", "rr", "right"]].to_numpy()
+    )
+    chart = alt.layer(points, *texts).properties(width=460, height=320)
+    description = (
+        f"Share of harmful questions refused, and of harmless ones answered right: {said}."
+    )
+    return styled(chart, description, table)
+
+
+def cues(summary: pd.DataFrame, *, metric: str = "sarr", split: str = "test"):
+    """The 2×2 of a metric of harmless pictures, for every reliability of the visible sign.
+
+    Args:
+        summary: tidy, of one objective, with cue, decouple, split, kinds, templates, metric, value,
+            low, high.
+        metric: sarr, safe_error, or another of the decouple questions.
+        split: which split to show.
+    """
+    rows = summary[(summary["metric"] == metric) & (summary["split"] == split)]
+    rows = rows[rows["kinds"].isin(["seen", "unseen"]) & rows["templates"].isin(["seen", "unseen"])]
+    if rows.empty:
+        raise UserError(f"there is no {metric} on {split!r} in this table")
+    rows = _labelled(rows)
+    trainings = _in_order(rows["training"], SHAPES)
+    base = alt.Chart(rows).encode(
+        x=alt.X("cue:O", title="cue", axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("training:N", sort=trainings),
+        color=colour("training", trainings, "trained"),
+    )
+    title = {"sarr": "SARR", "safe_error": "safe error"}.get(metric, metric)
+    y = alt.Y("value:Q", title=title, axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
+    points = base.mark_point(filled=True, size=80, opacity=1).encode(
+        y=y,
+        shape=_shape(trainings),
+        tooltip=["cue", "training", *(percent(c) for c in ("value", "low", "high")), "n"],
+    )
+    intervals = base.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q")
+    order = _in_order(rows["panel"], PANELS.values())
+    chart = (
+        alt.layer(intervals, points)
+        .properties(width=130, height=170)
+        .facet(alt.Facet("panel:N", title=None, sort=order), columns=4)
+    )
+    table = rows[["cue", "training", "panel", "value", "low", "high", "n"]]
+    said = "; ".join(
+        f"cue {cue}, {panel}, {training} {value:.0%}"
+        for cue, panel, training, value in table[["cue", "panel", "training", "value"]].to_numpy()
+    )
+    return styled(chart, f"{title} with its 95% interval on {split}: {said}.", table)
+
+
+def one_step(rows: pd.DataFrame):
+    """What one step of each objective does to the probability of several answers.
+
+    Args:
+        rows: objective, decouple, answer (which answer), before and after: mean probability per
+            token.
+    """
+    rows = _labelled(rows)
+    trainings = _in_order(rows["training"], SHAPES)
+    answers = list(rows["answer"].unique())
+    names = list(rows["objective"].unique())
+    base = alt.Chart(rows).encode(
+        y=alt.Y("objective:N", title=None, sort=names),
+        yOffset=alt.YOffset("training:N", sort=trainings),
+    )
+    change = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("before:Q", title="probability per token", scale=alt.Scale(domain=[0, 1])),
+        x2="after:Q",
+        color=colour("training", trainings, "trained"),
+    )
+    after = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x="after:Q",
+        color=colour("training", trainings, "trained"),
+        shape=_shape(trainings),
+        tooltip=["objective", "training", "answer", percent("before"), percent("after")],
+    )
+    start = base.mark_tick(color=INK, thickness=2, size=12).encode(x="before:Q")
+    chart = (
+        alt.layer(change, start, after)
+        .properties(width=190, height=34 * len(names))
+        .facet(alt.Facet("answer:N", title=None, sort=answers), columns=2)
+    )
+    said = "; ".join(
+        f"{o} {t}, {a} {x:.2f} to {y:.2f}"
+        for o, t, a, x, y in rows[["objective", "training", "answer", "before", "after"]].to_numpy()
+    )
+    table = rows[["objective", "training", "answer", "before", "after"]]
+    return styled(chart, f"Probability per token before and after one step: {said}.", table)
+
+
+def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with how each was trained, its objective as a name, and its cell of the 2×2."""
+    trained = rows["objective"].isin(OBJECTIVES)
+    named = rows.assign(
+        training=rows["decouple"].map(TRAININGS).where(trained, "model"),
+        objective=rows["objective"].map(name_of),
+    )
+    if "kinds" not in rows:
+        return named
+    return named.assign(
+        panel=[PANELS.get(cell) for cell in zip(rows["kinds"], rows["templates"], strict=True)]
+    )
+
+
+def _in_order(values: pd.Series, order) -> list[str]:
+    return [value for value in order if value in set(values)]
+
+
+def _shape(trainings: list[str]):
+    scale = alt.Scale(domain=trainings, range=[SHAPES[name] for name in trainings])
+    return alt.Shape("training:N", title="trained", sort=trainings, scale=scale)

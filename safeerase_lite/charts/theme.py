@@ -3,6 +3,7 @@
 import base64
 import io
 import textwrap
+from html import escape
 from pathlib import Path
 
 import altair as alt
@@ -29,6 +30,10 @@ COLOURS = {
 SHAPES = {"plain": "circle", "PD": "diamond", "placebo": "square", "model": "cross"}
 TRAININGS = {"none": "plain", "pd": "PD", "placebo": "placebo"}
 OBJECTIVES = ["ga", "gd", "kl", "po", "npo"]
+LIVE_STYLE = """
+.vega-embed { overflow: visible; }
+.vega-embed svg.marks { max-width: 100%; height: auto; }
+"""
 
 
 # ---- showing and saving ----
@@ -48,15 +53,25 @@ def show(picture, alt_text: str | None = None) -> None:
         raise UserError("a picture needs an alt_text: say what it shows")
     drawn = isinstance(picture, Image.Image)
     if is_live() and not drawn:
-        alt.JupyterChart.enable_offline()
-        display(alt.JupyterChart(picture))
+        display(_live(picture))
     else:
         encoded = base64.b64encode(png(picture)).decode()
         bundle = {"image/png": encoded, "text/plain": text}
+        if is_live():  # JupyterLab takes an alt text from HTML alone
+            source = f"data:image/png;base64,{encoded}"
+            bundle["text/html"] = f'<img alt="{escape(text)}" src="{source}">'
         display(bundle, raw=True, metadata={"image/png": {"alt": text}})
     if not drawn and (table := numbers(picture)) is not None:
         folded = f"<details><summary>The numbers</summary>{table.to_html(index=False)}</details>"
         display({"text/html": folded, "text/plain": table.to_string(index=False)}, raw=True)
+
+
+def _live(chart):
+    """A chart that needs no network and is never wider than the page."""
+    widget = alt.JupyterChart
+    widget.enable_offline()
+    widget._css = LIVE_STYLE
+    return widget(chart, embed_options={"actions": {"editor": False}})  # the editor is a web page
 
 
 def numbers(chart) -> pd.DataFrame | None:

@@ -1,0 +1,184 @@
+"""What training a LLaVA holds in memory, counted from its configuration before anything is loaded.
+
+Weights, adapters, gradients and optimiser state are counts, exact to the byte. Activations are an
+estimate: what a forward pass keeps for the backward pass, not what a kernel needs in between.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+
+import torch
+from pandas import DataFrame
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from .models import LORA_TARGETS
+from .profiles import Profile
+
+GB = 10**9
+T4_BYTES = 15 * GB
+GROUPS = ("4-bit weights", "dense weights", "what learns", "activations", "logits and workspace")
+
+BLOCK, OUTER_BLOCK = 64, 256  # weights that share a scale, scales that share a scale (bitsandbytes)
+CODE_BYTES = 16 * 4 + 256 * 4 + 4  # NF4's 16 levels, the scales' 256 levels and their mean: float32
+SETS_TOGETHER = 3  # forget or refuse, retain, decouple pass through the model together
+
+
+def _llava_1_5(width: int, feed_forward: int, layers: int) -> LlavaConfig:
+    eyes = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        patch_size=14,
+        image_size=336,
+        projection_dim=768,
+    )
+    language = LlamaConfig(
+        hidden_size=width,
+        intermediate_size=feed_forward,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 128,
+        vocab_size=32064,
+        max_position_embeddings=4096,
+    )
+    return LlavaConfig(vision_config=eyes, text_config=language)
+
+
+# LLaVA-1.5: CLIP ViT-L/14 at 336 pixels, and Vicuna.
+LLAVA_7B = _llava_1_5(width=4096, feed_forward=11008, layers=32)
+LLAVA_13B = _llava_1_5(width=5120, feed_forward=13824, layers=40)
+
+
+def account(
+    config: LlavaConfig,
+    profile: Profile,
+    *,
+    rows: int | None = None,
+    prompt_tokens: int = 32,
+    answer_tokens: int | None = None,
+) -> DataFrame:
+    """The memory of one training step of `unlearn`, part by part.
+
+    Not counted: buffers, the CUDA context, fragmentation, gradients of activations, KL's and NPO's
+    look at the reference (without gradients, so it is gone before the backward pass).
+
+    Args:
+        config: of a LLaVA; `LLAVA_7B`, `LLAVA_13B`, or one read by `AutoConfig`.
+        profile: precision, compute type, adapter, checkpointing and micro-batch.
+        rows: questions in one forward pass; by default those of the profile, three groups of
+            batch / accumulation each.
+        prompt_tokens: text tokens of a question with its template, beside the picture's.
+        answer_tokens: by default the profile's `new_tokens`.
+
+    Returns:
+        A row per part: part, group (of `GROUPS`), bytes, how (they were computed).
+    """
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(config)
+    rows = rows or SETS_TOGETHER * math.ceil(profile.batch / profile.accumulation)
+    answer = answer_tokens or profile.new_tokens
+    length = image_tokens(config) + prompt_tokens + answer
+    compute = _bytes_of(profile.compute)
+
+    target = re.compile(LORA_TARGETS)
+    linears = {n: m.weight for n, m in model.named_modules() if target.fullmatch(n)}
+    in_linears = sum(weight.numel() for weight in linears.values())
+    others = sum(p.numel() for p in model.parameters()) - in_linears
+    lora = sum(profile.lora_rank * sum(weight.shape) for weight in linears.values())
+    projector = list(model.model.multi_modal_projector.parameters())
+    if profile.projector == "frozen":
+        projector = []
+    copied = sum(p.numel() for p in projector)
+    trained, tensors = lora + copied, 2 * len(linears) + len(projector)
+
+    weights, dense, learns, activations, rest = GROUPS
+    parts = []
+    if profile.precision == "nf4":
+        blocks = f"a byte per {BLOCK} weights, 4 per {OUTER_BLOCK} blocks, {CODE_BYTES} per layer"
+        packed = sum(math.ceil(weight.numel() / 2) for weight in linears.values())
+        parts += [
+            ("packed weights", weights, packed, f"{in_linears:,} × ½ byte"),
+            ("block constants", weights, _constants(linears.values()), blocks),
+        ]
+    else:
+        how = f"{in_linears:,} × {compute} bytes"
+        parts += [("linear layers", dense, in_linears * compute, how)]
+    parts += [
+        ("everything else", dense, others * compute, f"{others:,} × {compute} bytes"),
+        ("LoRA adapters", learns, 4 * lora, f"{lora:,} × 4 bytes"),
+        ("projector's copy", learns, 4 * copied, f"{copied:,} × 4 bytes"),
+        ("gradients", learns, 4 * trained, f"{trained:,} × 4 bytes"),
+        ("optimiser state", learns, 8 * trained + 4 * tensors, f"AdamW: {trained:,} × 2 × 4 bytes"),
+    ]
+    how = f"estimate: {rows} × {length} tokens, " + (
+        "each layer's input, and one layer whole"
+        if profile.gradient_checkpointing
+        else "every layer whole"
+    )
+    kept = activation_bytes(config, profile, rows, length)
+    if compute < 4:
+        kept += trained * compute
+        how += ", and what learns once more in half precision"
+    parts += [("activations", activations, kept, how)]
+    said = rows * (answer + 1) * config.text_config.vocab_size
+    how = f"{said:,} × ({compute} + 4 for log-probabilities + 4 for their gradient) bytes"
+    parts += [("logits", rest, said * (compute + 8), how)]
+    if profile.precision == "nf4":
+        largest = max(weight.numel() for weight in linears.values())
+        how = f"the largest layer, dequantised: {largest:,} × {compute} bytes"
+        parts += [("workspace", rest, largest * compute, how)]
+    return DataFrame(parts, columns=["part", "group", "bytes", "how"])
+
+
+def activation_bytes(config: LlavaConfig, profile: Profile, rows: int, length: int) -> int:
+    """An estimate of what a forward pass keeps for the backward pass, logits aside.
+
+    Per token a layer of width h and feed-forward width f keeps: the two normalisations' inputs
+    (2 h, in float32); queries, keys, values and what attention makes of them (4 h); gate, its
+    activation, up, and their product (4 f); LoRA's inputs (2 h, shared; in half precision or with
+    dropout a copy for each of six layers, 6 h; dropout's masks a byte for each of 6 h + f) and its
+    seven thin outputs (7 r). A frozen layer keeps no input: its weights have no gradient. Per row,
+    a mask of length². With gradient checkpointing each layer keeps its input alone, and the layer
+    being recomputed is whole. The way of counting is that of Korthikanti et al. (arXiv
+    2205.05198), the terms are those of a Llama with LoRA; on the CPU and without dropout they were
+    held against the tensors autograd really saves.
+
+    Args:
+        rows: questions in one forward pass.
+        length: tokens of a row: picture, prompt and answer.
+    """
+    text, compute = config.text_config, _bytes_of(profile.compute)
+    h, f, r = text.hidden_size, text.intermediate_size, profile.lora_rank
+    tokens = rows * length
+    token = 2 * h * 4 + (4 * h + 4 * f + 7 * r) * compute + (text.num_attention_heads + 2) * 4
+    shared = compute == 4 and not profile.lora_dropout
+    token += (2 if shared else 6) * h * compute
+    if profile.lora_dropout:
+        token += 6 * h + f
+    layer = tokens * token + rows * length**2 * compute
+    if profile.gradient_checkpointing:
+        kept = text.num_hidden_layers * tokens * h * compute + layer
+    else:
+        kept = text.num_hidden_layers * layer
+    kept += tokens * (h + 1) * 4  # the last normalisation
+    if profile.projector == "trained":
+        seen = config.vision_config.hidden_size
+        kept += rows * image_tokens(config) * (seen + 2 * h) * compute
+    return kept
+
+
+def image_tokens(config: LlavaConfig) -> int:
+    """How many tokens a picture takes: one per patch, and the class token where it is kept."""
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    return side**2 + (config.vision_feature_select_strategy == "full")
+
+
+def _constants(linears: Iterable[torch.Tensor]) -> int:
+    """Bytes that bitsandbytes keeps beside packed weights under double quantisation."""
+    blocks = [math.ceil(weight.numel() / BLOCK) for weight in linears]
+    return sum(n + 4 * math.ceil(n / OUTER_BLOCK) + CODE_BYTES for n in blocks)
+
+
+def _bytes_of(dtype: str) -> int:
+    return getattr(torch, dtype).itemsize

@@ -1,0 +1,192 @@
+"""The account of memory is what a loaded model really holds."""
+
+import contextlib
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from safeerase_lite import charts
+from safeerase_lite.batches import IGNORED, encode
+from safeerase_lite.memory import (
+    GB,
+    GROUPS,
+    LLAVA_7B,
+    LLAVA_13B,
+    T4_BYTES,
+    account,
+    activation_bytes,
+    image_tokens,
+)
+from safeerase_lite.models import load_llava
+from safeerase_lite.objectives import Answers, nll
+from safeerase_lite.profiles import profile
+
+CONSTANTS = ("absmax", "code", "offset")
+
+
+@pytest.fixture(scope="module")
+def config(tiny_model_dir):
+    return AutoConfig.from_pretrained(tiny_model_dir)
+
+
+def counted(table, *parts):
+    return int(table.set_index("part")["bytes"].reindex(parts).sum())
+
+
+def held(model):
+    """Every tensor a model's weights consist of: parameters, and the constants of 4-bit ones."""
+    for parameter in model.parameters():
+        yield parameter
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            yield from (state.absmax, state.code, state.offset)
+            yield from (state.state2.absmax, state.state2.code)
+
+
+def nbytes(tensors):
+    """Each piece of memory once."""
+    return sum(
+        {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values()
+    )
+
+
+# ---- exact: weights, adapters, optimiser ----
+
+
+@pytest.mark.parametrize("compute", ["float32", "float16"])
+@pytest.mark.parametrize("precision", ["nf4", "dense"])
+def test_the_weights_are_counted_to_the_byte(config, make_profile, precision, compute):
+    numbers = make_profile(precision=precision, compute=compute)
+    table = account(config, numbers)
+    weights = counted(
+        table, "packed weights", "block constants", "linear layers", "everything else"
+    )
+    assert weights == nbytes(held(load_llava(numbers, adapt=False)))
+
+
+def test_the_shipped_model_is_counted_to_the_byte():
+    from safeerase_lite.tinyworld import shipped_model
+
+    model = load_llava(profile("tiny"))
+    table = account(AutoConfig.from_pretrained(shipped_model("tiny-llava")), profile("tiny"))
+    in_weights = ("packed weights", "block constants", "everything else")
+    in_adapter = ("LoRA adapters", "projector's copy")
+    assert counted(table, *in_weights, *in_adapter) == nbytes(held(model))
+
+
+@pytest.mark.parametrize("projector", ["trained", "frozen"])
+@pytest.mark.parametrize("precision", ["nf4", "dense"])
+def test_adapters_gradients_and_optimiser_are_those_of_what_is_trained(
+    config, make_profile, precision, projector
+):
+    numbers = make_profile(precision=precision, projector=projector)
+    table = account(config, numbers)
+    trained = [p for p in load_llava(numbers).parameters() if p.requires_grad]
+    assert counted(table, "LoRA adapters", "projector's copy") == nbytes(trained)
+    assert counted(table, "gradients") == sum(4 * p.numel() for p in trained)
+    optimiser = torch.optim.AdamW(trained)
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    state = [t for values in optimiser.state.values() for t in values.values()]
+    assert counted(table, "optimiser state") == sum(t.nbytes for t in state)
+
+
+@pytest.mark.parametrize(
+    ("config", "language", "everything"),
+    [(LLAVA_7B, 6_738_939_904, 7_063_427_072), (LLAVA_13B, 13_016_519_680, 13_351_494_656)],
+)
+def test_llava_has_as_many_weights_as_its_makers_say(config, language, everything):
+    """Vicuna's are Llama's 6,738,415,616 and 13,015,864,320, and 64 rows more at either end."""
+    table = account(config, profile("t4", precision="dense"))
+    assert counted(table, "linear layers", "everything else") == 2 * everything
+    eyes_and_projector = everything - language
+    width = config.text_config.hidden_size
+    assert eyes_and_projector == 303_507_456 + 1024 * width + width**2 + 2 * width
+    assert image_tokens(config) == config.image_seq_length == 576
+
+
+# ---- estimated: activations ----
+
+
+@pytest.fixture(scope="module")
+def batch(world, make_profile):
+    rows = world.decouple.head(8)
+    processor = load_llava(make_profile(), adapt=False).processor
+    return encode(processor, rows["image"], rows["question"], rows["answer"])
+
+
+def saved_for_backward(model, batch, compute):
+    """Bytes that autograd keeps between a forward pass and its backward pass, weights aside."""
+    own = {t.untyped_storage().data_ptr() for t in held(model)}
+    kept = []
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept.append(tensor)
+        return tensor
+
+    longest = int((batch["labels"] != IGNORED).sum(-1).max())
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    mixed = compute != "float32"
+    precision = torch.autocast("cpu", torch.bfloat16) if mixed else contextlib.nullcontext()
+    with precision, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model.train()(**inputs, logits_to_keep=longest + 1).logits
+        nll(Answers(logits[:, :-1], batch["labels"][:, -longest:]))
+    return nbytes(kept)
+
+
+@pytest.mark.parametrize("precision", ["nf4", "dense"])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_activations_are_what_autograd_keeps(config, make_profile, batch, precision, compute):
+    numbers = make_profile(precision=precision, compute=compute)
+    rows, length = batch["input_ids"].shape
+    answer = int((batch["labels"] != IGNORED).sum(-1).max())
+    model = load_llava(numbers)
+    table = account(config, numbers, rows=rows, answer_tokens=answer,
+                    prompt_tokens=length - image_tokens(config) - answer)  # fmt: skip
+    log_probabilities = rows * answer * config.text_config.vocab_size * 4
+    kept = saved_for_backward(model, batch, compute) - log_probabilities
+    assert counted(table, "activations") == pytest.approx(kept, rel=0.05)
+
+
+def test_checkpointing_keeps_one_layer_and_costs_nothing_else():
+    plain = account(LLAVA_7B, profile("t4", gradient_checkpointing=False)).set_index("part")
+    saved = account(LLAVA_7B, profile("t4")).set_index("part")
+    changed = plain.index[plain["bytes"] != saved["bytes"]].tolist()
+    assert changed == ["activations"]
+    assert saved["bytes"]["activations"] < plain["bytes"]["activations"] / 8
+
+
+def test_activations_grow_with_rows_and_with_length(config):
+    numbers = profile("tiny")
+    one, two = (activation_bytes(config, numbers, rows, 100) for rows in (1, 2))
+    assert two == 2 * one
+    assert activation_bytes(config, numbers, 1, 200) > 2 * one  # the mask is length squared
+
+
+# ---- what it says ----
+
+
+def test_7b_fits_a_t4_in_4_bit_and_does_not_in_16(config):
+    in_4_bit = account(LLAVA_7B, profile("t4"))["bytes"].sum()
+    assert in_4_bit < T4_BYTES < account(LLAVA_7B, profile("t4", precision="dense"))["bytes"].sum()
+
+
+def test_double_quantisation_stores_a_weight_in_4_127_bits():
+    """4 + 8/64 + 32/(64·256), as in QLoRA (arXiv 2305.14314)."""
+    table = account(LLAVA_7B, profile("t4"))
+    linears = 2 * counted(table, "packed weights")
+    bits = 8 * counted(table, "packed weights", "block constants") / linears
+    assert bits == pytest.approx(4 + 8 / 64 + 32 / (64 * 256), abs=1e-3)
+
+
+def test_the_chart_tells_every_group_and_the_line(config):
+    tables = {"tiny": account(config, profile("tiny")), "7B": account(LLAVA_7B, profile("t4"))}
+    chart = charts.memory(tables, line=T4_BYTES, line_label="T4")
+    behind = charts.numbers(chart)
+    assert set(behind["group"]) == set(GROUPS)
+    total = sum(behind.loc[behind["model"] == "7B", "GB"])
+    assert total == pytest.approx(tables["7B"]["bytes"].sum() / GB, abs=0.01)
+    assert "7B: " in chart.description and "T4" in chart.description
