@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from .errors import UserError
 from .notebooks import NotebookFailed
@@ -27,6 +27,19 @@ class OneLineErrors(TyperGroup):
             )
             code = BAD_INPUT if isinstance(error, UserError) else FAILED
             raise typer.Exit(code) from None
+
+
+class PapermillParameters(TyperCommand):
+    """Takes `-p name value`, as papermill does, beside `-p name=value`."""
+
+    def parse_args(self, ctx, args):
+        left, joined = list(args), []
+        while left:
+            joined.append(left.pop(0))
+            named = joined[-1] in ("-p", "--parameter") and left and "=" not in left[0]
+            if named and len(left) > 1 and not left[1].startswith("-p"):
+                joined.append(f"{left.pop(0)}={left.pop(0)}")
+        return super().parse_args(ctx, joined)
 
 
 app = typer.Typer(
@@ -87,7 +100,7 @@ def doctor() -> None:
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(cls=PapermillParameters)
 def run(
     notebook: Annotated[Path, typer.Argument(help="The notebook to execute.")],
     parameter: Annotated[
@@ -151,8 +164,11 @@ def build(
 def demo(
     output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("output"),
     workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
+    every_lesson: Annotated[
+        bool, typer.Option("--all", help="Execute every lesson, not only 00 and 03.")
+    ] = False,
 ) -> None:
     """The first result, headless: unlearn, over-forget, decouple, one chart."""
     from .demo import demo
 
-    demo(output, workers)
+    demo(output, workers, every_lesson=every_lesson)

@@ -20,7 +20,7 @@ from .errors import UserError
 DEFAULT_SEED, FRESH_SEED = 0, 7919  # the fresh world: nothing was ever chosen on it
 PAPER_FALL = 0.795  # SafeEraser's abstract: PD lowers SARR by 79.5% (science: averaged how?)
 OBJECTIVES = ("ga", "gd", "kl", "po")
-NOTEBOOKS = ("00_quickstart", "03_unlearn")
+FIRST_LESSONS = ("00_quickstart", "03_unlearn")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class Job:
     decouple: str = "none"
     precision: str = "dense"
     seed: int = 0
+    weights: str = "official"
+    cue: float = 1.0
+    projector: str = "trained"
 
     @property
     def label(self) -> str:
@@ -48,23 +51,24 @@ def grid() -> list[Job]:
     return jobs + [Job(world, *cell) for world in ("default", "fresh") for cell in cells]
 
 
-def demo(output: Path, workers: int = 2) -> None:
-    """Run the grid, write the tables and the chart, execute the notebooks; print what was found.
+def demo(output: Path, workers: int = 2, *, every_lesson: bool = False) -> None:
+    """Run the grid, write the tables and the chart, execute lessons; print what was found.
 
     Args:
         output: the folder everything goes to; runs already in its ledger are not repeated.
         workers: processes, one thread each.
+        every_lesson: execute the whole collection, not only the quick start and notebook 03.
     """
     begin = time.perf_counter()
     output = Path(output).resolve()
     output.mkdir(parents=True, exist_ok=True)
-    _run_all(grid(), output / "runs", workers)
+    run_all(grid(), output / "runs", workers)
     summary, nf4 = tables(output / "runs")
     summary.to_csv(output / "summary.csv", index=False)
     nf4.to_csv(output / "nf4.csv", index=False)
     _chart(summary, output / "over_forgetting.png")
-    for name in NOTEBOOKS:
-        _notebook(name, output)
+    for source in lessons() if every_lesson else [f for f in lessons() if f.stem in FIRST_LESSONS]:
+        _execute(source, output)
     _tell(summary, nf4, output)
     minutes = (time.perf_counter() - begin) / 60
     print(f"\n{minutes:.1f} minutes; the largest process held {_peak_memory_gb():.2f} GB.")
@@ -77,7 +81,7 @@ def _peak_memory_gb() -> float:
     return max(resource.getrusage(who).ru_maxrss for who in whose) * unit / 1024**3
 
 
-def _run_all(jobs: list[Job], runs_dir: Path, workers: int) -> None:
+def run_all(jobs: list[Job], runs_dir: Path, workers: int) -> None:
     """Run every job that the ledger does not hold."""
     print(
         f"{len(jobs)} runs, {workers} at a time; finished ones are kept in {runs_dir}", flush=True
@@ -116,7 +120,14 @@ def run_job(job: Job, runs_dir: Path) -> float:
     begin = time.perf_counter()
     seed = {"default": DEFAULT_SEED, "fresh": FRESH_SEED}[job.world]
     splits = ("train", "val", "test") if job.world == "default" else ("train", "test")
-    profile = sl.profile("tiny", precision=job.precision, world_seed=seed, splits=splits)
+    profile = sl.profile(
+        "tiny",
+        precision=job.precision,
+        projector=job.projector,
+        world_seed=seed,
+        cue=job.cue,
+        splits=splits,
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         data = sl.load_data(profile)
         run = sl.open_run(
@@ -124,6 +135,7 @@ def run_job(job: Job, runs_dir: Path) -> float:
             data,
             objective=job.objective,
             decouple=job.decouple,
+            weights=job.weights,
             seed=job.seed,
             runs_dir=runs_dir,
         )
@@ -217,23 +229,22 @@ def _chart(summary: pd.DataFrame, path: Path) -> None:
     charts.save(charts.over_forgetting(summary, split="test", world="default"), path)
 
 
-def _notebook(name: str, output: Path) -> None:
-    """Execute a notebook of the collection."""
+def _execute(source: Path, output: Path) -> None:
+    """Execute a lesson; a finished one is executed again, its runs are read."""
     from . import notebooks
 
-    source = notebooks_dir() / f"{name}.ipynb"
     begin = time.perf_counter()
     target = output / "notebooks" / source.name
     notebooks.execute(source, target, {"runs_dir": str(output / "runs")})
-    print(f"{name}: {time.perf_counter() - begin:.0f} s → {target}", flush=True)
+    print(f"{source.stem}: {time.perf_counter() - begin:.0f} s → {target}", flush=True)
 
 
-def notebooks_dir() -> Path:
-    """The collection's notebooks, in a clone of the project."""
-    folder = Path(__file__).parent.parent / "notebooks"
-    if not folder.is_dir():
+def lessons() -> list[Path]:
+    """The collection's notebooks, in order, in a clone of the project."""
+    found = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if not found:
         raise UserError("the notebooks are not here: clone the project and run `make demo` there")
-    return folder
+    return found
 
 
 # column of the printed table → (metric, kinds, templates)

@@ -79,6 +79,11 @@ def test_run_passes_parameters_on_and_names_the_output(executed):
     assert executed.calls[-1] == ("03.ipynb", "elsewhere.ipynb", {})
 
 
+def test_a_parameter_may_be_written_as_papermill_writes_it(executed):
+    safeerase("run", "03.ipynb", "-p", "seed", "-1", "-p", "objective=kl", "-p", "rate", "0.1")
+    assert executed.calls[0][2] == {"seed": "-1", "objective": "kl", "rate": "0.1"}
+
+
 @pytest.mark.parametrize(
     "parameters", [["-p", "seed"], ["-p", "=1"], ["-p", "seed=1", "-p", "seed=2"]]
 )
