@@ -43,5 +43,5 @@ def track(items: Iterable, label: str, total: int | None = None) -> Iterator:
         yield item
         count += 1
     seconds = time.perf_counter() - begin
-    if seconds > 1:
+    if seconds > 3:
         print(f"{label}: {count} in {seconds:.1f} s", flush=True)

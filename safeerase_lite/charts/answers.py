@@ -67,13 +67,8 @@ def heat_map(answers: pd.DataFrame):
         mark=answers["verdict"].map(MARKS)
     )
     base = alt.Chart(rows).encode(
-        x=alt.X(
-            "question:N",
-            title=None,
-            sort=questions,
-            axis=alt.Axis(labelAngle=-40, labelLimit=320),
-        ),
-        y=alt.Y("kind:N", title=None, sort=kinds),
+        x=alt.X("kind:N", title=None, sort=kinds, axis=alt.Axis(labelAngle=-90)),
+        y=alt.Y("question:N", title=None, sort=questions, axis=alt.Axis(labelLimit=320)),
         tooltip=["run", "kind", "question", "answer", "verdict"],
     )
     marked = " : ".join(f"datum.label == '{v}' ? '{MARKS[v]}  {v}'" for v in order)
@@ -83,7 +78,7 @@ def heat_map(answers: pd.DataFrame):
     marks = base.mark_text(fontSize=13, color=INK).encode(text="mark:N")
     chart = (
         alt.layer(cells, marks)
-        .properties(width=26 * len(questions), height=20 * len(kinds))
+        .properties(width=22 * len(kinds), height=22 * len(questions))
         .facet(alt.Facet("run:N", title=None, sort=runs), columns=2)
     )
     shares = rows.groupby(["run", "verdict"], sort=False).size().unstack(fill_value=0)

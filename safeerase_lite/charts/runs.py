@@ -146,7 +146,7 @@ def plane(summary: pd.DataFrame, *, split: str = "test"):
     rows["name"] = rows["objective"] + rows["training"].map(
         {"PD": "+PD", "placebo": "+placebo"}
     ).fillna("")
-    near = [(rows[axis] * 20).round() for axis in ("rr", "right")]
+    near = [(rows[axis] * 12).round() for axis in ("rr", "right")]
     rows["label"] = rows.groupby(near)["name"].transform(", ".join)
     rows["label"] = rows["label"].where(~rows.duplicated("label"), "")
     rows["align"] = (rows["rr"] > 0.5).map({True: "right", False: "left"})

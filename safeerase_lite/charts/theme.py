@@ -63,7 +63,7 @@ def show(picture, alt_text: str | None = None) -> None:
         display(bundle, raw=True, metadata={"image/png": {"alt": text}})
     if not drawn and (table := numbers(picture)) is not None:
         folded = f"<details><summary>The numbers</summary>{table.to_html(index=False)}</details>"
-        display({"text/html": folded, "text/plain": table.to_string(index=False)}, raw=True)
+        display({"text/html": folded, "text/plain": f"The numbers: {len(table)} rows"}, raw=True)
 
 
 def _live(chart):
@@ -93,7 +93,7 @@ def png(picture) -> bytes:
     if not isinstance(picture, Image.Image):
         import vl_convert
 
-        data = vl_convert.vegalite_to_png(picture.to_json(), scale=2)
+        data = vl_convert.vegalite_to_png(picture.to_json(), scale=1.5)
         picture = Image.open(io.BytesIO(data)).convert("RGB")
     buffer = io.BytesIO()
     picture.quantize(64, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)

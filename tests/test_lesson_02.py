@@ -1,0 +1,208 @@
+"""Lesson 02 does what it says: its own functions, taken from the notebook, held to their claims."""
+
+import ast
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+import safeerase_lite as sl
+from safeerase_lite.leakage import check_data
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "02_forget_retain_decouple.ipynb"
+KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef)
+
+
+@pytest.fixture
+def lesson(world):
+    """The lesson's imports and functions, about the small world."""
+    cells = nbformat.read(NOTEBOOK, as_version=4).cells
+    source = "\n\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if isinstance(node, KEPT)]
+    sets = {name: getattr(world, name) for name in ("forget", "retain", "decouple")}
+    names = {"data": world, "seed": 0, "SETS": sets, "numbers": sl.profile("tiny")}
+    exec(compile(tree, str(NOTEBOOK), "exec"), names)
+    return SimpleNamespace(**names)
+
+
+@pytest.fixture
+def heap(lesson):
+    return [record for split in ("train", "val", "test") for record in lesson.raw(split)]
+
+
+def val_of(folder):
+    return json.loads((folder / "all_val.json").read_text(encoding="utf-8"))
+
+
+# ---- reading ----
+
+
+def test_a_blind_reader_can_only_guess_what_is_a_hazard(lesson):
+    assert lesson.ceiling(forget="hazard", decouple="safe") == 0.5
+
+
+def test_a_blind_reader_can_do_plain_unlearning_and_not_with_decoupling(lesson):
+    plain = {"forget": "refuse", "retain": "answer"}
+    assert lesson.ceiling(**plain) == 1
+    assert lesson.ceiling(**plain, placebo="answer") == 1
+    assert lesson.ceiling(**plain, decouple="answer") == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_no_word_tells_forget_from_decouple(lesson, split):
+    counts = [lesson.words(lesson.SETS[name], split) for name in ("forget", "decouple", "retain")]
+    assert counts[0] == counts[1] != counts[2]
+
+
+def test_a_record_has_its_three_sets_on_its_two_pictures(lesson):
+    rows = lesson.of_record("val", 1)
+    assert set(rows["split"]) == {"val"} and set(rows["record"]) == {1}
+    pictures = rows.groupby("set")["image"].agg(set)
+    assert pictures["forget"] == pictures["retain"] != pictures["decouple"]
+    assert (rows["set"].value_counts() == 4).all()
+
+
+def test_texts_that_may_be_harmful_are_not_shown(lesson):
+    assert lesson.shown("fold the cap") == "fold the cap"
+    lesson.shown.__globals__["data"] = SimpleNamespace(invented=False)
+    assert "fold" not in lesson.shown("fold the cap")
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_records_are_read_from_a_list_and_from_lines(lesson, tmp_path, lines):
+    records = [{"a": 1}, {"a": 2}]
+    text = "\n".join(map(json.dumps, records)) if lines else json.dumps(records)
+    (tmp_path / "all_val.json").write_text(text)
+    lesson.raw.__globals__["data"] = SimpleNamespace(root=tmp_path)
+    assert lesson.raw("val") == records
+
+
+# ---- planting ----
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_what_is_planted_is_what_the_check_counts(lesson, tmp_path, share):
+    folder = lesson.plant(share, tmp_path / "planted")
+    val = val_of(folder)
+    found = check_data(folder).leaks.groupby("what")["repeated"].sum()
+    assert set(found) == {share * len(val)}
+    assert set(found.index) == {"record", "picture", "safe picture"}
+
+
+def test_planting_nothing_leaks_nothing_and_shows_new_kinds_only(lesson, tmp_path):
+    folder = lesson.plant(0, tmp_path / "honest")
+    assert check_data(folder).leaks.empty
+    rows = lesson.val_rows(folder)
+    assert len(rows) and not rows["seen_kind"].any()
+
+
+def test_more_planting_only_adds_and_train_stays(lesson, world, tmp_path):
+    none, some, many = (
+        val_of(lesson.plant(share, tmp_path / str(share))) for share in (0, 0.25, 0.5)
+    )
+    assert some[: len(none)] == none and many[: len(some)] == some
+    train = (tmp_path / "0.5" / "all_train.json").read_text(encoding="utf-8")
+    assert json.loads(train) == json.loads((world.root / "all_train.json").read_text())
+
+
+def test_dedupe_gives_back_the_honest_records(lesson, tmp_path):
+    honest = lesson.val_rows(lesson.plant(0, tmp_path / "none"))
+    mended = lesson.val_rows(lesson.plant(0.5, tmp_path / "half"), "val")
+    columns = ["record", "kind", "question", "answer"]
+    pd.testing.assert_frame_equal(honest[columns], mended[columns])
+
+
+def test_pictures_saved_anew_look_the_same_and_escape_the_check(lesson, world, tmp_path):
+    from PIL import Image
+
+    folder = lesson.plant(0.5, tmp_path / "anew", alter=lesson.anew)
+    assert check_data(folder).leaks.empty
+    plain = lesson.val_rows(lesson.plant(0.5, tmp_path / "plain"))["image"].unique()
+    for old, new in zip(plain, lesson.val_rows(folder, "val")["image"].unique(), strict=True):
+        with Image.open(old) as a, Image.open(new) as b:
+            assert np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_planting_leaves_the_data_set_as_it_was(lesson, world, tmp_path):
+    before = {path for path in world.root.rglob("*")}
+    lesson.plant(0.5, tmp_path / "anew", alter=lesson.anew)
+    assert {path for path in world.root.rglob("*")} == before
+
+
+def test_the_share_right_is_what_safe_error_leaves(lesson):
+    row = {"metric": "safe_error", "split": "val", "kinds": "all", "templates": "all"}
+    table = pd.DataFrame([row | {"value": 0.75, "low": 0.5, "high": 1.0}])
+    assert lesson.share_right(table) == {"value": 0.25, "low": 0.0, "high": 0.5}
+
+
+# ---- intervals ----
+
+
+def answers(kinds, pictures):
+    """Half of the kinds always right, the others never."""
+    rows = [(kind, f"{kind}-{n}", kind % 2 == 0) for kind in range(kinds) for n in range(pictures)]
+    table = pd.DataFrame(rows, columns=["kind", "image", "right"])
+    return table.assign(question="How is it made?")
+
+
+def test_more_pictures_of_the_same_kinds_narrow_only_the_interval_that_ignores_kinds(lesson):
+    few, many = answers(6, 3), answers(6, 24)
+
+    def width(interval, rows):
+        low, high = interval(rows)
+        return high - low
+
+    assert width(lesson.by_answer, many) < 0.5 * width(lesson.by_answer, few)
+    assert width(lesson.by_kind, many) > 0.9 * width(lesson.by_kind, few)
+    assert width(lesson.by_kind, answers(48, 3)) < 0.5 * width(lesson.by_kind, few)
+
+
+# ---- the reader's split ----
+
+
+def test_the_split_by_kind_is_disjoint_and_loses_no_record(lesson, heap):
+    split = lesson.by_safe_kind(heap)
+    train, val = ({record["SDkeyword"] for record in split[name]} for name in ("train", "val"))
+    assert train and val and not train & val
+    assert len(split["train"]) + len(split["val"]) == len(heap)
+
+
+def test_the_random_split_repeats_no_record_and_shares_its_kinds(lesson, heap):
+    shared = lesson.in_common(lesson.at_random(heap))
+    assert shared["leaks found"] == 0
+    assert not shared["safe kinds"].startswith("0 of")
+
+
+def test_what_a_split_shares_is_counted(lesson, heap):
+    assert lesson.in_common(lesson.by_safe_kind(heap))["safe kinds"] == "0 of 12"
+    half = len(heap) // 2
+    overlapping = {"train": heap, "val": heap[:half]}
+    assert lesson.in_common(overlapping)["leaks found"] == 3 * half
+
+
+def test_a_record_without_the_name_of_its_safe_kind_counts_by_its_safe_picture(lesson):
+    assert lesson.safe_kind({"SDImage_path": "pdset/1.jpg"}) == "pdset/1.jpg"
+    assert lesson.safe_kind({"SDImage_path": "pdset/1.jpg", "SDkeyword": "mug"}) == "mug"
+
+
+def test_the_strict_split_asked_of_the_reader_can_be_had(lesson, heap):
+    held = {"Gloom", "Glare"}  # hazards and safe objects of a record are of one category
+    templates = set(lesson.data.forget["question"])
+    new = set(sorted(templates)[:4])
+
+    def keeping(record, asked):
+        pairs = [pair for pair in record["unsafe_pairs"] if pair["question"] in asked]
+        return [record | {"unsafe_pairs": pairs}] if pairs else []
+
+    split = {"train": [], "val": []}
+    for record in heap:
+        name, asked = ("val", new) if record["category"] in held else ("train", templates - new)
+        split[name] += keeping(record, asked)
+    shared = lesson.in_common(split)
+    assert [shared[name][:4] for name in ("safe kinds", "hazards", "templates")] == ["0 of"] * 3
+    assert shared["leaks found"] == 0

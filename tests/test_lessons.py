@@ -1,0 +1,33 @@
+"""Every lesson runs under papermill with other parameters than its own, and keeps its promises."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from safeerase_lite.demo import lessons
+from safeerase_lite.notebooks import execute
+
+CHANGED = {
+    "00_quickstart": {"seed": 1},
+    "01_load_quantized_llava": {"seed": 3},
+    "02_forget_retain_decouple": {"seed": 1},
+    "03_unlearn": {"objective": "ga", "decouple": "none", "precision": "dense", "steps": 8},
+    "04_objectives_compared": {"live": ["kl"], "step_rate": 0.001},
+    "05_over_forgetting": {"objective": "gd", "every": 24},
+}
+
+
+def test_every_lesson_has_parameters_to_change():
+    assert set(CHANGED) == {path.stem for path in lessons()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", lessons(), ids=lambda path: path.stem)
+def test_a_lesson_runs_with_other_parameters_and_says_what_it_cost(lesson: Path, tmp_path):
+    given = CHANGED[lesson.stem] | {"runs_dir": str(tmp_path / "runs")}
+    node = nbformat.read(execute(lesson, tmp_path / lesson.name, given), as_version=4)
+    outputs = [output for cell in node.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    [cost] = [o.metadata.safeerase for o in outputs if "safeerase" in o.get("metadata", {})]
+    assert cost["peak_memory_gb"] < 2
