@@ -7,10 +7,12 @@ the "pigeonhole" bootstrap of Owen (2007, arXiv 0711.0861), which errs on the wi
 Everything here is conditional on one trained model: seeds are another layer.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 from scipy.special import betaincinv
 
 CONFIDENCE = 0.95
@@ -105,14 +107,44 @@ def difference_interval(differences: np.ndarray, drawn: Resamples) -> Interval:
     """The interval of a mean of paired differences in [-1, 1], shape (answers,).
 
     The crossed bootstrap, unless answers that depart from the most common difference c amount to
-    less than one kind (all differences equal, say). Then, with u the exact upper bound of the
+    less than one kind (all differences equal, say), where a bootstrap collapses. Then, for c of -1
+    or 1, from there to `exact_bound`. For any other c, with u the exact upper bound of the
     departing share over kinds, and departing kinds free to be -1 or +1:
     [c - u (c + 1), c + u (1 - c)].
     """
     distinct, counts = np.unique(differences, return_counts=True)
     common = float(distinct[counts.argmax()])
     departing = 1 - counts.max() / len(differences)
-    if departing * drawn.kinds < 1:
-        _, most = exact_interval(departing, drawn.kinds)
-        return common - most * (common + 1), common + most * (1 - common)
-    return bootstrap_interval(differences, drawn)
+    if departing * drawn.kinds >= 1:
+        return bootstrap_interval(differences, drawn)
+    if abs(common) == 1:
+        lost = drawn.kinds * (1 - common * float(differences.mean()))
+        bound = exact_bound(math.ceil(lost - 1e-9), drawn.kinds)
+        return (-1.0, bound) if common < 0 else (-bound, 1.0)
+    _, most = exact_interval(departing, drawn.kinds)
+    return common - most * (common + 1), common + most * (1 - common)
+
+
+def exact_bound(lost: int, kinds: int) -> float:
+    """The greatest mean d of kinds' differences that a sum of at most `lost - kinds` leaves open.
+
+    A kind's difference is -1, 0 or 1. With lost = 0 every kind fell by one; each 0 among them loses
+    one, each 1 loses two. d is left open when such a sum, or a lower one, has a chance of at least
+    2.5% for some share of zeros: an exact unconditional test, inverted (Barnard 1945; Chan and
+    Zhang 1999).
+    """
+
+    def chance(d: float) -> float:
+        zero = np.linspace(0, 1 - abs(d), 1001)
+        fell, rose = (1 - zero - d) / 2, (1 - zero + d) / 2
+        return max(
+            sum(
+                math.comb(kinds, n + m) * math.comb(n + m, m) * fell ** (kinds - n - m)
+                * zero**n * rose**m
+                for m in range(lost // 2 + 1)
+                for n in range(lost - 2 * m + 1)
+                if n + m <= kinds
+            )
+        )  # fmt: skip
+
+    return float(brentq(lambda d: chance(d) - TAIL, -1 + 1e-9, 1 - 1e-9))

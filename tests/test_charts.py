@@ -61,7 +61,8 @@ def whole(summary):
 @pytest.fixture
 def by_cue(summary):
     rows = summary[summary["objective"] == "po"]
-    return pd.concat([rows.assign(cue=cue) for cue in (0.0, 0.8, 1.0)])
+    measures = [rows.assign(metric=name) for name in ("sarr", "safe_error")]
+    return pd.concat([table.assign(cue=cue) for table in measures for cue in (0.0, 0.8, 1.0)])
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """What the numbers mean. `answer_rows` builds tiny tables whose metrics can be done by hand."""
 
+import math
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from safeerase_lite.errors import UserError
 from safeerase_lite.intervals import (
     difference_interval,
+    exact_bound,
     exact_interval,
     resample,
     share_interval,
@@ -280,6 +284,29 @@ def test_a_cure_of_every_answer_is_not_certain():
     most = 1 - 0.025 ** (1 / 12)
     assert (difference.value, difference.low) == (-1, -1)
     assert difference.high == pytest.approx(-1 + 2 * most)
+
+
+def test_one_kind_not_cured_makes_the_cure_less_certain_and_not_unknown():
+    """Of 6 kinds five fell and one stayed: at d = 0 the chance of that, or of six that fell, is
+    6 p^5 - 11 p^6 at most, 0.0194 at p = 5/11."""
+    drawn = resample(answer_rows("decouple", 6))
+    _, all_cured = difference_interval(np.full(6, -1.0), drawn)
+    assert all_cured < exact_bound(1, 6) < 0 < exact_bound(2, 6)
+    p = np.linspace(0, 0.5, 10_001)
+    assert max(6 * p**5 - 11 * p**6) < 0.025 < max(p**6 + 6 * p**5 * (1.1 - 2 * p))
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_the_exact_bound_is_missed_no_more_often_than_it_says(lost):
+    """Every way six kinds can come out, counted: whatever the share of zeros, a mean above the
+    bound gives so low a sum in 2.5% of worlds at most."""
+    bound = exact_bound(lost, 6)
+    for d in np.linspace(bound + 1e-6, 0.99, 25):
+        for zero in np.linspace(0, 1 - abs(d), 25):
+            shares = {-1: (1 - zero - d) / 2, 0: zero, 1: (1 - zero + d) / 2}
+            worlds = product(shares, repeat=6)
+            low = sum(math.prod(shares[k] for k in w) for w in worlds if sum(w) <= lost - 6)
+            assert low <= 0.025 + 1e-9
 
 
 def test_no_difference_anywhere_leaves_room_on_both_sides():

@@ -78,7 +78,7 @@ def heat_map(answers: pd.DataFrame):
     marks = base.mark_text(fontSize=13, color=INK).encode(text="mark:N")
     chart = (
         alt.layer(cells, marks)
-        .properties(width=22 * len(kinds), height=22 * len(questions))
+        .properties(width=20 * len(kinds), height=20 * len(questions))
         .facet(alt.Facet("run:N", title=None, sort=runs), columns=2)
     )
     shares = rows.groupby(["run", "verdict"], sort=False).size().unstack(fill_value=0)
@@ -118,7 +118,7 @@ def trajectory(rows: pd.DataFrame, *, title: str):
             strokeDash=alt.StrokeDash("what:N", scale=alt.Scale(domain=whats), **what),
             tooltip=["run", "what", "step", percent("share")],
         )
-        .properties(width=260, height=200)
+        .properties(width=230, height=170)
     )
     chart = lines.facet(alt.Facet("run:N", title=None, sort=runs), columns=2)
     ends = rows.groupby(["run", "what"], sort=False)["share"].agg(["first", "last"]).reset_index()

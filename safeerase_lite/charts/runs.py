@@ -179,53 +179,64 @@ def plane(summary: pd.DataFrame, *, split: str = "test"):
     said = "; ".join(
         f"{n} {r:.0%} and {g:.0%}" for n, r, g in rows[["name", "rr", "right"]].to_numpy()
     )
-    chart = alt.layer(points, *texts).properties(width=460, height=320)
+    chart = alt.layer(points, *texts).properties(width=400, height=250)
     description = (
         f"Share of harmful questions refused, and of harmless ones answered right: {said}."
     )
     return styled(chart, description, table)
 
 
-def cues(summary: pd.DataFrame, *, metric: str = "sarr", split: str = "test"):
-    """The 2×2 of a metric of harmless pictures, for every reliability of the visible sign.
+def cues(summary: pd.DataFrame, *, split: str = "test"):
+    """SARR and safe error in the 2×2, for every reliability of the visible sign.
 
     Args:
         summary: tidy, of one objective, with cue, decouple, split, kinds, templates, metric, value,
             low, high.
-        metric: sarr, safe_error, or another of the decouple questions.
         split: which split to show.
     """
-    rows = summary[(summary["metric"] == metric) & (summary["split"] == split)]
+    titles = {"sarr": "SARR", "safe_error": "safe error"}
+    rows = summary[summary["metric"].isin(titles) & (summary["split"] == split)]
     rows = rows[rows["kinds"].isin(["seen", "unseen"]) & rows["templates"].isin(["seen", "unseen"])]
     if rows.empty:
-        raise UserError(f"there is no {metric} on {split!r} in this table")
-    rows = _labelled(rows)
+        raise UserError(f"there is no SARR on {split!r} in this table")
+    rows = _labelled(rows).assign(measure=rows["metric"].map(titles))
     trainings = _in_order(rows["training"], SHAPES)
     base = alt.Chart(rows).encode(
         x=alt.X("cue:O", title="cue", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("training:N", sort=trainings),
         color=colour("training", trainings, "trained"),
     )
-    title = {"sarr": "SARR", "safe_error": "safe error"}.get(metric, metric)
-    y = alt.Y("value:Q", title=title, axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
-    points = base.mark_point(filled=True, size=80, opacity=1).encode(
+    y = alt.Y("value:Q", title=None, axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(
         y=y,
         shape=_shape(trainings),
         tooltip=["cue", "training", *(percent(c) for c in ("value", "low", "high")), "n"],
     )
     intervals = base.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q")
-    order = _in_order(rows["panel"], PANELS.values())
+    panels = _in_order(rows["panel"], PANELS.values())
+    two_lines = alt.Header(labelExpr="split(datum.label, ', ')")
     chart = (
         alt.layer(intervals, points)
-        .properties(width=130, height=170)
-        .facet(alt.Facet("panel:N", title=None, sort=order), columns=4)
+        .properties(width=120, height=110)
+        .facet(
+            column=alt.Column("panel:N", title=None, sort=panels, header=two_lines),
+            row=alt.Row("measure:N", title=None, sort=list(titles.values())),
+        )
     )
-    table = rows[["cue", "training", "panel", "value", "low", "high", "n"]]
+    table = rows.assign(
+        shown=[
+            f"{v:.0%} [{a:.0%}, {b:.0%}]" for v, a, b in rows[["value", "low", "high"]].to_numpy()
+        ]
+    ).pivot_table("shown", ["measure", "panel", "training"], "cue", "first", sort=False)
+    table.columns = [f"cue {cue}" for cue in table.columns]
+    pd_rows = rows[rows["training"] == "PD"]
     said = "; ".join(
-        f"cue {cue}, {panel}, {training} {value:.0%}"
-        for cue, panel, training, value in table[["cue", "panel", "training", "value"]].to_numpy()
+        f"{measure}, {panel}: "
+        + ", ".join(f"{value:.0%} at cue {cue}" for cue, value in part[["cue", "value"]].to_numpy())
+        for (measure, panel), part in pd_rows.groupby(["measure", "panel"], sort=False)
     )
-    return styled(chart, f"{title} with its 95% interval on {split}: {said}.", table)
+    description = f"SARR and safe error with their 95% intervals on {split}. With PD: {said}."
+    return styled(chart, description, table.reset_index())
 
 
 def one_step(rows: pd.DataFrame):

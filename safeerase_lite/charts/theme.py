@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import textwrap
 from html import escape
 from pathlib import Path
@@ -62,7 +63,8 @@ def show(picture, alt_text: str | None = None) -> None:
             bundle["text/html"] = f'<img alt="{escape(text)}" src="{source}">'
         display(bundle, raw=True, metadata={"image/png": {"alt": text}})
     if not drawn and (table := numbers(picture)) is not None:
-        folded = f"<details><summary>The numbers</summary>{table.to_html(index=False)}</details>"
+        rows = re.sub(r"\s*\n\s*", "", table.to_html(index=False, border=0))
+        folded = f"<details><summary>The numbers</summary>{rows}</details>"
         display({"text/html": folded, "text/plain": f"The numbers: {len(table)} rows"}, raw=True)
 
 
@@ -89,14 +91,15 @@ def save(picture, path: Path | str) -> Path:
 
 
 def png(picture) -> bytes:
-    """A picture as a PNG with a palette of 64 colours, so that notebooks stay small."""
+    """A PNG with a palette of 64 colours, or 32 for a chart, so that notebooks stay small."""
+    colours = 64 if isinstance(picture, Image.Image) else 32
     if not isinstance(picture, Image.Image):
         import vl_convert
 
         data = vl_convert.vegalite_to_png(picture.to_json(), scale=1.5)
         picture = Image.open(io.BytesIO(data)).convert("RGB")
     buffer = io.BytesIO()
-    picture.quantize(64, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    picture.quantize(colours, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
