@@ -237,7 +237,7 @@ def _run(notebook: Path, draft: Path, values: dict[str, Any], cwd: Path | str | 
                 kernel_name=PYTHON["name"],
                 language=PYTHON["language"],
                 kernel_manager_class=ThisInterpreter,
-                extra_arguments=["--log-level=ERROR"],
+                extra_arguments=["--log-level=CRITICAL"],
                 progress_bar=is_live(),
                 cwd=cwd,
             )

@@ -176,6 +176,15 @@ def test_over_forgetting_shows_the_two_by_two_and_only_the_split_asked_for(summa
         charts.over_forgetting(summary, split="val")
 
 
+def test_a_heat_map_has_one_legend_whatever_became_of_the_answers(grid):
+    some, all_right = (charts.heat_map(t) for t in (grid, grid.assign(verdict="right")))
+    legends = [
+        c.to_dict()["spec"]["layer"][0]["encoding"]["color"]["scale"] for c in (some, all_right)
+    ]
+    assert legends[0]["domain"][:4] == legends[1]["domain"] == charts.VERDICTS[:4]
+    assert "PO: right 24, wrong 0, refused 0, gibberish 0" in all_right.description
+
+
 def test_verdicts_are_shares_of_the_greedy_answers(answers):
     sampled = answers.assign(sample=1, verdict="gibberish")
     charts_equal = [

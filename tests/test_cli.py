@@ -147,5 +147,6 @@ def test_tiny_build_passes_folder_seed_and_gold_on(room, tmp_path):
 def test_demo_passes_folder_and_workers_on(room, tmp_path):
     calls = room("demo", "demo")
     assert safeerase("demo", "--output", tmp_path, "--workers", 2).exit_code == 0
-    assert calls == [((tmp_path, 2), {})]
+    assert safeerase("demo", "--output", tmp_path, "--all").exit_code == 0
+    assert calls == [((tmp_path, 2), {"every_lesson": every}) for every in (False, True)]
     assert safeerase("demo", "--workers", 0).exit_code == 2

@@ -2,7 +2,7 @@
 `show` displays it: interactive when somebody watches, a small PNG with alt text when headless.
 """
 
-from .answers import heat_map, trajectory, verdicts
+from .answers import VERDICTS, heat_map, trajectory, verdicts
 from .data import interval_steps
 from .runs import cues, forgetting, history, one_step, over_forgetting, plane
 from .theme import COLOURS, INK, OBJECTIVES, contact_sheet, numbers, png, save, show, styled
@@ -12,6 +12,7 @@ __all__ = [
     "COLOURS",
     "INK",
     "OBJECTIVES",
+    "VERDICTS",
     "contact_sheet",
     "cues",
     "forgetting",

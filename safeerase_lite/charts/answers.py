@@ -81,7 +81,8 @@ def heat_map(answers: pd.DataFrame):
         .properties(width=20 * len(kinds), height=20 * len(questions))
         .facet(alt.Facet("run:N", title=None, sort=runs), columns=2)
     )
-    shares = rows.groupby(["run", "verdict"], sort=False).size().unstack(fill_value=0)
+    shares = rows.groupby(["run", "verdict"]).size().unstack(fill_value=0)
+    shares = shares.reindex(columns=order, fill_value=0)
     said = "; ".join(
         f"{run}: " + ", ".join(f"{v} {shares.loc[run, v]}" for v in order) for run in runs
     )
