@@ -10,7 +10,7 @@ from .errors import UserError
 from .notebooks import NotebookFailed
 from .tinyworld import ASSETS
 
-FAILED, BAD_INPUT = 1, 2
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 class OneLineErrors(TyperGroup):
@@ -117,6 +117,47 @@ def run(
 
     target = output or Path("output", "notebooks", notebook.name)
     typer.echo(execute(notebook, target, _assignments(parameter or [])))
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Notebook, grid and seeds.")],
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at a time.", show_default="as the file says"),
+    ] = None,
+    scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
+    runs_dir: Annotated[Path | None, typer.Option(help="The ledger.", show_default="runs/")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, start none.")] = False,
+) -> None:
+    """Execute a grid of runs through papermill; what is complete is not repeated."""
+    from .cluster import carry_out, job_script
+    from .ledger import default_runs_dir
+    from .sweep import found, load
+
+    plan = load(file)
+    where = (runs_dir or default_runs_dir()).resolve()
+    if dry_run:
+        runs = plan.runs()
+        known = found(where, file.stem, runs)
+        for run in runs:
+            typer.echo(f"{run.id}  {'complete' if run.id in known else 'to run  '}  {run.label}")
+        typer.echo(f"{len(runs)} runs, {len(known)} of them complete in {where}")
+        if plan.slurm:
+            typer.echo(f"\n{job_script(plan)}")
+        return
+    try:
+        outcomes = carry_out(
+            plan, file.stem, where, workers=workers, scheduler=scheduler, say=typer.echo
+        )
+    except KeyboardInterrupt:
+        typer.echo("stopped; start it again and it continues", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    failed = [outcome for outcome in outcomes.values() if outcome.status == "failed"]
+    for outcome in failed:
+        typer.echo(f"failed: {outcome.id}: {outcome.reason}", err=True)
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def _assignments(pairs: list[str]) -> dict[str, str]:

@@ -68,6 +68,7 @@ def open_run(
     weights: str = "official",
     seed: int = 0,
     runs_dir: Path | str | None = None,
+    wait: float = 3.0,
 ) -> ledger.Run:
     """The run of one experiment: read from the ledger when it is done, else opened for writing.
 
@@ -81,6 +82,7 @@ def open_run(
         weights: official (those of SafeEraser's code) or matched (λ = 1, nothing else changed).
         seed: draws the adapter's first weights and every batch.
         runs_dir: the ledger; by default `runs/` beside this project, or `$SAFEERASE_RUNS`.
+        wait: seconds to wait for another process that is writing this run.
 
     Raises:
         UserError: an unknown name; decouple data asked for that is not there; no gold model; the
@@ -101,7 +103,7 @@ def open_run(
         objective=objective, decouple=decouple, weights=weights, seed=seed, profile=profile
     )
     where = Path(runs_dir) if runs_dir else ledger.default_runs_dir()
-    run = ledger.open_run(where, _parameters(settings, data))
+    run = ledger.open_run(where, _parameters(settings, data), wait=wait)
     run.settings = settings
     return run
 
@@ -112,6 +114,8 @@ def _parameters(settings: Settings, data: Data) -> dict:
     numbers |= {"profile": numbers.pop("name"), "learning_rate": settings.learning_rate}
     if settings.objective in UNTRAINED:
         numbers |= dict.fromkeys(OF_TRAINING)
+    if settings.decouple == "none":
+        numbers["decouple_share"] = None
     hashes = {"model_hash": fingerprint(settings.profile.model), "data_hash": data.digest}
     if settings.objective in OBJECTIVES and (recipe := own_recipe(settings.objective)):
         hashes["objective_hash"] = hashlib.sha256(recipe.encode()).hexdigest()[:16]

@@ -90,7 +90,7 @@ class Run:
         recorded = self.steps
         kept = recorded[recorded["step"] < rows["step"].min()]
         rows = rows if kept.empty else pd.concat([kept, rows])
-        _replace(folder / "history.csv", rows.to_csv(index=False))
+        replace(folder / "history.csv", rows.to_csv(index=False))
 
     def write_answers(self, answers: pd.DataFrame) -> None:
         answers.to_parquet(self._writable() / "answers.parquet", index=False)
@@ -152,7 +152,7 @@ class Run:
             "extra": extra,
         }
         text = json.dumps(record, indent=2, ensure_ascii=False, default=_plain)
-        _replace(self.folder / "run.json", text + "\n")
+        replace(self.folder / "run.json", text + "\n")
 
     def _writable(self) -> Path:
         if self.folder != _partial(self.runs_dir, self.id):
@@ -169,14 +169,16 @@ class Run:
         return path
 
 
-def open_run(runs_dir: Path | str, parameters: dict[str, Any]) -> Run:
+def open_run(runs_dir: Path | str, parameters: dict[str, Any], *, wait: float = 3.0) -> Run:
     """The run of these parameters: loaded when complete, else opened for writing.
 
     parameters: everything that determines the result, as JSON values. The id is the first 12 hex
         digits of the sha256 of their canonical JSON.
+    wait: seconds to wait for another process that has the run open. A killed notebook's kernel
+        lives on for a second or two.
     What a dead process left in partial/ is taken up again (`resumed`). The same process may open
     a run twice, as when a notebook's cell is run again.
-    Raises UserError when another process has the run open, or for parameters JSON cannot hold.
+    Raises UserError when another process keeps the run open, or for parameters JSON cannot hold.
     """
     runs_dir = Path(runs_dir).expanduser().resolve()
     canonical = _canonical(parameters)
@@ -187,7 +189,7 @@ def open_run(runs_dir: Path | str, parameters: dict[str, Any]) -> Run:
 
     if not (complete / "run.json").exists():
         lock.parent.mkdir(parents=True, exist_ok=True)
-        locks.take(lock, run_id)
+        locks.take(lock, run_id, wait)
     if (complete / "run.json").exists():  # also when completed while we came to the lock
         locks.release(lock)
         _read_record(complete)
@@ -344,7 +346,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, finds the old text or the new, never a half."""
     draft = path.with_suffix(".draft")
     with draft.open("w", encoding="utf-8") as handle:

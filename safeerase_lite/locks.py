@@ -5,6 +5,7 @@ A mounted cloud folder may know no locks. Then the run goes on without one, and 
 
 import fcntl
 import os
+import time
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -16,11 +17,12 @@ from safeerase_lite.errors import UserError
 _held: dict[tuple[int, Path], IO[str]] = {}
 
 
-def take(path: Path, run_id: str) -> None:
+def take(path: Path, run_id: str, wait: float = 0.0) -> None:
     """Take the lock file at `path`; taking it twice in one process is fine.
 
-    Raises UserError, with the process id, when another process holds it.
+    Raises UserError, with the process id, when another process still holds it after `wait` seconds.
     """
+    deadline = time.monotonic() + wait
     if (os.getpid(), path) in _held:
         return
     while True:
@@ -28,6 +30,10 @@ def take(path: Path, run_id: str) -> None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if time.monotonic() < deadline:
+                handle.close()
+                time.sleep(0.2)
+                continue
             handle.seek(0)
             holder = handle.read().strip() or "unknown"
             handle.close()

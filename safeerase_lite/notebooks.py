@@ -1,13 +1,16 @@
 """One notebook through papermill: its parameters checked first, its output whole or kept apart."""
 
 import ast
+import contextlib
 import difflib
 import json
 import logging
 import os
 import re
+import shutil
+import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,14 @@ PYTHON = {"name": "python3", "language": "python", "display_name": "Python 3"}
 
 class NotebookFailed(RuntimeError):
     """A notebook stopped on an error. The message is one line: where, what, and what to look at."""
+
+
+class KernelLost(NotebookFailed):
+    """The kernel died or never started, so the notebook may do better next time."""
+
+
+class TimeLimit(BaseException):
+    """Raised in the middle of a notebook that takes too long; `execute` alone catches it."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +73,31 @@ def parameters(notebook: Path | str) -> list[Parameter]:
     ]
 
 
-def checked(notebook: Path | str, given: Mapping[str, Any]) -> dict[str, Any]:
+def checked(
+    notebook: Path | str, given: Mapping[str, Any], declared: list[Parameter] | None = None
+) -> dict[str, Any]:
     """The given values as their parameters' types: a str is parsed, a list from JSON.
+
+    declared: the notebook's `parameters`, where they were read before.
 
     Raises:
         UserError: an unknown name, a value of another type, or what looks like a key or token.
     """
-    declared = {parameter.name: parameter for parameter in parameters(notebook)}
+    declared = {parameter.name: parameter for parameter in declared or parameters(notebook)}
     for name, value in given.items():
         _refuse_secret(name, value)
         if name not in declared:
             raise UserError(_unknown(name, list(declared), notebook))
     return {name: _typed(declared[name], value, notebook) for name, value in given.items()}
+
+
+def code(notebook: Path | str) -> str:
+    """The source of every code cell but the one with the parameters."""
+    return "\n\n".join(
+        cell.source
+        for cell in _read(Path(notebook)).cells
+        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", [])
+    )
 
 
 def _read(notebook: Path):
@@ -177,6 +201,7 @@ def execute(
     given: Mapping[str, Any] | None = None,
     *,
     cwd: Path | str | None = None,
+    time_limit: float | None = None,
 ) -> Path:
     """Run a notebook with these parameters on this interpreter, and write it with its outputs.
 
@@ -186,13 +211,15 @@ def execute(
             instead, executed up to the error.
         given: values by parameter name, as text or typed; checked before anything starts.
         cwd: the kernel's folder; by default the caller's.
+        time_limit: seconds; a notebook that takes longer has failed. Main thread only.
 
     Returns:
         The output's path.
 
     Raises:
         UserError: a bad notebook, parameter or path.
-        NotebookFailed: a cell raised an error, or the kernel died or never started.
+        NotebookFailed: a cell raised an error, or time was up; its kind KernelLost: the kernel
+            died or never started.
     """
     notebook, output = Path(notebook), Path(output).resolve()
     values = checked(notebook, given or {})
@@ -206,18 +233,54 @@ def execute(
         raise UserError(f"cannot make the folder {output.parent}: {error.strerror}") from None
 
     failed = output.with_suffix(".failed.ipynb")
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=output.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=_partial(output), dir=output.parent) as folder:
         draft = Path(folder) / output.name
         try:
-            _run(notebook, draft, values, cwd)
+            with _at_most(time_limit):
+                _run(notebook, draft, values, cwd)
+        except TimeLimit:
+            if draft.exists():
+                _publish(draft, failed, notebook)
+            raise NotebookFailed(
+                f"{notebook}: stopped after its limit of {time_limit:g} s"
+            ) from None
         except NotebookFailed as error:
             if not draft.exists():
                 raise
             _publish(draft, failed, notebook)
-            raise NotebookFailed(f"{error} (see {failed})") from None
+            raise type(error)(f"{error} (see {failed})") from None
         _publish(draft, output, notebook)
     failed.unlink(missing_ok=True)
     return output
+
+
+def sweep_up(output: Path) -> None:
+    """Remove what a killed `execute` of this output left. Only where none of it is running."""
+    for folder in output.parent.glob(f"{_partial(output)}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _partial(output: Path) -> str:
+    return f".partial-{output.stem}-"
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float | None) -> Iterator[None]:
+    """Raise TimeLimit in the block when it takes longer."""
+    if seconds is None:
+        yield
+        return
+
+    def stop(*_):
+        raise TimeLimit
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _run(notebook: Path, draft: Path, values: dict[str, Any], cwd: Path | str | None) -> None:
@@ -247,13 +310,13 @@ def _run(notebook: Path, draft: Path, values: dict[str, Any], cwd: Path | str | 
         except (RuntimeError, TimeoutError) as error:
             reason = _first_line(error)
             if not _did_not_start(error):
-                raise NotebookFailed(
+                raise KernelLost(
                     f"{notebook}: the kernel was lost while running ({reason}); is there memory "
                     "enough?"
                 ) from None
             if attempt == START_ATTEMPTS:
                 draft.unlink(missing_ok=True)  # nothing in it was executed
-                raise NotebookFailed(
+                raise KernelLost(
                     f"{notebook}: no kernel started in {attempt} attempts ({reason}); look at "
                     "`safeerase doctor`"
                 ) from None

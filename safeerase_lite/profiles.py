@@ -44,6 +44,7 @@ class Profile(BaseModel):
     learning_rate: float | None = Field(None, gt=0)  # None: the tuned rate of `rates`
     rates: dict[str, float] = {}  # "objective" or "objective+pd" → learning rate
     npo_beta: float = Field(0.1, gt=0)
+    decouple_share: float = Field(1.0, gt=0, le=1)  # of each kind's pictures that PD is given
     checkpoint_every: int = Field(20, ge=1)  # steps
 
     judge: str = "oracle"  # see `judges`

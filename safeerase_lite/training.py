@@ -61,7 +61,10 @@ def unlearn(
     require_decouple(data, settings.decouple)
     objective = OBJECTIVES[settings.objective]
     weighing = weights(settings.objective, settings.weights, settings.decouple, profile.npo_beta)
-    draws = Draws(data, objective.needs, settings.decouple, settings.seed, profile.batch)
+    draws = Draws(
+        data, objective.needs, settings.decouple, settings.seed, profile.batch,
+        profile.decouple_share,
+    )  # fmt: skip
 
     accelerator = Accelerator(
         mixed_precision={"float16": "fp16", "bfloat16": "bf16"}.get(profile.compute, "no"),
@@ -118,13 +121,18 @@ class Draws:
     Forget and retain questions come in shuffled epochs, each from a shuffle of its own.
     """
 
-    def __init__(self, data: Data, needs: tuple[str, ...], decouple: str, seed: int, batch: int):
+    def __init__(
+        self, data: Data, needs: tuple[str, ...], decouple: str, seed: int, batch: int,
+        decouple_share: float = 1.0,
+    ):  # fmt: skip
         self.needs, self.seed, self.batch = needs, seed, batch
         self.refusals = data.refusals
         self.forget = _train(data.forget)
         self.retain = _train(data.retain)
         partners = {"pd": data.decouple, "placebo": data.placebo}.get(decouple)
-        self.partners = None if partners is None else _partners(self.forget, _train(partners))
+        self.partners = None
+        if partners is not None:
+            self.partners = _partners(self.forget, _first(_train(partners), decouple_share))
 
     def at(self, step: int) -> dict[str, pd.DataFrame]:
         """group → a table of image, question and answer."""
@@ -156,6 +164,12 @@ def _shuffled(seed: str, size: int) -> list[int]:
 
 def _train(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["split"] == "train"].reset_index(drop=True)
+
+
+def _first(partners: pd.DataFrame, share: float) -> pd.DataFrame:
+    """That share of each kind's records, at least one: a larger share holds a smaller one."""
+    records = partners.groupby("kind")["record"]
+    return partners[records.rank("dense") <= (share * records.transform("nunique")).map(math.ceil)]
 
 
 def _partners(forget: pd.DataFrame, partners: pd.DataFrame) -> pd.DataFrame:

@@ -247,6 +247,18 @@ def test_a_record_without_a_safe_picture_borrows_anothers(world):
         assert list(partners["record"][own]) == list(groups["forget"]["record"][own])
 
 
+def test_a_smaller_share_of_pd_is_fewer_pictures_of_every_kind_and_as_many_questions(world):
+    def shown(share):
+        drawn = Draws(world, ("forget",), "pd", 0, 4, share)
+        return pd.concat([drawn.at(step)["decouple"] for step in range(24)])
+
+    whole, least = shown(1.0), shown(0.01)
+    assert len(whole) == len(least)
+    assert set(least["image"]) < set(whole["image"])
+    assert set(least["kind"]) == set(whole["kind"])
+    assert (least.groupby("kind")["image"].nunique() == 1).all()
+
+
 @pytest.mark.parametrize("name", ["forget", "retain"])
 @pytest.mark.parametrize("batch", [4, 5])
 def test_an_epoch_shows_every_question_once(world, name, batch):

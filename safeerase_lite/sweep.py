@@ -1,0 +1,198 @@
+"""A sweep: a grid of runs, stated in a file, each executed once by papermill, on Dask.
+
+    <runs_dir>/notebooks/<id>.ipynb          an executed notebook: this run is complete
+    <runs_dir>/notebooks/<id>.failed.ipynb   one that stopped, with its traceback
+    <runs_dir>/sweeps/<file's name>.csv      every run of a sweep and how it stands
+
+A run's id is a hash of the notebook's code and of all its parameters, so what a sweep has completed
+no sweep repeats. Results are in the ledger, where the notebook puts them.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from . import ledger, notebooks
+from .errors import UserError
+from .profiles import PROFILES, Decouple, Projector, WeightPreset, check_choice
+
+LEDGER = "runs_dir"  # the parameter that says where results go: never part of a run's id
+
+
+# ---- what the file says ----
+
+
+class Sweep(BaseModel):
+    """A sweep file.
+
+    grid: blocks of parameter → value or list of values; a block is the product of its lists, the
+        grid all blocks together. seeds: for every block that names no `seed` itself.
+    workers: runs at a time on this machine; none stated, as many as it carries.
+    threads: of each run.  gpu: each run gets one GPU to itself.
+    retries: how often a run is repeated whose kernel was lost; an error in a cell is final.
+    time_limit: seconds a run may take.  slurm: settings of dask-jobqueue's SLURMCluster, a job for
+        every worker.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    notebook: Path
+    parameters: dict[str, Any] = {}
+    grid: list[dict[str, Any]] = Field([{}], min_length=1)
+    seeds: list[int] = []
+    workers: int | None = Field(None, ge=1)
+    threads: int = Field(1, ge=1)
+    gpu: bool = False
+    retries: int = Field(1, ge=0)
+    time_limit: float | None = Field(None, gt=0)
+    slurm: dict[str, Any] = {}
+
+    def runs(self) -> list["Planned"]:
+        """Every run of the grid, once.
+
+        Raises:
+            UserError: a parameter the notebook does not have, a value of another type, an unknown
+                name, or what looks like a key.
+        """
+        declared = notebooks.parameters(self.notebook)
+        code = notebooks.code(self.notebook)
+        found = {}
+        for given in self._grid():
+            typed = notebooks.checked(self.notebook, given, declared)
+            everything = {p.name: p.default for p in declared} | typed
+            _check_names(everything, code)
+            run = Planned(_id(code, everything), self.notebook, typed)
+            found.setdefault(run.id, run)
+        return list(found.values())
+
+    def _grid(self) -> Iterator[dict[str, Any]]:
+        """The parameters of every run, before anything is checked."""
+        for block in self.grid:
+            names = ({"seed": self.seeds} if self.seeds else {}) | block
+            names = {name: names[name] for name in (*block, *names)}  # seeds turn fastest
+            lists = [value if isinstance(value, list) else [value] for value in names.values()]
+            for values in product(*lists):
+                yield self.parameters | dict(zip(names, values, strict=True))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run to be: its id, its notebook, and the parameters the file states, typed."""
+
+    id: str
+    notebook: Path
+    given: dict[str, Any] = field(hash=False)
+
+    @property
+    def label(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.given.items())
+
+
+def load(path: Path | str) -> Sweep:
+    """A sweep file; its notebook is looked for from the file's own folder.
+
+    Raises:
+        UserError: no such file, no YAML, an unknown field or a value of another type.
+    """
+    path = Path(path)
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        reason = getattr(error, "problem", None) or "not text"
+        raise UserError(f"{path}{line} is not YAML: {reason}") from None
+    if not isinstance(said, dict):
+        raise UserError(f"{path} is no sweep: it needs at least `notebook:` and `grid:`")
+    if isinstance(said.get("grid"), dict):
+        said["grid"] = [said["grid"]]
+    if isinstance(said.get("notebook"), str):
+        said["notebook"] = (path.parent / said["notebook"]).resolve()
+    for name in said:
+        check_choice(str(name), tuple(Sweep.model_fields), f"field of {path}")
+    try:
+        return Sweep(**said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {where}: {first['msg']}") from None
+
+
+def _check_names(parameters: dict[str, Any], code: str) -> None:
+    """Refuse what a run would refuse, before any starts. A notebook may bring its own objective."""
+    from .experiment import UNTRAINED
+    from .objectives import OBJECTIVES
+
+    known = {
+        "profile": tuple(PROFILES),
+        "objective": (*UNTRAINED, *OBJECTIVES),
+        "decouple": Decouple,
+        "weights": WeightPreset,
+        "projector": Projector,
+    }
+    for name, choices in known.items():
+        own = name == "objective" and "OBJECTIVES[" in code
+        if parameters.get(name) and not own:
+            check_choice(parameters[name], choices, name)
+    untrained = parameters.get("objective") in UNTRAINED
+    if untrained and parameters.get("decouple", "none") != "none":
+        raise UserError(
+            f"{parameters['objective']} is not unlearned: give it `decouple: none` in the grid"
+        )
+
+
+def _id(code: str, parameters: dict[str, Any]) -> str:
+    kept = {name: value for name, value in parameters.items() if name != LEDGER}
+    text = json.dumps([code, kept], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+# ---- how it stands ----
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: complete, or failed with its reason in one line."""
+
+    id: str
+    status: str
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def executed(runs_dir: Path, run_id: str) -> Path:
+    """Where a complete run's notebook is."""
+    return runs_dir / "notebooks" / f"{run_id}.ipynb"
+
+
+def record(runs_dir: Path, name: str, runs: list[Planned], known: dict[str, Outcome]) -> Path:
+    """Write how every run of a sweep stands: id, status, seconds, reason and its parameters."""
+    rows = []
+    for run in runs:
+        state = known.get(run.id) or Outcome(run.id, "missing")
+        rows.append(vars(state) | run.given)
+    path = runs_dir / "sweeps" / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ledger.replace(path, pd.DataFrame(rows).to_csv(index=False))
+    return path
+
+
+def found(runs_dir: Path, name: str, runs: list[Planned]) -> dict[str, Outcome]:
+    """The runs that were executed before, by whichever sweep."""
+    path = runs_dir / "sweeps" / f"{name}.csv"
+    seconds = pd.read_csv(path).set_index("id")["seconds"].to_dict() if path.exists() else {}
+    return {
+        run.id: Outcome(run.id, "complete", seconds.get(run.id, 0.0))
+        for run in runs
+        if executed(runs_dir, run.id).exists()
+    }
