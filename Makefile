@@ -1,10 +1,11 @@
 # make demo   the first result, in output/
 # make test   every test
+# make accept the long acceptance runs
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test check lint clean install
+.PHONY: demo test accept check lint clean install
 
 demo: install
 	$(BIN)/safeerase demo
@@ -12,6 +13,9 @@ demo: install
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+accept: install
+	$(BIN)/python -m pytest acceptance -x
 
 check: lint
 	$(BIN)/python -m pytest tests -m "not slow"

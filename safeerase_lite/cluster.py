@@ -23,7 +23,11 @@ from .sweep import LEDGER, Outcome, Planned, Sweep, executed, found, record
 
 RUN_GB = 1.5  # memory set aside for each run on this machine; a tiny one holds 1.2
 GRACE = 60.0  # seconds after its time limit in which a run may end by itself
-ONE_EACH = {"distributed.scheduler.worker-saturation": 1.0}  # no run waits for a busy worker
+QUIET = {
+    "distributed.scheduler.worker-saturation": 1.0,  # no run waits for a busy worker
+    "distributed.worker.profile.enabled": False,  # nothing to profile in a worker that waits
+    "distributed.admin.system-monitor.interval": "10s",
+}
 LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -197,7 +201,7 @@ def _client(sweep: Sweep, runs: int, workers: int | None, scheduler: str, say) -
             yield client
         return
     with (
-        dask.config.set(ONE_EACH),
+        dask.config.set(QUIET),
         _cluster(sweep, runs, workers) as cluster,
         Client(cluster) as client,
     ):

@@ -1,0 +1,185 @@
+"""A grid is written once, checked whole, and every run in it has one name."""
+
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from typer.testing import CliRunner
+
+from safeerase_lite import sweep
+from safeerase_lite.cli import app
+from safeerase_lite.errors import UserError
+from safeerase_lite.sweep import Outcome
+
+SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
+PARAMETERS = """\
+objective: str = "po"  # which
+decouple: str = "none"  # none, pd or placebo
+seed: int = 0  # draws
+rate: float = 0.1  # of learning
+layers: list = []  # some
+runs_dir: str = ""  # the ledger"""
+
+
+def write_notebook(path, code="print(seed)", parameters=PARAMETERS):
+    cells = [
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        new_code_cell(code),
+    ]
+    nbformat.write(new_notebook(cells=cells), path)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a sweep file beside a small notebook."""
+    write_notebook(tmp_path / "small.ipynb")
+
+    def write(text, name="grid.yaml"):
+        path = tmp_path / name
+        path.write_text(f"notebook: small.ipynb\n{text}", encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def runs(write):
+    return lambda text: sweep.load(write(text)).runs()
+
+
+# ---- the grid ----
+
+
+def test_a_block_is_the_product_of_its_lists_and_seeds_turn_fastest(runs):
+    found = runs("grid: {objective: [ga, po], decouple: [none, pd]}\nseeds: [0, 1]")
+    given = [(r.given["objective"], r.given["decouple"], r.given["seed"]) for r in found]
+    assert given == [
+        ("ga", "none", 0), ("ga", "none", 1), ("ga", "pd", 0), ("ga", "pd", 1),
+        ("po", "none", 0), ("po", "none", 1), ("po", "pd", 0), ("po", "pd", 1),
+    ]  # fmt: skip
+
+
+def test_blocks_add_up_and_a_block_may_have_seeds_of_its_own(runs):
+    found = runs("seeds: [0, 1, 2]\ngrid:\n- {objective: vanilla, seed: 7}\n- {objective: ga}")
+    assert [run.given["seed"] for run in found] == [7, 0, 1, 2]
+
+
+def test_a_run_that_two_blocks_name_is_run_once(runs):
+    assert len(runs("grid:\n- {objective: [ga, po]}\n- {objective: po}")) == 2
+
+
+def test_a_list_parameter_takes_a_list_of_lists(runs):
+    assert [r.given["layers"] for r in runs("grid: {layers: [[1, 2], []]}")] == [[1, 2], []]
+
+
+def test_a_rate_may_be_written_as_people_write_it(runs):
+    assert [r.given["rate"] for r in runs("grid: {rate: [1e-3, 0.5, 1]}")] == [1e-3, 0.5, 1.0]
+
+
+def test_stating_a_default_is_not_another_run(runs):
+    assert runs("grid: {objective: po}")[0].id == runs("grid: {objective: po, seed: 0}")[0].id
+
+
+def test_where_results_go_is_no_part_of_a_run(runs):
+    assert runs("grid: {runs_dir: a}")[0].id == runs("grid: {runs_dir: b}")[0].id
+
+
+def test_other_parameters_or_other_code_are_another_run(runs, tmp_path):
+    one = runs("grid: {seed: 1}")[0].id
+    assert one != runs("grid: {seed: 2}")[0].id
+    write_notebook(tmp_path / "small.ipynb", code="print(seed + 1)")
+    assert one != sweep.load(tmp_path / "grid.yaml").runs()[0].id
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_that_ships_is_valid(path):
+    found = sweep.load(path).runs()
+    assert len({run.id for run in found}) == len(found) > 1
+
+
+def test_the_papers_table_has_47_runs():
+    (path,) = [path for path in SWEEPS if path.stem == "paper_table"]
+    assert len(sweep.load(path).runs()) == 47
+
+
+# ---- what is refused, before anything starts ----
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("grid: {objectve: po}", "did you mean 'objective'"),
+        ("grid: {seed: [0, one]}", "'seed' .* cannot be 'one'"),
+        ("grid: {seed: 1.5}", "'seed' .* cannot be 1.5"),
+        ("parameters: {rate: fast}", "'rate' .* cannot be 'fast'"),
+        ("grid: {objective: [po, klm]}", "unknown objective 'klm'.*did you mean 'kl'"),
+        ("grid: {decouple: yes}", "'decouple' .* cannot be True"),
+        ("grid: {objective: gold, decouple: pd}", "gold is not unlearned"),
+        ("grid: {api_key: x}", "looks like a key or token"),
+        ("grid: {objective: hf_abcdefgh}", "looks like a key or token"),
+        ("seeds: [0]\nsedes: [1]", "unknown field .*'sedes'.*did you mean 'seeds'"),
+        ("retries: -1", "retries: .*greater than or equal to 0"),
+        ("time_limit: soon", "time_limit: .*number"),
+        ("grid: []", "grid: .*at least 1"),
+        ("grid: {seed: [1, 2", "line 3 is not YAML"),
+    ],
+)
+def test_a_bad_file_is_one_line_and_nothing_is_written(write, tmp_path, text, complaint):
+    path = write(text + "\n")
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=complaint) as raised:
+        sweep.load(path).runs()
+    assert "\n" not in str(raised.value)
+    result = CliRunner().invoke(app, ["sweep", str(path), "--runs-dir", str(tmp_path / "runs")])
+    assert result.exit_code == 2
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_missing_file_and_a_missing_notebook_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"nothing\.yaml cannot be read"):
+        sweep.load(tmp_path / "nothing.yaml")
+    path = tmp_path / "lost.yaml"
+    path.write_text("notebook: lost.ipynb\n")
+    with pytest.raises(UserError, match=r"no notebook .*lost\.ipynb"):
+        sweep.load(path).runs()
+    path.write_text("- 1\n")
+    with pytest.raises(UserError, match="is no sweep"):
+        sweep.load(path)
+
+
+def test_a_notebook_may_bring_an_objective_of_its_own(write, tmp_path):
+    write_notebook(tmp_path / "small.ipynb", code='OBJECTIVES["mine"] = recipe')
+    assert sweep.load(write("grid: {objective: mine}")).runs()[0].given == {"objective": "mine"}
+
+
+# ---- how it stands ----
+
+
+def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
+    path = write("grid: {objective: [ga, po]}\nseeds: [0, 1]")
+    ledger = tmp_path / "runs"
+    runs = sweep.load(path).runs()
+    done = sweep.executed(ledger, runs[1].id)
+    done.parent.mkdir(parents=True)
+    done.touch()
+    result = CliRunner().invoke(app, ["sweep", str(path), "--dry-run", "--runs-dir", str(ledger)])
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == [run.id for run in runs]
+    assert ["complete" in line for line in lines[:4]] == [False, True, False, False]
+    assert lines[4].startswith("4 runs, 1 of them complete")
+    assert list(ledger.rglob("*.ipynb")) == [done] and not (ledger / "sweeps").exists()
+
+
+def test_the_record_has_every_run_and_how_it_stands(write, tmp_path):
+    runs = sweep.load(write("grid: {objective: [ga, po], seed: [0, 1]}")).runs()
+    known = {
+        runs[0].id: Outcome(runs[0].id, "complete", 12.5),
+        runs[2].id: Outcome(runs[2].id, "failed", 3.0, "no luck"),
+    }
+    table = pd.read_csv(sweep.record(tmp_path, "grid", runs, known), keep_default_na=False)
+    assert table["status"].tolist() == ["complete", "missing", "failed", "missing"]
+    assert table["reason"].tolist() == ["", "", "no luck", ""]
+    assert table["objective"].tolist() == ["ga", "ga", "po", "po"]
