@@ -229,6 +229,13 @@ def test_a_scheduler_that_is_not_there_is_one_line(write, monkeypatch):
     assert "Traceback" not in said
 
 
+def test_a_run_does_not_inherit_what_dask_tells_its_own_malloc(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    environment = cluster._environment(threads=3)
+    assert "MALLOC_TRIM_THRESHOLD_" not in environment
+    assert environment["OMP_NUM_THREADS"] == "3" and environment["SAFEERASE_HEADLESS"] == "1"
+
+
 def test_each_gpu_goes_to_one_worker(write, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     path = write("gpu: true\ngrid: {seconds: 1}\nseeds: [0, 1, 2]")
