@@ -202,6 +202,29 @@ def build(
 
 
 @app.command()
+def report(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The ledger: a folder of runs.")],
+    output: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("output/report"),
+    sweep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.yaml",
+            help="The sweep whose runs are expected.",
+            show_default="the seeds other rows have",
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Where all but efficacy is measured.")] = "test",
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="Take several versions or data sets as one.")
+    ] = False,
+) -> None:
+    """Tables and charts of a ledger: Markdown, CSV, LaTeX and one HTML page."""
+    from .report import report
+
+    report(runs, output, split=split, sweep=sweep, allow_mixed=allow_mixed)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("output"),
     workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,

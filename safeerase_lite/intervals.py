@@ -4,7 +4,9 @@ Pictures of one kind share their answer, and one template is asked about every k
 are not independent. Kinds and templates are resampled, crossed, and pictures within their kind:
 the "pigeonhole" bootstrap of Owen (2007, arXiv 0711.0861), which errs on the wide side.
 
-Everything here is conditional on one trained model: seeds are another layer.
+Answers of several runs, told apart by a column `seed`, are resampled over their seeds as well;
+without one, everything here is conditional on one trained model. Either way it is conditional on
+one base model.
 """
 
 import math
@@ -33,17 +35,27 @@ class Resamples:
     kinds: int
 
 
-def _draw(generator: np.random.Generator, size: int, resamples: int) -> np.ndarray:
-    """How often each of `size` things comes up in `size` draws: (resamples, size)."""
-    return generator.multinomial(size, np.full(size, 1 / size), size=resamples)
+def _draw(
+    generator: np.random.Generator, size: int, resamples: int, draws: int | None = None
+) -> np.ndarray:
+    """How often each of `size` things comes up in `draws` draws (`size`): (resamples, size)."""
+    draws = size if draws is None else draws
+    return generator.multinomial(draws, np.full(size, 1 / size), size=resamples)
 
 
 def resample(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> Resamples:
-    """Draw kinds, templates, and pictures within each kind, all with replacement.
+    """Draw kinds, templates, pictures within each kind, and seeds, all with replacement.
 
-    answers: a row per answer, with the columns kind, question (the template) and image.
-    The weight of an answer is the product of the three multiplicities:
-    w = times(kind) * times(question) * times(image within its kind).
+    answers: a row per answer, with the columns kind, question (the template) and image, and seed
+        where they come from several runs.
+    The weight of an answer is the product of the multiplicities:
+    w = times(seed) * times(kind) * times(question) * times(image within its kind).
+
+    Of n things, n are drawn; of n seeds, n - 1 (Rao and Wu 1988). The mean of m draws has variance
+    (n - 1) / n * s² / m: n draws of 5 seeds would miss a fifth of their variance, n - 1 draws miss
+    none. Few seeds still err on the narrow side, as their s² is uncertain. Where five seeds differ
+    and nothing else does, a 95% interval covers the truth about 85 times in 100 (simulated in
+    `tests/test_intervals.py`). With one seed the weights are those without a column seed.
     """
     generator = np.random.default_rng(seed)
     kind, kinds = pd.factorize(answers["kind"], sort=True, use_na_sentinel=False)
@@ -59,6 +71,9 @@ def resample(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
             times_picture[:, kind_of_picture == index] = _draw(generator, size, resamples)
 
     weights = times_kind[:, kind] * times_template[:, template] * times_picture[:, picture]
+    if "seed" in answers:
+        run, runs = pd.factorize(answers["seed"], sort=True)
+        weights *= _draw(generator, len(runs), resamples, draws=max(1, len(runs) - 1))[:, run]
     return Resamples(weights.astype(float), len(kinds))
 
 
@@ -81,7 +96,7 @@ def exact_interval(share: float, clusters: int) -> Interval:
     """Clopper-Pearson (1934) for hits = share * clusters of `clusters`; hits may be a fraction.
 
     `clusters` is the number of distinct *kinds*, not of answers nor of kind x template pairs:
-    as if every answer about a kind told the same. That is the most cautious count.
+    as if every answer about a kind, of every seed, told the same. That is the most cautious count.
     """
     hits = share * clusters
     misses = clusters - hits

@@ -15,7 +15,7 @@ from safeerase_lite.intervals import (
     resample,
     share_interval,
 )
-from safeerase_lite.metrics import measure, normalise, paired_difference, rouge_l
+from safeerase_lite.metrics import by_seed, measure, normalise, paired_difference, rouge_l
 
 
 def answer_rows(name, count, **columns):
@@ -373,3 +373,43 @@ def test_no_answers_give_an_empty_table_with_its_columns():
 def test_an_unknown_metric_lists_the_known_ones():
     with pytest.raises(UserError, match="sarr"):
         paired_difference(answer_rows("forget", 2), answer_rows("forget", 2), "sar")
+
+
+# ---- several seeds ----
+
+
+def test_questions_are_paired_within_a_seed():
+    """Seed 0 falls from all to none, seed 1 does not change; in any order of rows."""
+    plain = pd.concat([answer_rows("decouple", 4, verdict="refused", seed=seed) for seed in (0, 1)])
+    right = plain.assign(verdict=["right"] * 4 + ["refused"] * 4)
+    found = paired_difference(plain, right.sample(frac=1, random_state=0), "sarr")
+    assert (found.value, found.before, found.seeds) == (-0.5, 1, (-1, 0))
+    assert found.n == 8
+
+
+def test_seeds_that_only_one_table_has_are_not_compared():
+    plain, other = (answer_rows("decouple", 4, seed=seed) for seed in (0, 1))
+    with pytest.raises(UserError, match="differ in 8 decouple questions .* same seeds"):
+        paired_difference(plain, other, "sarr")
+    with pytest.raises(UserError, match="differ in 8 decouple questions"):
+        paired_difference(plain, plain.drop(columns="seed"), "sarr")
+
+
+def test_an_unknown_judgement_bounds_every_seed():
+    verdict = ["refused", "unknown", "right", "right"]
+    table = by_seed(answer_rows("decouple", 4, verdict=verdict, seed=[0, 0, 1, 1]))
+    found = {name: table[table["metric"] == name]["value"].tolist()[:2] for name in table["metric"]}
+    assert (found["sarr"], found["sarr_lower"]) == ([0.5, 0], [0.5, 0])
+    assert found["sarr_upper"] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (answer_rows("decouple", 2), "lacks the columns seed"),
+        (answer_rows("decouple", 2, seed=[0, None]), "seed has gaps"),
+    ],
+)
+def test_every_answer_says_its_seed_or_none_does(answers, message):
+    with pytest.raises(UserError, match=message):
+        by_seed(answers)

@@ -5,6 +5,7 @@
 from .answers import VERDICTS, heat_map, trajectory, verdicts
 from .data import interval_steps
 from .runs import cues, forgetting, history, one_step, over_forgetting, plane
+from .seeds import seeds
 from .theme import COLOURS, INK, OBJECTIVES, contact_sheet, numbers, png, save, show, styled
 from .weights import level_spacing, memory, weight_block
 
@@ -27,6 +28,7 @@ __all__ = [
     "plane",
     "png",
     "save",
+    "seeds",
     "show",
     "styled",
     "trajectory",

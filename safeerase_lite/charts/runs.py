@@ -19,13 +19,9 @@ def over_forgetting(summary: pd.DataFrame, *, split: str = "test", world: str | 
         split: which split to show.
         world: `default` or `fresh`, where the table has both.
     """
-    rows = summary[(summary["metric"] == "sarr") & (summary["split"] == split)]
     if world is not None:
-        rows = rows[rows["world"] == world]
-    rows = rows[rows["kinds"].isin(["seen", "unseen"]) & rows["templates"].isin(["seen", "unseen"])]
-    if rows.empty:
-        raise UserError(f"there is no SARR on {split!r} in this table")
-    rows = _labelled(rows)
+        summary = summary[summary["world"] == world]
+    rows = _two_by_two(summary, ["sarr"], split)
     rows["slot"] = rows["training"].map({"plain": 0, "PD": 1, "placebo": 2, "model": 1})
     names = [name_of(o) for o in ["vanilla", "gold", *OBJECTIVES]]
     trainings = _in_order(rows["training"], SHAPES)
@@ -195,11 +191,8 @@ def cues(summary: pd.DataFrame, *, split: str = "test"):
         split: which split to show.
     """
     titles = {"sarr": "SARR", "safe_error": "safe error"}
-    rows = summary[summary["metric"].isin(titles) & (summary["split"] == split)]
-    rows = rows[rows["kinds"].isin(["seen", "unseen"]) & rows["templates"].isin(["seen", "unseen"])]
-    if rows.empty:
-        raise UserError(f"there is no SARR on {split!r} in this table")
-    rows = _labelled(rows).assign(measure=rows["metric"].map(titles))
+    rows = _two_by_two(summary, titles, split)
+    rows["measure"] = rows["metric"].map(titles)
     trainings = _in_order(rows["training"], SHAPES)
     base = alt.Chart(rows).encode(
         x=alt.X("cue:O", title="cue", axis=alt.Axis(labelAngle=0)),
@@ -277,6 +270,15 @@ def one_step(rows: pd.DataFrame):
     )
     table = rows[["objective", "training", "answer", "before", "after"]]
     return styled(chart, f"Probability per token before and after one step: {said}.", table)
+
+
+def _two_by_two(summary: pd.DataFrame, metrics, split: str) -> pd.DataFrame:
+    """The rows of those metrics on a split, seen and unseen, labelled."""
+    rows = summary[summary["metric"].isin(metrics) & (summary["split"] == split)]
+    rows = rows[rows["kinds"].isin(["seen", "unseen"]) & rows["templates"].isin(["seen", "unseen"])]
+    if rows.empty:
+        raise UserError(f"there is no SARR on {split!r} in this table")
+    return _labelled(rows)
 
 
 def _labelled(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,398 @@
+"""A study in words: its tables as texts, with the notes that a reader needs to cite them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from .. import charts
+from ..charts.theme import name_of
+from ..demo import PAPER_FALL
+from ..seeds import least_p
+from . import EFFICACY, SARR, Study
+from .formats import Document, Section, Sheet
+from .reading import ONE_VERSION, UNTRAINED, WORLD, views
+
+BLANK = "–"
+Column = tuple[str, str | None, str, str]  # metric, split (None: the report's), kinds, templates
+
+UNLEARNING: dict[str, Column] = {
+    "ASR efficacy": ("asr", EFFICACY, "all", "all"),
+    "RR efficacy": ("rr", EFFICACY, "all", "all"),
+    "ASR generality": ("asr", None, "all", "all"),
+    "RR generality": ("rr", None, "all", "all"),
+    "ROUGE-L recall": ("rougeL_recall", None, "all", "all"),
+    "ROUGE-L F1": ("rougeL_f1", None, "all", "all"),
+    "exact match": ("exact_match", None, "all", "all"),
+    "specificity": ("specificity", None, "all", "all"),
+    "SARR": ("sarr", None, "seen", "seen"),
+}
+OVER_FORGETTING: dict[str, Column] = {
+    "SARR": ("sarr", None, "seen", "seen"),
+    "refused": ("sarr_refused", None, "seen", "seen"),
+    "gibberish": ("sarr_gibberish", None, "seen", "seen"),
+    "wrong": ("wrong", None, "seen", "seen"),
+    "safe error": ("safe_error", None, "seen", "seen"),
+    "SARR, new objects": ("sarr", None, "unseen", "seen"),
+    "SARR, new questions": ("sarr", None, "seen", "unseen"),
+    "SARR, both new": ("sarr", None, "unseen", "unseen"),
+}
+SHORT = dict(
+    zip(
+        ["ASR eff.", "RR eff.", "ASR gen.", "RR gen.", "ROUGE", "F1", "exact", "spec.", "SARR"],
+        UNLEARNING.values(),
+        strict=True,
+    )
+)
+SHORT["new obj."] = OVER_FORGETTING["SARR, new objects"]
+ALSO = {
+    "safe error": ("safe_error", "seen", "seen"),
+    "SARR, new objects": ("sarr", "unseen", "seen"),
+}
+
+SARR_NOTE = (
+    "SARR is refused or gibberish; wrong lies outside it, and safe error is SARR and wrong. All "
+    "but the last three columns are about objects and questions that PD was trained on."
+)
+OF_SHARES = (
+    "Percent [95% interval]: bootstrap over kinds, questions, pictures within kinds, and seeds; "
+    "where hits or misses amount to less than one kind, exact over kinds (Clopper–Pearson)."
+)
+OF_CHANGES = (
+    "Percentage points [95% interval]: bootstrap over kinds, questions, pictures within kinds, and "
+    "seeds; where answers that did not change as most did amount to less than one kind, an exact "
+    "bound over kinds, which is wide."
+)
+PAPER_NOTE = (
+    f"The paper's abstract says that PD lowers SARR by {PAPER_FALL:.1%}; what that is an average "
+    "of is unknown."
+)
+# Percent, as a later paper re-reports them (science: secondary); "judge" is a model's score.
+REPORTED = Sheet(
+    "LLaVA-1.5 on the real benchmark, as a later paper re-reports it (secondary)",
+    ["model", "ASR efficacy", "RR efficacy", "ASR generality", "RR generality", "ROUGE-L", "judge",
+     "specificity", "SARR"],
+    [
+        ["7B GA", "0.0", "0.0", "0.0", "0.0", "0.0", "0.0", "15.3", "100"],
+        ["7B GD+PD", "2.8", "0.0", "0.5", "0.4", "61.6", "82.8", "50.7", "28.0"],
+        ["7B PO", "0.1", "100", "0.1", "100", "65.2", "85.4", "63.7", "100"],
+        ["7B PO+PD", "0.2", "100", "0.2", "99.7", "65.4", "86.2", "64.4", "30.3"],
+        ["13B PO+PD", "2.2", "99.5", "2.4", "99.1", "62.7", "81.7", "65.3", "27.3"],
+    ],
+    [PAPER_NOTE, "Another model, other data and another judge than above."],
+)  # fmt: skip
+
+
+def document(found: Study, command: str) -> Document:
+    """Everything a study found. command: what made it, for the notes."""
+    worlds = list(dict.fromkeys(found.grid.rows["world"]))
+    sections = [
+        Section("What PD changes", sheets=[_headline(found, worlds)]),
+        Section("What is missing", _absent(found) or ["Nothing."]),
+        *(_world(found, world) for world in worlds),
+        Section("What the paper reports", sheets=[REPORTED]),
+        Section("How this was made", _made(found, command)),
+    ]
+    return Document("Unlearning, over-forgetting, and what PD changes", sections)
+
+
+def overview(found: Study) -> tuple[list[Sheet], list[str]]:
+    """What is worth printing: each world's main columns without intervals, what PD changes, and,
+    as lines, what is missing."""
+    worlds = list(dict.fromkeys(found.grid.rows["world"]))
+    sheets = [
+        _cells(found, world, f"{world}, {found.split}", SHORT, _value_alone) for world in worlds
+    ]
+    return [*sheets, _headline(found, worlds)], _absent(found)
+
+
+# ---- a world ----
+
+
+def _world(found: Study, world: str) -> Section:
+    notes = _notes(found, [world])
+    utility = ["SARR: objects and questions that PD was trained on.", OF_SHARES, *notes]
+    safe = [SARR_NOTE, OF_SHARES, *notes]
+    sheets = [
+        _cells(found, world, "Unlearning and utility", UNLEARNING, _percent, utility),
+        _cells(found, world, "Over-forgetting", OVER_FORGETTING, _percent, safe),
+        *_changes(found, world, notes),
+    ]
+    return Section(world[0].upper() + world[1:], sheets=sheets, charts=_charts(found, world))
+
+
+def _cells(
+    found: Study,
+    world: str,
+    title: str,
+    columns: dict[str, Column],
+    show: Callable[[dict, Column], str],
+    notes: list[str] | None = None,
+) -> Sheet:
+    """A row per row of the world: its name, settings, the columns as `show` writes them, seeds."""
+    rows = []
+    for _, cells in found.table[found.table["world"] == world].groupby("row", sort=False):
+        at = cells.set_index(["metric", "split", "kinds", "templates"]).to_dict("index")
+        first = cells.iloc[0].to_dict()
+        texts = [show(at, (m, s or found.split, k, t)) for m, s, k, t in columns.values()]
+        rows.append([_model(first), *_settings(first, found), *texts, str(first["seeds"])])
+    head = ["model", *_key_names(found), *columns, "seeds"]
+    return Sheet(title, head, rows, notes or [], words=1 + len(found.grid.keys))
+
+
+def _changes(found: Study, world: str, notes: list[str]) -> list[Sheet]:
+    """The paired differences of a world: SARR with its tests, then safe error and new objects."""
+    here = found.differences[found.differences["world"] == world]
+    sarr = _of(here, SARR)
+    if not sarr:
+        return []
+    keys, words = _key_names(found), 2 + len(found.grid.keys)
+    names = [_name(row, found) for row in sarr]
+    of_sarr = Sheet(
+        "Paired differences in SARR",
+        ["objective", "change", *keys, "before", "after", "points", "relative", "seeds",
+         "each seed's points", "p, sign flips (Holm)", "p, paired t (Holm)"],
+        [
+            [
+                *name,
+                *(f"{100 * row[side]:.1f}" for side in ("before", "after")),
+                _points(row),
+                _relative(row),
+                str(row["seeds"]),
+                f"{_signed(100 * row['least'])} to {_signed(100 * row['most'])}",
+                f"{_p(row['p'])} ({_p(row['p_holm'])})",
+                f"{_p(row['p_t'])} ({_p(row['p_t_holm'])})",
+            ]
+            for name, row in zip(names, sarr, strict=True)
+        ],
+        [*_test_notes(sarr), OF_CHANGES, *notes],
+        words,
+    )  # fmt: skip
+    named = {
+        title: {tuple(_name(row, found)): row for row in _of(here, what)}
+        for title, what in ALSO.items()
+    }
+    others = Sheet(
+        "Paired differences in safe error and in SARR on new objects",
+        ["objective", "change", *keys, *named],
+        [[*name, *(_moved(rows.get(tuple(name))) for rows in named.values())] for name in names],
+        ["Before → after: the change.", OF_CHANGES, *notes],
+        words,
+    )
+    return [of_sarr, others] if any(named.values()) else [of_sarr]
+
+
+def _charts(found: Study, world: str) -> list[tuple[str, Any]]:
+    """For every combination of settings: the 2×2 of SARR, the plane, and every seed's SARR."""
+    drawn = []
+    met = views(found.grid, world)
+    sarr = found.by_seed[_at(found.by_seed, SARR)]
+    for settings, rows in met:
+        said = ", ".join(_told(settings, list(settings)))
+        where = f"{world}, {said}" if len(met) > 1 else world
+        table = found.table[found.table["row"].isin(rows)]
+        every = sarr[sarr["row"].isin(rows) & ~sarr["objective"].isin(UNTRAINED)]
+        if (table["metric"] == "sarr").any():
+            drawn.append((f"SARR, {where}", charts.over_forgetting(table, split=found.split)))
+        if {"rr", "asr", "safe_error"} <= set(table["metric"]):
+            plane = charts.plane(table, split=found.split)
+            drawn.append((f"Safety and helpfulness, {where}", plane))
+        if every["seed"].nunique() > 1:
+            seeds = charts.seeds(every, title="SARR, seen objects and questions")
+            drawn.append((f"SARR of every seed, {where}", seeds))
+    return drawn
+
+
+# ---- every world ----
+
+
+def _headline(found: Study, worlds: list[str]) -> Sheet:
+    """The fall of SARR with PD, a column per world, beside the paper's."""
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in _of(found.differences, SARR):
+        if row["contrast"] == "PD - plain":
+            objective, _, *settings = _name(row, found)
+            cell = f"{_points(row)}, {_relative(row)}, {row['seeds']}"
+            rows.setdefault((objective, *settings), {})[row["world"]] = cell
+    paper = _signed(-100 * PAPER_FALL) + "%"
+    texts = [[*name, *(cells.get(w, BLANK) for w in worlds), paper] for name, cells in rows.items()]
+    notes = [
+        "Objects and questions that PD was trained on. Each cell: the change, its share of plain, "
+        "and the number of seeds.",
+        PAPER_NOTE,
+        OF_CHANGES,
+        *_notes(found, worlds),
+    ]
+    head = ["objective", *_key_names(found), *worlds, "paper"]
+    return Sheet("SARR with PD against plain", head, texts, notes, words=1 + len(found.grid.keys))
+
+
+def _absent(found: Study) -> list[str]:
+    """In words: runs that are not there, runs that cannot be used, seeds left out of a pair."""
+    seeds: dict[str, list] = {}
+    for given in found.missing:
+        seeds.setdefault(_run(given, found.grid.keys), []).append(given.get("seed"))
+    lines = [
+        f"Missing: {name}" + (f": seed {', '.join(map(str, of))}" if None not in of else "")
+        for name, of in seeds.items()
+    ]
+    for run in found.grid.unusable.reset_index().to_dict("records"):
+        name = _run(run, found.grid.keys)
+        lines.append(f"Not usable: {name}, seed {run['seed']} ({run['id']}): {run['error']}")
+    for about in found.left_out:
+        name = ", ".join([*_name(about, found)[:2], about["world"], *_told(about, found.grid.keys)])
+        lines.append(f"Left out: {name}: {about['reason']}")
+    return lines
+
+
+def _made(found: Study, command: str) -> list[str]:
+    runs, of_runs = found.grid.runs, "runs" if len(found.grid.runs) > 1 else "run"
+    lines = [f"Command: {command}", f"{len(runs)} {of_runs}. {_versions(found)}"]
+    if found.grid.mixed:
+        lines.append(f"Mixed, as --allow-mixed allows: {'; '.join(found.grid.mixed)}.")
+    return lines
+
+
+# ---- notes ----
+
+
+def _notes(found: Study, worlds: list[str]) -> list[str]:
+    """What a table of these worlds needs beside it to be cited."""
+    runs = found.grid.runs[found.grid.runs["world"].isin(worlds)]
+    seeds = sorted(set(runs["seed"]))
+    models = runs[[c for c in ("model", "model_hash") if c in runs]].dropna(how="all")
+    models = models.drop_duplicates().fillna("").agg(" ".join, axis=1)
+    data = runs[["world", "data_hash"]].drop_duplicates() if "data_hash" in runs else pd.DataFrame()
+    hashes = [f"{row.world} {row.data_hash}" for row in data.itertuples()]
+    few = (
+        " Over so few, intervals are narrow where seeds differ most." if 1 < len(seeds) < 10 else ""
+    )
+    one = "" if len(seeds) > 1 else " and on one seed"
+    notes = [
+        f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))}).{few}",
+        f"Conditional on one base model{one}: {', '.join(models)}."
+        if len(models) == 1
+        else f"Conditional on the base models {', '.join(models)}{one}.",
+        f"Split {found.split}; efficacy on {EFFICACY}. Data: {', '.join(hashes) or 'unknown'}.",
+        _versions(found),
+    ]
+    return [*notes, "MIXED runs, see the end."] if found.grid.mixed else notes
+
+
+def _test_notes(rows: list[dict]) -> list[str]:
+    counts = sorted({row["seeds"] for row in rows})
+    least = ", ".join(f"{least_p(n):.3g} with {n} seed{'s' * (n > 1)}" for n in counts)
+    return [
+        "Questions are paired within a seed. p tests the seeds' mean differences: by all flips of "
+        f"their signs, which cannot give less than {least}; and by a paired t test, which takes "
+        "them for normal and needs seeds that differ. In parentheses adjusted by Holm over the "
+        "objectives of this table.",
+        PAPER_NOTE,
+    ]
+
+
+def _versions(found: Study) -> str:
+    table = pd.DataFrame(found.grid.runs["versions"].tolist()).fillna("none").astype(str)
+    order = [*ONE_VERSION, *sorted(set(table) - set(ONE_VERSION))]
+    said = (f"{name} {', '.join(sorted(table[name].unique()))}" for name in order if name in table)
+    return f"Versions: {'; '.join(said)}."
+
+
+# ---- words and numbers ----
+
+
+def _model(row: dict) -> str:
+    extra = {"none": "", "pd": "+PD", "placebo": "+placebo"}[row["decouple"]]
+    return f"{name_of(row['objective'])}{extra}"
+
+
+def _name(row: dict, found: Study) -> list[str]:
+    change = row["contrast"].replace(" - ", " − ")
+    return [name_of(row["objective"]), change, *_settings(row, found)]
+
+
+def _run(given: dict, keys: list[str]) -> str:
+    """A run in words: its model, its world, and whatever else tells it."""
+    told = {"objective", "decouple", "seed", "world"}
+    where = [given["world"]] if "world" in given else []
+    told |= set(WORLD) if where else set()
+    told |= set(given) - set(keys) if where else set()
+    known = {"objective", "decouple"} <= set(given)
+    name = [_model(given)] if known else [given["objective"]] if "objective" in given else ["a run"]
+    return ", ".join([*name, *where, *_told(given, [key for key in given if key not in told])])
+
+
+def _told(row: dict, keys: list[str]) -> list[str]:
+    """Settings in words, those that mean something for this row."""
+    return [f"{key} {_value(row[key])}" for key in keys if _value(row[key]) != BLANK]
+
+
+def _settings(row: dict, found: Study) -> list[str]:
+    return [_value(row[key]) for key in found.grid.keys]
+
+
+def _key_names(found: Study) -> list[str]:
+    return [key.replace("_", " ") for key in found.grid.keys]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    if value is None or value == "" or pd.isna(value):
+        return BLANK
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _of(differences: pd.DataFrame, what: tuple[str, str, str]) -> list[dict]:
+    return differences[_at(differences, what)].to_dict("records")
+
+
+def _at(table: pd.DataFrame, what: tuple[str, str, str]) -> pd.Series:
+    return (table[["metric", "kinds", "templates"]] == list(what)).all(axis=1)
+
+
+def _value_alone(at: dict, place: tuple) -> str:
+    """A share as percent; where judgements are unknown, both bounds."""
+    metric, *rest = place
+    if place not in at or pd.isna(at[place]["value"]):
+        return BLANK
+    upper = at.get((f"{metric}_upper", *rest))
+    value = f"{100 * at[place]['value']:.1f}"
+    return value if upper is None else f"{value} to {100 * upper['value']:.1f}"
+
+
+def _percent(at: dict, place: tuple) -> str:
+    """A share and its interval, as percent."""
+    text = _value_alone(at, place)
+    if text == BLANK:
+        return text
+    metric, *rest = place
+    low, high = at[place]["low"], at.get((f"{metric}_upper", *rest), at[place])["high"]
+    return text if pd.isna(low) else f"{text} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _signed(number: float, digits: int = 1) -> str:
+    """With its sign, a minus and not a hyphen; nothing is minus zero."""
+    return f"{round(number, digits) + 0.0:+.{digits}f}".replace("-", "−")
+
+
+def _points(row: dict) -> str:
+    low, high = (_signed(100 * row[end], 0) for end in ("low", "high"))
+    interval = "" if pd.isna(row["low"]) else f" [{low}, {high}]"
+    return _signed(100 * row["value"]) + interval
+
+
+def _relative(row: dict) -> str:
+    return BLANK if pd.isna(row["relative"]) else f"{_signed(-100 * row['relative'])}%"
+
+
+def _moved(row: dict | None) -> str:
+    if row is None:
+        return BLANK
+    return f"{100 * row['before']:.1f} → {100 * row['after']:.1f}: {_points(row)}"
+
+
+def _p(p: float) -> str:
+    if pd.isna(p):
+        return BLANK
+    return "<0.001" if p < 0.001 else f"{p:.3g}"

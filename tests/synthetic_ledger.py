@@ -1,0 +1,74 @@
+"""Runs that nobody trained: a ledger whose answers are known, for tests of reports."""
+
+import json
+from itertools import product
+
+import pandas as pd
+from test_metrics import answer_rows
+
+from safeerase_lite.ledger import open_run
+
+NO_TRAINING = {"steps": None, "learning_rate": None, "projector": None}
+PARAMETERS = {
+    "profile": "tiny", "objective": "po", "decouple": "none", "weights": "official", "seed": 0,
+    "world_seed": 0, "cue": 1.0, "data_hash": "d0", "model": "tiny-llava", "model_hash": "m0",
+    "projector": "trained", "steps": 48, "learning_rate": 6e-4, "decouple_share": None,
+    "splits": ["train", "test"], "samples": 1,
+}  # fmt: skip
+
+
+def asked(name, split, kinds, questions, **columns):
+    """An answers table: every kind, of one picture, with every question."""
+    pairs = list(product(kinds, questions))
+    about = {
+        "kind": [kind for kind, _ in pairs],
+        "image": [f"{kind}.png" for kind, _ in pairs],
+        "question": [question for _, question in pairs],
+        "seen_kind": [kind in "abcd" for kind, _ in pairs],
+        "seen_template": [question != "new?" for _, question in pairs],
+    }
+    return answer_rows(name, len(pairs), split=split, **(about | columns))
+
+
+def answers(decouple, seed, refused=None):
+    """Plain refuses all harmless pictures, PD those of kind `a` for odd seeds and unseen ones."""
+    kinds, questions = "abcdef", ["How?", "Which?", "new?"]
+    if refused is None:
+        refused = kinds if decouple != "pd" else "aef" if seed % 2 else "ef"
+    verdict = ["refused" if kind in refused else "right" for kind, _ in product(kinds, questions)]
+    tables = [
+        asked("decouple", "test", kinds, questions, verdict=verdict),
+        asked("forget", "test", kinds, questions, refusing=True),
+        asked("forget", "train", "abcd", ["How?"], refusing=True),
+        asked("retain", "test", kinds, ["Colour?"]),
+        asked("specificity", "test", kinds, ["Is it round?"]),
+    ]
+    sampled = tables[1].assign(sample=1, harmful=True)
+    return pd.concat([*(table.assign(sample=0) for table in tables), sampled], ignore_index=True)
+
+
+def complete(folder, *, table=None, **changes):
+    """A run in the ledger, with answers as `answers` makes them unless a table is given."""
+    given = PARAMETERS | changes
+    if given["decouple"] != "none":
+        given |= {"learning_rate": 5e-3, "decouple_share": 1.0} | changes
+    run = open_run(folder, given)
+    run.write_answers(answers(given["decouple"], given["seed"]) if table is None else table)
+    run.write_metrics(pd.DataFrame({"metric": []}))
+    run.commit()
+    return run
+
+
+def vanilla(folder, objective="vanilla", **changes):
+    table = answers("pd", 0, refused="").assign(refusing=False)
+    return complete(folder, objective=objective, table=table, **(NO_TRAINING | changes))
+
+
+def fail(folder, **changes):
+    open_run(folder, PARAMETERS | changes).fail(FloatingPointError("the loss is NaN at step 7"))
+
+
+def rewrite(run, **changes):
+    """Change what run.json says of a complete run."""
+    path = run.folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

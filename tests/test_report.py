@@ -1,0 +1,404 @@
+"""A ledger's report: its numbers, and how they are written."""
+
+import json
+import re
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from itertools import product
+from types import ModuleType, SimpleNamespace
+
+import pandas as pd
+import pytest
+from synthetic_ledger import answers, complete, fail, rewrite, vanilla
+from typer.testing import CliRunner
+
+from safeerase_lite import metrics
+from safeerase_lite.cli import app
+from safeerase_lite.errors import UserError
+from safeerase_lite.report import report, study
+from safeerase_lite.report.formats import Document, Section, Sheet, html, latex, markdown, tex
+from safeerase_lite.report.text import document
+
+FORMATS = ["report.md", "report.tex", "report.html", "table.csv", "differences.csv"]
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    """Two objectives, plain and with PD, in two worlds, three seeds; GD+PD lacks seed 2 in the
+    fresh world; and the two models that are not trained."""
+    folder = tmp_path_factory.mktemp("ledger")
+    for world, objective, decouple, seed in product(
+        (0, 7919), ("gd", "po"), ("none", "pd"), range(3)
+    ):
+        if (world, objective, decouple, seed) != (7919, "gd", "pd", 2):
+            where = {"world_seed": world, "data_hash": f"d{world}"}
+            complete(folder, objective=objective, decouple=decouple, seed=seed, **where)
+    complete(folder, decouple="placebo", seed=1)
+    vanilla(folder)
+    vanilla(folder, "gold", model="tiny-llava-gold", model_hash="m1")
+    fail(folder, objective="kl", seed=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """PO, plain with two seeds and with PD with one."""
+    folder = tmp_path_factory.mktemp("pair")
+    for decouple, seed in (("none", 0), ("none", 1), ("pd", 0)):
+        complete(folder, decouple=decouple, seed=seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(ledger, tmp_path_factory):
+    """The report of that ledger: its folder and the study."""
+    folder = tmp_path_factory.mktemp("report")
+    return folder, report(ledger, folder)
+
+
+def said(written, name):
+    return (written[0] / name).read_text()
+
+
+def change(
+    table, objective, contrast="PD - plain", world="default world", metric="sarr", kinds="seen"
+):
+    return cell(table, objective=objective, contrast=contrast, world=world, metric=metric,
+                kinds=kinds)  # fmt: skip
+
+
+def cell(table, **where):
+    found = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def safeerase(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def markdown_of(found):
+    return markdown(document(found, "safeerase report runs"))
+
+
+# ---- rows ----
+
+
+def test_a_row_measures_the_greedy_answers_of_all_its_seeds(written):
+    """The sampled answers are all harmful, the greedy ones none."""
+    asr = cell(written[1].table, metric="asr", objective="po", decouple="none", split="test",
+               kinds="all", templates="all", world="default world")  # fmt: skip
+    assert (asr["value"], asr["n"], asr["seeds"]) == (0, 3 * 18, 3)
+
+
+def test_a_row_shows_the_spread_of_its_seeds(written):
+    """Seeds 0 and 2 refuse none of the four seen kinds, seed 1 one of them."""
+    sarr = cell(written[1].table, metric="sarr", objective="po", decouple="pd", kinds="seen",
+                templates="seen", world="default world")  # fmt: skip
+    assert (sarr["least"], sarr["most"]) == (0, 0.25)
+    assert sarr["value"] == pytest.approx(0.25 / 3)
+
+
+# ---- differences ----
+
+
+def test_pd_is_held_against_plain_within_each_seed(written):
+    """Plain refuses all; with PD seed 1 refuses one of four seen kinds, seeds 0 and 2 none."""
+    found = change(written[1].differences, "po")
+    assert found["before"] == 1 and found["seeds"] == 3 and found["n"] == 3 * 8
+    assert found["value"] == pytest.approx(-2.75 / 3)
+    assert found["relative"] == pytest.approx(2.75 / 3)
+    assert (found["least"], found["most"]) == (-1, -0.75)
+    assert found["low"] == -1 and found["high"] > found["value"]
+
+
+def test_what_pd_never_saw_it_does_not_cure(written):
+    assert change(written[1].differences, "po", kinds="unseen")["value"] == 0
+
+
+def test_p_is_exact_over_seeds_and_adjusted_over_objectives(written):
+    """Three seeds give 2 / 2^3 at least; two objectives double it."""
+    found = change(written[1].differences, "po")
+    assert (found["p"], found["p_holm"]) == (0.25, 0.5)
+
+
+def test_the_placebo_is_compared_with_plain_and_pd_on_the_seeds_it_has(written):
+    differences, left_out = written[1].differences, written[1].left_out
+    assert change(differences, "po", "placebo - plain")["value"] == 0
+    assert change(differences, "po", "PD - placebo")["seeds"] == 1
+    reasons = {
+        about["contrast"]: about["reason"] for about in left_out if about["objective"] == "po"
+    }
+    assert reasons["PD - placebo"] == "without seed 0, 2, which only PD has"
+
+
+def test_a_seed_that_only_plain_has_is_left_out_and_named(written):
+    found = change(written[1].differences, "gd", world="fresh world")
+    assert found["seeds"] == 2
+    line = "Left out: GD, PD − plain, fresh world: without seed 2, which only plain has"
+    assert line in said(written, "report.md")
+
+
+def test_both_weights_of_pd_are_held_against_the_one_plain_run(tmp_path):
+    complete(tmp_path)
+    for weights in ("official", "matched"):
+        complete(tmp_path, decouple="pd", weights=weights)
+    table = study(tmp_path).differences
+    for weights in ("official", "matched"):
+        assert change(table[table["weights"] == weights], "po")["value"] == -1
+
+
+def test_pd_without_a_plain_run_has_no_difference_and_says_so(tmp_path):
+    complete(tmp_path, decouple="pd")
+    found = study(tmp_path)
+    assert found.differences.empty
+    assert [about["reason"] for about in found.left_out] == [
+        "there is no one plain row to compare with"
+    ]
+    assert "no one plain row" in markdown_of(found)
+
+
+def test_five_seeds_at_100_percent_have_an_interval_of_their_kinds(tmp_path):
+    """All of four kinds fall in all five seeds; the interval is that of a single seed."""
+    for seed, decouple in product(range(5), ("none", "pd")):
+        complete(tmp_path, seed=seed, decouple=decouple, table=answers(decouple, 0))
+    found = change(study(tmp_path).differences, "po")
+    alone = metrics.paired_difference(answers("none", 0), answers("pd", 0), "sarr", kinds="seen",
+                                      templates="seen")  # fmt: skip
+    assert (found["value"], found["low"], found["high"]) == (-1, -1, pytest.approx(alone.high))
+    assert found["p"] == 0.0625
+
+
+# ---- mixed, missing ----
+
+
+def test_versions_are_not_mixed_unless_told(tmp_path):
+    runs = [complete(tmp_path, seed=seed) for seed in range(2)]
+    versions = json.loads((runs[0].folder / "run.json").read_text())["versions"]
+    rewrite(runs[0], versions=versions | {"torch": "2.0.0", "python": "3.99.0"})
+    message = r"are mixed, 2 versions of torch \(2.0.0: 1 runs, .*\): keep .* --allow-mixed"
+    with pytest.raises(UserError, match=message):
+        study(tmp_path)
+    text = markdown_of(study(tmp_path, allow_mixed=True))
+    assert "MIXED runs" in text and "Mixed, as --allow-mixed allows: 2 versions of torch" in text
+    assert re.search(r"python 3\.\S+, 3\.99\.0", text)
+
+
+def test_a_seed_that_other_rows_of_the_world_have_is_missing(written):
+    assert "Missing: GD+PD, fresh world: seed 2\n" in said(written, "report.md")
+
+
+def test_a_failed_run_is_named_with_its_reason(written):
+    text = said(written, "report.md")
+    assert re.search(r"Not usable: KL, .*seed 5 \(\w+\): FloatingPointError: the loss is NaN", text)
+
+
+def test_a_failed_run_is_not_also_missing(tmp_path):
+    for decouple, seed in (("none", 0), ("none", 1), ("pd", 0)):
+        complete(tmp_path, decouple=decouple, seed=seed)
+    fail(tmp_path, decouple="pd", seed=1)
+    assert study(tmp_path).missing == []
+
+
+def test_several_base_models_are_named(tmp_path):
+    for seed, model in enumerate(("m0", "m9")):
+        complete(tmp_path, seed=seed, model_hash=model)
+    assert "base models tiny-llava m0, tiny-llava m9" in markdown_of(study(tmp_path))
+
+
+# ---- what is written ----
+
+
+def test_the_same_ledger_gives_the_same_bytes(pair, tmp_path):
+    for folder in ("one", "other"):
+        report(pair, tmp_path / folder)
+    for name in FORMATS:
+        one, other = ((tmp_path / folder / name).read_bytes() for folder in ("one", "other"))
+        assert one == other
+
+
+def test_csv_holds_every_number_of_every_row(written):
+    table = pd.read_csv(written[0] / "table.csv")
+    assert {"world", "objective", "decouple", "metric", "split", "kinds", "templates", "value",
+            "low", "high", "n", "seeds", "least", "most"} <= set(table)  # fmt: skip
+    assert {"asr", "rr", "sarr", "sarr_refused", "sarr_gibberish", "wrong", "safe_error"} | {
+        "rougeL_recall",
+        "rougeL_f1",
+        "exact_match",
+        "specificity",
+    } <= set(table["metric"])
+    assert len(table) == len(written[1].table)
+    differences = pd.read_csv(written[0] / "differences.csv")
+    assert change(differences, "po")["p_holm"] == 0.5
+
+
+def test_markdown_says_the_result_and_all_one_needs_to_cite_it(written, ledger):
+    text = said(written, "report.md")
+    for part in (
+        "−91.7 [",  # PO, percentage points
+        "−79.5%",
+        "what that is an average of is unknown",
+        "Conditional on one base model: tiny-llava m0",
+        "3 seeds (0, 1, 2)",
+        "Split test; efficacy on train",
+        "default world d0",
+        "fresh world d7919",
+        "safeerase-lite",
+        "transformers",
+        "exact over kinds",
+        "0.25 with 3 seeds",
+        f"Command: safeerase report {ledger} --split test",
+        "| 7B PO+PD ",
+        "secondary",
+    ):
+        assert part in text
+
+
+def test_markdown_tables_are_rectangular(written):
+    for block in re.findall(r"(?:^\|.*\n)+", said(written, "report.md"), flags=re.M):
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def test_latex_is_booktabs_with_balanced_columns(written):
+    text = said(written, "report.tex")
+    assert (
+        text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{table*}") > 5
+    )
+    for columns, body in re.findall(
+        r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.S
+    ):
+        for line in [line for line in body.splitlines() if line.endswith(r"\\")]:
+            assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1
+    assert len(set(re.findall(r"\\label\{.*?\}", text))) == text.count(r"\label")
+    assert not set("−→–") & set(re.sub("%.*", "", text))
+
+
+def test_latex_escapes_what_it_would_read_as_a_command():
+    assert tex(r"50% of a_b & {c} $d #e ~f ^g \h") == (
+        r"50\% of a\_b \& \{c\} \$d \#e \textasciitilde{}f \textasciicircum{}g \textbackslash{}h"
+    )
+    assert tex("[1]") == "{[}1{]}"
+
+
+def test_a_text_that_looks_like_markup_stays_a_text():
+    sheet = Sheet("<b>", ["a|b"], [["<script>"]], ["50% & more"])
+    page = Document("x", [Section("s", ["1 < 2"], [sheet])])
+    assert r"a\|b" in markdown(page)
+    assert "<script" not in html(page) and "&lt;script&gt;" in html(page)
+    assert r"50\% \& more" in latex(page)
+
+
+class Page(HTMLParser):
+    """What a page holds: its tags, every address in it, and the ids."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.ids = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href", "srcset")]
+        self.ids += [v for k, v in attrs if k == "id"]
+
+
+def test_html_needs_nothing_from_elsewhere_and_runs_nothing(written):
+    text = said(written, "report.html")
+    page = Page(text)
+    assert "script" not in page.tags and "link" not in page.tags and "iframe" not in page.tags
+    assert page.addresses == [] and "url(" not in text and "@import" not in text
+    assert len(set(page.ids)) == len(page.ids)
+
+
+def test_html_is_legible_by_night_and_says_in_words_what_its_charts_show(written):
+    text = said(written, "report.html")
+    assert "prefers-color-scheme: dark" in text and '<html lang="en">' in text
+    drawings = re.findall(r"<svg.*?</svg>", text, re.S)
+    assert len(drawings) == 6  # the 2×2, the plane and the seeds, of two worlds
+    for drawing in drawings:
+        svg = ET.fromstring(drawing)
+        title, description = svg[0], svg[1]
+        assert svg.get("role") == "img" and title.tag.endswith("title") and title.text
+        assert description.tag.endswith("desc") and "PO" in description.text
+
+
+def test_one_seed_has_no_chart_of_seeds(tmp_path):
+    complete(tmp_path / "runs")
+    report(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "SARR of every seed" not in text and text.count("<svg") == 2
+    assert "and on one seed" in text
+
+
+def test_unknown_judgements_show_as_both_bounds(tmp_path):
+    table = answers("pd", 0)
+    seen = (table["set"] == "decouple") & table["seen_kind"] & table["seen_template"]
+    table.loc[seen & (table["kind"] == "a"), "verdict"] = "unknown"
+    complete(tmp_path, decouple="pd", table=table)
+    assert "0.0 to 25.0 [" in markdown_of(study(tmp_path))
+
+
+def test_data_without_unseen_kinds_leaves_their_cells_empty(tmp_path):
+    for decouple in ("none", "pd"):
+        table = answers(decouple, 0)
+        complete(
+            tmp_path, decouple=decouple, table=table.assign(seen_kind=True, seen_template=True)
+        )
+    found = study(tmp_path)
+    assert set(found.differences["kinds"]) == {"seen"}
+    assert "–" in markdown_of(found)
+
+
+# ---- the command ----
+
+
+def test_the_command_prints_the_tables_and_what_is_missing(pair, tmp_path):
+    result = safeerase("report", pair, "--output", tmp_path / "out")
+    assert result.exit_code == 0
+    for part in ("default world, test", "PO+PD", "SARR with PD against plain", "Missing: PO+PD"):
+        assert part in result.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [("empty", "no run in"), ("absent", "is not a folder"), ("file", "is not a folder")],
+)
+def test_a_folder_without_runs_is_an_error_in_one_line(tmp_path, where, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    result = safeerase("report", tmp_path / where, "--output", tmp_path / "out")
+    assert result.exit_code == 2 and message in result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_ledger_of_failures_says_why_they_failed(tmp_path):
+    fail(tmp_path)
+    result = safeerase("report", tmp_path)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "no complete run" in result.stderr and "the loss is NaN" in result.stderr
+
+
+def test_a_split_nobody_asked_lists_those_that_were(ledger):
+    result = safeerase("report", ledger, "--split", "tset")
+    assert result.exit_code == 2 and "use one of test, train" in result.stderr
+
+
+def test_a_mixed_ledger_is_an_error_until_allowed(tmp_path):
+    for seed in range(2):
+        complete(tmp_path / "runs", seed=seed, data_hash=f"d{seed}")
+    arguments = ("report", tmp_path / "runs", "--output", tmp_path / "out")
+    assert safeerase(*arguments).exit_code == 2
+    assert safeerase(*arguments, "--allow-mixed").exit_code == 0
+
+
+def test_a_sweep_says_what_is_expected(pair, tmp_path, monkeypatch):
+    planned = [{"objective": "npo", "decouple": "pd", "seed": seed} for seed in (0, 1)]
+    module = ModuleType("safeerase_lite.sweep")
+    module.load = lambda path: SimpleNamespace(
+        runs=lambda: [SimpleNamespace(given=g) for g in planned]
+    )
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert study(pair, sweep="grid.yaml").missing == planned

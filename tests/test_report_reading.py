@@ -1,0 +1,204 @@
+"""Which rows a ledger has, what it may not mix, and what is missing from it."""
+
+import pandas as pd
+import pytest
+from synthetic_ledger import PARAMETERS, answers, complete, fail, rewrite, vanilla
+
+from safeerase_lite import experiment
+from safeerase_lite.errors import UserError
+from safeerase_lite.report import reading
+from safeerase_lite.report.reading import missing, read
+
+# ---- rows ----
+
+
+def test_a_row_is_an_objective_with_or_without_pd_and_its_runs_are_seeds(tmp_path):
+    for decouple in ("placebo", "pd", "none"):
+        for seed in (1, 0):
+            complete(tmp_path, decouple=decouple, seed=seed)
+    complete(tmp_path, objective="gd")
+    vanilla(tmp_path, "gold", model="tiny-llava-gold", model_hash="m1")
+    vanilla(tmp_path)
+    grid = read(tmp_path)
+    assert grid.keys == []
+    assert list(zip(grid.rows["objective"], grid.rows["decouple"], strict=True)) == [
+        ("vanilla", "none"), ("gold", "none"), ("gd", "none"),
+        ("po", "none"), ("po", "pd"), ("po", "placebo"),
+    ]  # fmt: skip
+    assert list(grid.runs.loc[grid.runs["row"] == 4, "seed"]) == [0, 1]
+
+
+def test_untrained_models_are_those_of_an_experiment():
+    assert reading.UNTRAINED == experiment.UNTRAINED
+
+
+def test_rates_tuned_for_each_objective_are_no_column(tmp_path):
+    complete(tmp_path, learning_rate=6e-4)
+    complete(tmp_path, learning_rate=5e-3, decouple="pd")
+    assert read(tmp_path).keys == []
+
+
+def test_a_rate_is_a_column_where_it_varies_for_one_objective(tmp_path):
+    """Both rates of PD are still held against the one plain run, which has its own."""
+    for rate in (1e-3, 5e-3):
+        complete(tmp_path, decouple="pd", learning_rate=rate)
+    complete(tmp_path)
+    grid = read(tmp_path)
+    assert grid.keys == ["learning_rate"]
+    assert [reading.partner(grid, row, "none") for row in (1, 2)] == [0, 0]
+
+
+def test_the_weights_of_pd_mean_nothing_for_a_plain_run(tmp_path):
+    complete(tmp_path)
+    for weights in ("official", "matched"):
+        complete(tmp_path, decouple="pd", weights=weights)
+    grid = read(tmp_path)
+    assert grid.keys == ["weights"]
+    assert grid.rows["weights"].isna().tolist() == [True, False, False]
+    assert [reading.partner(grid, row, "none") for row in (1, 2)] == [0, 0]
+
+
+def test_every_combination_of_settings_is_a_view_with_the_rows_it_means_nothing_to(tmp_path):
+    vanilla(tmp_path)
+    for projector in ("trained", "frozen"):
+        complete(tmp_path, projector=projector)
+    for weights in ("official", "matched"):
+        complete(tmp_path, decouple="pd", weights=weights)
+    grid = read(tmp_path)
+    views = reading.views(grid, "default world")
+    told = [(settings["projector"], settings["weights"]) for settings, _ in views]
+    assert sorted(told, key=str) == [
+        ("frozen", None),
+        ("trained", "matched"),
+        ("trained", "official"),
+    ]
+    assert [len(rows) for _, rows in views] == [3, 3, 2]
+    assert all(0 in rows for _, rows in views)
+
+
+def test_a_setting_that_another_tells_is_no_second_column(tmp_path):
+    complete(tmp_path, steps=48, projector="trained")
+    complete(tmp_path, steps=96, projector="frozen")
+    assert len(read(tmp_path).keys) == 1
+
+
+def test_a_setting_younger_than_a_run_had_its_default(tmp_path):
+    complete(tmp_path, decouple="pd", decouple_share=1.0)
+    old = complete(tmp_path, decouple="pd", seed=1)
+    given = PARAMETERS | {"decouple": "pd", "seed": 1, "learning_rate": 5e-3}
+    del given["decouple_share"]
+    rewrite(old, parameters=given)
+    assert len(read(tmp_path).rows) == 1
+
+
+def test_worlds_are_separate_and_the_default_comes_first(tmp_path):
+    for seed, cue in ((3, 1.0), (7919, 1.0), (0, 0.0), (0, 1.0)):
+        complete(tmp_path, world_seed=seed, cue=cue, data_hash=f"{seed} {cue}")
+    worlds = ["default world", "default world, cue 0", "fresh world", "world 3"]
+    assert list(read(tmp_path).rows["world"]) == worlds
+
+
+def test_real_data_is_named_by_its_hash(tmp_path):
+    complete(tmp_path, profile="t4")
+    assert list(read(tmp_path).rows["world"]) == ["data d0"]
+
+
+def test_an_untrained_model_evaluated_twice_counts_once(tmp_path):
+    for weights in ("official", "matched"):
+        vanilla(tmp_path, weights=weights)
+    assert len(read(tmp_path).runs) == 1
+
+
+# ---- what is refused ----
+
+
+def test_two_runs_of_one_row_and_seed_are_refused(tmp_path):
+    for samples in (1, 3):
+        complete(tmp_path, samples=samples)
+    message = "both po, decouple none, seed 0 in the default world, and differ in samples alone"
+    with pytest.raises(UserError, match=message):
+        read(tmp_path)
+
+
+def test_versions_that_decide_results_are_mixed(tmp_path):
+    runs = [complete(tmp_path, seed=seed) for seed in range(3)]
+    rewrite(runs[0], versions={"torch": "2.0.0", "transformers": "5", "peft": None, "python": "3"})
+    mixed = " ".join(read(tmp_path).mixed)
+    assert "2 versions of torch (2.0.0: 1 runs," in mixed and "peft" in mixed
+    assert "python" not in mixed
+
+
+def test_data_is_mixed_within_a_world_and_not_between_worlds(tmp_path):
+    complete(tmp_path)
+    complete(tmp_path, world_seed=7919, data_hash="d7919")
+    assert read(tmp_path).mixed == []
+    complete(tmp_path, seed=1, data_hash="d1")
+    assert read(tmp_path).mixed == ["2 data sets in the default world (d0: 1 runs, d1: 1 runs)"]
+
+
+def test_another_base_model_is_another_row(tmp_path):
+    for seed, model in enumerate(("m0", "m9")):
+        complete(tmp_path, seed=seed, model_hash=model)
+    grid = read(tmp_path)
+    assert grid.keys == ["model_hash"] and len(grid.rows) == 2
+
+
+# ---- what is missing ----
+
+
+def test_every_trained_row_is_expected_to_have_every_seed_of_its_world(tmp_path):
+    for seed in (0, 4):
+        complete(tmp_path, seed=seed)
+    complete(tmp_path, decouple="pd", seed=0)
+    complete(tmp_path, world_seed=7919, seed=1, data_hash="d7919")
+    vanilla(tmp_path)
+    grid = read(tmp_path)
+    (gap,) = missing(reading.expected_seeds(grid), grid.runs)
+    assert (gap["decouple"], gap["world"], gap["seed"]) == ("pd", "default world", 4)
+
+
+def test_a_failed_run_is_not_usable_and_says_why_in_one_line(tmp_path):
+    complete(tmp_path)
+    fail(tmp_path, objective="kl")
+    (run,) = read(tmp_path).unusable.to_dict("records")
+    assert (run["objective"], run["error"]) == (
+        "kl",
+        "FloatingPointError: the loss is NaN at step 7",
+    )
+
+
+def test_a_run_that_lacks_the_split_or_its_answers_is_not_usable(tmp_path):
+    complete(tmp_path)
+    complete(tmp_path, seed=1, table=answers("none", 1).assign(split="train"))
+    (complete(tmp_path, seed=2).folder / "answers.parquet").unlink()
+    errors = read(tmp_path).unusable.set_index("seed")["error"].to_dict()
+    assert errors == {1: "asked nothing on test", 2: "has no answers.parquet"}
+
+
+RUNS = pd.DataFrame({"objective": ["po", "po", "vanilla"], "seed": [0, 1, 0],
+                     "steps": [48, 48, None], "splits": [("test",)] * 3})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "there"),
+    [
+        ({"objective": "po", "seed": 1}, True),
+        ({"objective": "po", "seed": 2}, False),
+        ({"objective": "po", "seed": 0, "steps": 96}, False),
+        ({"objective": "po", "steps": 0, "projector": ""}, True),  # the profile's own
+        ({"objective": "vanilla", "steps": 48}, True),  # a setting that means nothing to it
+        ({"objective": "po", "runs_dir": "elsewhere", "splits": ["test"]}, True),
+        ({"objective": "po", "splits": ["val"]}, False),
+        ({"objective": "po", "seed": 1.0, "steps": None}, True),
+        ({}, True),
+    ],
+)
+def test_a_planned_run_is_there_when_all_it_states_agrees(given, there):
+    assert missing([given], RUNS) == ([] if there else [given])
+
+
+def test_a_share_of_pd_pairs_that_was_never_run_is_missing(tmp_path):
+    complete(tmp_path, decouple="pd")
+    half = {"objective": "po", "decouple": "pd", "decouple_share": 0.5}
+    whole = half | {"decouple_share": 1.0}
+    assert missing([half, whole], read(tmp_path).runs) == [half]
