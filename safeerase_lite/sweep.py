@@ -69,7 +69,8 @@ class Sweep(BaseModel):
             typed = notebooks.checked(self.notebook, given, declared)
             everything = {p.name: p.default for p in declared} | typed
             _check_names(everything, code)
-            run = Planned(_id(code, everything), self.notebook, typed)
+            settings = _settled(everything, typed)
+            run = Planned(_id(code, everything), self.notebook, typed, settings)
             found.setdefault(run.id, run)
         return list(found.values())
 
@@ -85,11 +86,13 @@ class Sweep(BaseModel):
 
 @dataclass(frozen=True)
 class Planned:
-    """A run to be: its id, its notebook, and the parameters the file states, typed."""
+    """A run to be: its id, its notebook, the parameters the file states, typed, and all of them,
+    those left to the profile as the profile has them."""
 
     id: str
     notebook: Path
     given: dict[str, Any] = field(hash=False)
+    settings: dict[str, Any] = field(hash=False)
 
     @property
     def label(self) -> str:
@@ -149,6 +152,19 @@ def _check_names(parameters: dict[str, Any], code: str) -> None:
         raise UserError(
             f"{parameters['objective']} is not unlearned: give it `decouple: none` in the grid"
         )
+
+
+def _settled(parameters: dict[str, Any], stated: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a run; what is neither stated nor has a default is the profile's."""
+    profile = PROFILES.get(parameters.get("profile", ""))
+    if profile is None:
+        return parameters
+    left = [name for name in parameters.keys() - stated.keys() if not parameters[name]]
+    numbers = profile.model_dump(include=set(left))
+    if "learning_rate" in left:
+        rate = profile.rate(parameters.get("objective", ""), parameters.get("decouple", "none"))
+        numbers["learning_rate"] = rate
+    return parameters | numbers
 
 
 def _id(code: str, parameters: dict[str, Any]) -> str:

@@ -2,11 +2,10 @@
 
 import json
 import re
-import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from itertools import product
-from types import ModuleType, SimpleNamespace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -394,11 +393,19 @@ def test_a_mixed_ledger_is_an_error_until_allowed(tmp_path):
     assert safeerase(*arguments, "--allow-mixed").exit_code == 0
 
 
-def test_a_sweep_says_what_is_expected(pair, tmp_path, monkeypatch):
-    planned = [{"objective": "npo", "decouple": "pd", "seed": seed} for seed in (0, 1)]
-    module = ModuleType("safeerase_lite.sweep")
-    module.load = lambda path: SimpleNamespace(
-        runs=lambda: [SimpleNamespace(given=g) for g in planned]
-    )
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    assert study(pair, sweep="grid.yaml").missing == planned
+def test_a_sweep_says_what_is_reported_and_what_is_expected(tmp_path):
+    for seed in (0, 1):
+        complete(tmp_path / "runs", seed=seed, weights="official")
+    complete(tmp_path / "runs", objective="kl")
+    complete(tmp_path / "runs", projector="frozen")  # 03 leaves it to the profile: trained
+    notebook = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
+    file = tmp_path / "grid.yaml"
+    file.write_text(f"notebook: {notebook}\nseeds: [0, 7]\ngrid: {{objective: po, decouple: none}}")
+    found = study(tmp_path / "runs", sweep=file)
+    assert found.grid.runs[["objective", "projector", "seed"]].to_numpy().tolist() == [
+        ["po", "trained", 0]
+    ]
+    assert found.missing == [{"objective": "po", "decouple": "none", "seed": 7}]
+    file.write_text(f"notebook: {notebook}\ngrid: {{objective: ga, decouple: none}}")
+    with pytest.raises(UserError, match="no run of this sweep"):
+        study(tmp_path / "runs", sweep=file)

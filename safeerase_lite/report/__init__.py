@@ -64,22 +64,27 @@ def study(
     Args:
         runs_dir: the ledger.
         split: where everything but efficacy is measured.
-        sweep: a sweep file; what it plans is expected. Without one, every trained row is expected
-            to have every seed that some trained row of its world has.
+        sweep: a sweep file; what it plans, and nothing else, is reported and expected. Without
+            one, every trained row is expected to have every seed that some trained row of its world
+            has.
         allow_mixed: report runs of several library versions, or of several data sets in one world,
             as one; the notes then say so.
 
     Raises:
         UserError: no complete run, mixed runs, or two runs of one row and seed.
     """
-    grid = reading.read(runs_dir, split=split)
+    planned = _planned(sweep) if sweep else []
+    settings = [run.settings for run in planned]
+    grid = reading.read(runs_dir, split=split, planned=settings or None)
     if grid.mixed and not allow_mixed:
         raise UserError(
             f"the runs in {runs_dir} are mixed, {'; '.join(grid.mixed)}: keep them in separate "
             "folders, or report them as one with --allow-mixed"
         )
-    expected = _planned(sweep) if sweep else reading.expected_seeds(grid)
+    expected = settings or reading.expected_seeds(grid)
     absent = reading.missing(reading.missing(expected, grid.runs), grid.unusable)
+    if planned:
+        absent = [run.given for run in planned if run.settings in absent]
     answers = {row: _answers(runs, split) for row, runs in grid.runs.groupby("row")}
     by_seed = {row: metrics.by_seed(table) for row, table in answers.items()}
     measured = {
@@ -134,10 +139,10 @@ def report(
     return found
 
 
-def _planned(sweep: Path | str) -> list[dict[str, Any]]:
+def _planned(sweep: Path | str) -> list:
     from ..sweep import load
 
-    return [run.given for run in load(sweep).runs()]
+    return load(sweep).runs()
 
 
 # ---- rows ----

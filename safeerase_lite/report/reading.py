@@ -56,13 +56,20 @@ class Grid:
         return self.runs.drop_duplicates("row").set_index("row")[columns]
 
 
-def read(runs_dir: Path | str, *, split: str = "test") -> Grid:
-    """The runs under runs_dir whose answers to `split` are there.
+def read(
+    runs_dir: Path | str, *, split: str = "test", planned: list[dict[str, Any]] | None = None
+) -> Grid:
+    """The runs under runs_dir whose answers to `split` are there; of those planned, if any are.
 
     Raises UserError: no folder; no complete run; nothing asked on that split; two runs of one row
     and seed.
     """
     runs = _runs(Path(runs_dir).expanduser())
+    if planned is not None:
+        wanted = [_is(runs, given) for given in planned]
+        runs = runs[pd.concat(wanted, axis=1).any(axis=1)]
+        if runs.empty:
+            raise UserError(f"{runs_dir} holds no run of this sweep: start the sweep first")
     usable = runs[runs["error"] == ""]
     if usable.empty:
         raise UserError(f"no complete run in {runs_dir}; {runs['error'].iloc[0]}: run it again")
@@ -99,16 +106,17 @@ def missing(expected: list[dict[str, Any]], runs: pd.DataFrame) -> list[dict[str
         table, says nothing.
     runs: a row per run, its settings as columns.
     """
+    return [given for given in expected if not _is(runs, given).any()]
 
-    def is_there(given: dict[str, Any]) -> bool:
-        there = pd.Series(True, runs.index)
-        for name, value in given.items():
-            unsaid = value in (None, "") or (name in ZERO_IS_UNSAID and value == 0)
-            if name in runs and not unsaid:
-                there &= agrees(runs[name], value)
-        return bool(there.any())
 
-    return [given for given in expected if not is_there(given)]
+def _is(runs: pd.DataFrame, given: dict[str, Any]) -> pd.Series:
+    """Which runs have these parameters."""
+    fits = pd.Series(True, runs.index)
+    for name, value in given.items():
+        unsaid = value in (None, "") or (name in ZERO_IS_UNSAID and value == 0)
+        if name in runs and not unsaid:
+            fits &= agrees(runs[name], value)
+    return fits
 
 
 def expected_seeds(grid: Grid) -> list[dict[str, Any]]:

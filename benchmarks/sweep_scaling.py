@@ -1,0 +1,53 @@
+"""What a second worker is worth: one sweep by one worker and by two, a thread each, side by side.
+
+`python benchmarks/sweep_scaling.py` executes notebook 03 four times for each, into ledgers of its
+own, turn by turn (one, two, two, one, so that a machine that warms up favours neither), and writes
+`sweep_scaling.csv`. It wants a machine with nothing else to do.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from safeerase_lite import cluster, sweep
+
+HERE = Path(__file__).parent
+GRID = """
+notebook: {notebook}
+parameters: {{precision: dense, decouple: none, steps: 12}}
+seeds: {seeds}
+grid: {{objective: {objective}}}
+"""
+
+
+def seconds(workers: int) -> float:
+    """How long the sweep takes, once the gold model that every run looks at was evaluated."""
+    with tempfile.TemporaryDirectory() as folder:
+        carry_out("gold", [0], Path(folder), 1)
+        begin = time.perf_counter()
+        carry_out("po", [0, 1, 2, 3], Path(folder), workers)
+        return time.perf_counter() - begin
+
+
+def carry_out(objective: str, seeds: list[int], folder: Path, workers: int) -> None:
+    file = folder / f"{objective}.yaml"
+    notebook = HERE.parent / "notebooks" / "03_unlearn.ipynb"
+    file.write_text(GRID.format(notebook=notebook, seeds=seeds, objective=objective))
+    outcomes = cluster.carry_out(sweep.load(file), objective, folder, workers=workers)
+    assert {outcome.status for outcome in outcomes.values()} == {"complete"}
+
+
+def main() -> None:
+    print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before")
+    rows = [{"workers": workers, "seconds": seconds(workers)} for workers in (1, 2, 2, 1)]
+    table = pd.DataFrame(rows).groupby("workers")["seconds"].agg(["mean", "min", "max"]).round(1)
+    table["speed-up"] = (table.loc[1, "mean"] / table["mean"]).round(2)
+    print(table)
+    table.to_csv(HERE / "sweep_scaling.csv")
+
+
+if __name__ == "__main__":
+    main()
