@@ -10,6 +10,7 @@ from .data import Data, require_decouple
 from .errors import UserError
 from .judges import judge
 from .objectives import OBJECTIVES, own_recipe
+from .processes import by_main, launched
 from .profiles import Decouple, Profile, WeightPreset, check_choice
 from .tinyworld import shipped_model
 
@@ -86,7 +87,7 @@ def open_run(
 
     Raises:
         UserError: an unknown name; decouple data asked for that is not there; no gold model; the
-            run is being written by another process.
+            run is being written by another process; fewer questions in a step than processes.
     """
     check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
     check_choice(decouple, Decouple, "decouple")
@@ -95,6 +96,12 @@ def open_run(
         raise UserError(f"{objective} is not unlearned, so decouple must be 'none'")
     require_decouple(data, decouple)
     judge(profile.judge)
+    processes = launched().num_processes
+    if objective in OBJECTIVES and profile.batch < processes:
+        raise UserError(
+            f"batch is {profile.batch}, with {processes} processes: each needs a question in every "
+            "step, so raise batch or start fewer"
+        )
     if objective == "gold":
         if None in (shipped_model(profile.model), shipped_model(GOLD)):
             raise UserError(f"{profile.model!r} has no gold model; only the tiny world has one")
@@ -103,8 +110,8 @@ def open_run(
         objective=objective, decouple=decouple, weights=weights, seed=seed, profile=profile
     )
     where = Path(runs_dir) if runs_dir else ledger.default_runs_dir()
-    run = ledger.open_run(where, _parameters(settings, data), wait=wait)
-    run.settings = settings
+    run = by_main(ledger.open_run, where, _parameters(settings, data), wait=wait)
+    run.settings, run.main = settings, launched().is_main_process
     return run
 
 

@@ -45,6 +45,7 @@ class Run:
 
     parameters: what determines the result.  done: complete, so read it and write no more.
     resumed: a process died over it; its folder, and its checkpoint if any, are still there.
+    main: this is the main process of its launch; in the others nothing is written.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Run:
     runs_dir: Path
     done: bool
     resumed: bool = False
+    main: bool = True
     settings: Any = None  # the experiment's own view of its parameters
     _started: datetime = field(default_factory=lambda: datetime.now(UTC), repr=False)
 
@@ -84,6 +86,8 @@ class Run:
 
         So a run resumed from a checkpoint overwrites what it does again.
         """
+        if not self.main:
+            return
         folder, rows = self._writable(), pd.DataFrame(rows)
         if rows.empty:
             return
@@ -93,10 +97,12 @@ class Run:
         replace(folder / "history.csv", rows.to_csv(index=False))
 
     def write_answers(self, answers: pd.DataFrame) -> None:
-        answers.to_parquet(self._writable() / "answers.parquet", index=False)
+        if self.main:
+            answers.to_parquet(self._writable() / "answers.parquet", index=False)
 
     def write_metrics(self, metrics: pd.DataFrame) -> None:
-        metrics.to_csv(self._writable() / "metrics.csv", index=False)
+        if self.main:
+            metrics.to_csv(self._writable() / "metrics.csv", index=False)
 
     def commit(self, **extra: Any) -> None:
         """Move the run, complete, into runs_dir; `extra` joins run.json. Does nothing when done.
@@ -104,7 +110,7 @@ class Run:
         If another process has completed the run meanwhile, its folder is kept and this one dropped.
         Raises UserError when no metrics were written.
         """
-        if self.done:
+        if self.done or not self.main:
             return
         self._written("metrics.csv")
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
@@ -124,9 +130,9 @@ class Run:
     def fail(self, error: BaseException) -> None:
         """Move the run into failed/, with the traceback of `error`, over an earlier failure.
 
-        Does nothing when done: what fails after the commit is not the run.
+        Does nothing when done, for what fails after the commit is not the run, nor when failed.
         """
-        if self.done:
+        if self.done or not self.main or self.folder != _partial(self.runs_dir, self.id):
             return
         traceback_text = "".join(traceback.format_exception(error))
         (self._writable() / "traceback.txt").write_text(traceback_text, encoding="utf-8")
@@ -266,11 +272,14 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
     return Ledger(*(_with_settings(table, settings) for table in (runs, metrics, history)))
 
 
-def shipped() -> pd.DataFrame:
-    """The runs that ship with the lessons, of the tiny world: a row per metric, with the settings
-    objective, decouple, weights, projector, cue and seed. `.attrs["about"]` says how it was made.
+def shipped(name: str = "lessons") -> pd.DataFrame:
+    """Runs of the tiny world that ship with the package, a row per metric with its settings;
+    `.attrs["about"]` says how they were made.
+
+    name: "lessons", one seed of many settings (objective, decouple, weights, projector, cue); or
+        "sweeps", many seeds of the paper's table in several worlds (world_seed).
     """
-    folder = Path(__file__).parent / "tinyworld" / "assets" / "lessons"
+    folder = Path(__file__).parent / "tinyworld" / "assets" / name
     table = _read_csv(folder / "metrics.csv")
     table.attrs["about"] = (folder / "about.txt").read_text(encoding="utf-8").strip()
     return table

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast, gather_object
 from safetensors.torch import load_file, save_file
 from transformers import get_cosine_schedule_with_warmup
 
@@ -36,12 +37,16 @@ def unlearn(
     the same record (the official code draws any), or an ordinary question about it. Every draw
     depends on the seed and the step alone, so a run resumed from its checkpoint is bit-identical.
 
+    Two processes (`torchrun --nproc-per-node 2 script.py`; `accelerate launch --cpu` quietly starts
+    one) share each step and, without dropout, train as one. Both open the run and unlearn, only the
+    main one writes: let it alone evaluate and commit, `if run.main:`.
+
     Args:
         model: from `load_llava`, adapted.
         data: from `load_data`.
         run: from `open_run`; objective, decouple, weights and seed are its parameters.
         watch: called as watch(steps done, model), the model evaluating, before the first step and
-            after each. It changes nothing: a watched run has the same weights.
+            after each, in the main process. It changes nothing: a watched run has the same weights.
 
     Returns:
         The history, a row per step: step, loss, each term in nats per answer token, learning rate,
@@ -49,7 +54,7 @@ def unlearn(
 
     Raises:
         UserError: PD asked for without decouple data.
-        NonFiniteLoss: at the first NaN or infinite loss.
+        NonFiniteLoss: at the first NaN or infinite loss; the run has failed.
     """
     settings = run.settings
     profile = settings.profile
@@ -75,44 +80,49 @@ def unlearn(
     schedule = get_cosine_schedule_with_warmup(
         optimizer, math.ceil(profile.warmup * profile.steps), profile.steps
     )
-    processor = model.processor
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model = accelerator.prepare_model(model, evaluation_mode=True)  # without DDP: see `_add_up`
+    optimizer = accelerator.prepare_optimizer(optimizer)
     rows = _resume(run.checkpoint_dir, named, optimizer, schedule, accelerator)
+    broadcast([p.data for p in named.values()])  # one start, whatever each process drew
 
-    for step in track(range(len(rows), profile.steps), f"unlearn {settings.label}"):
-        _look(watch, step, model, accelerator)
+    ahead = range(len(rows), profile.steps)
+    for step in track(ahead, f"unlearn {settings.label}") if run.main else ahead:
+        _look(watch, step, model, run)
         model.train()
         asked = draws.at(step)
-        torch.manual_seed(settings.seed * 1_000_003 + step)
-        terms: dict[str, float] = {}
+        torch.manual_seed(settings.seed * 1_000_003 + step + (accelerator.process_index << 40))
+        said = []
         for piece in _pieces(asked, profile.accumulation, accelerator):
-            batch = _answer(model, processor, piece, asked, objective.reference, accelerator)
-            total, said = loss(settings.objective, batch, weighing)
-            if not torch.isfinite(total):
-                raise NonFiniteLoss(
-                    f"the loss is {total.item()} at step {step} of {settings.label}"
-                )
-            accelerator.backward(total * accelerator.num_processes)
-            terms = {name: terms.get(name, 0.0) + value for name, value in said.items()}
+            batch = _answer(model, piece, asked, objective.reference, accelerator)
+            total, terms = loss(settings.objective, batch, weighing)
+            accelerator.backward(total)
+            said.append(terms | {"loss": total.item()})
+        terms = _add_up(said, named, accelerator)
+        if not math.isfinite(terms["loss"]):
+            error = NonFiniteLoss(f"the loss is {terms['loss']} at step {step} of {settings.label}")
+            run.fail(error)  # no checkpoint of it would end elsewhere
+            raise error
         norm = accelerator.clip_grad_norm_(named.values(), profile.gradient_clip)
         optimizer.step()
         rate = schedule.get_last_lr()[0]
         schedule.step()
         optimizer.zero_grad()
         rows.append({"step": step} | terms | {"learning_rate": rate, "gradient_norm": float(norm)})
-        if (step + 1) % profile.checkpoint_every == 0 and step + 1 < profile.steps:
+        if run.main and (step + 1) % profile.checkpoint_every == 0 and step + 1 < profile.steps:
             _checkpoint(run.checkpoint_dir, rows, named, optimizer, schedule, accelerator)
-    _look(watch, profile.steps, model, accelerator)
+    _look(watch, profile.steps, model, run)
     model.eval()
+    if not run.main:
+        return pd.DataFrame(rows)
     run.history(rows)
-    save_adapter(accelerator.unwrap_model(model), run.adapter_dir)
+    save_adapter(model, run.adapter_dir)
     return run.steps
 
 
-def _look(watch, steps: int, model, accelerator: Accelerator) -> None:
-    if watch is not None and accelerator.is_main_process:
+def _look(watch, steps: int, model, run) -> None:
+    if watch is not None and run.main:
         model.eval()
-        watch(steps, accelerator.unwrap_model(model))
+        watch(steps, model)
 
 
 class Draws:
@@ -192,8 +202,22 @@ def _pieces(asked: dict[str, pd.DataFrame], accumulation: int, accelerator: Acce
         yield {name: table.iloc[index::count] for name, table in asked.items()}
 
 
-def _answer(model, processor, piece, asked, referred: str | None, accelerator) -> Batch:
+def _add_up(said: list[dict], named: dict, accelerator: Accelerator) -> dict[str, float]:
+    """The step's terms, summed over the pieces of all processes; its gradients too, in place.
+
+    Every piece is already divided by the step's tokens. DistributedDataParallel would average, and
+    communicate once a piece, not once a step.
+    """
+    for parameter in named.values():
+        if parameter.grad is not None:
+            parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
+    said = gather_object(said)
+    return {name: sum(terms[name] for terms in said) for name in said[0]}
+
+
+def _answer(model, piece, asked, referred: str | None, accelerator) -> Batch:
     """One forward pass over all groups of a piece, and the frozen model's over one of them."""
+    processor = model.processor
     together = pd.concat(piece.values())
     encoded = encode(processor, together["image"], together["question"], together["answer"])
     encoded = {key: value.to(accelerator.device) for key, value in encoded.items()}
@@ -207,7 +231,7 @@ def _answer(model, processor, piece, asked, referred: str | None, accelerator) -
         groups[name] = Answers(said.logits[rows], said.labels[rows], **whole)
         if name == referred:
             part = {key: value[rows] for key, value in encoded.items()}
-            with torch.no_grad(), reference(accelerator.unwrap_model(model)):
+            with torch.no_grad(), reference(model):
                 groups["reference"] = _answers(model, part, longest)
     return Batch(**groups)
 
@@ -232,8 +256,6 @@ def _checkpoint(folder: Path, rows, named, optimizer, schedule, accelerator) -> 
 
     A checkpoint appears whole (it is renamed into place) and the one before goes only then.
     """
-    if not accelerator.is_main_process:
-        return
     tensors = {f"weight.{name}": p.detach() for name, p in named.items()}
     for name, parameter in named.items():
         for key, value in optimizer.state[parameter].items():

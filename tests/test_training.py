@@ -400,7 +400,7 @@ def test_a_done_run_is_loaded_not_repeated(learn, world, make_profile, tmp_path,
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_a_loss_that_is_no_number_stops_the_run_and_says_where(learn, monkeypatch, value):
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(learn, monkeypatch, tmp_path, value):
     real, calls = training.loss, iter(range(100))
 
     def broken(*arguments):
@@ -410,6 +410,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(learn, monkeypatc
     monkeypatch.setattr(training, "loss", broken)
     with pytest.raises(NonFiniteLoss, match="at step 2 of PO\\+PD seed 0"):
         learn("runs")
+    (traceback,) = (tmp_path / "runs" / "failed").glob("*/traceback.txt")
+    assert "NonFiniteLoss: the loss is" in traceback.read_text()
 
 
 @pytest.mark.parametrize("decouple", ["pd", "placebo"])
