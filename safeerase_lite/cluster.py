@@ -22,6 +22,7 @@ from .errors import UserError
 from .sweep import LEDGER, Outcome, Planned, Sweep, executed, found, record
 
 RUN_GB = 1.5  # memory set aside for each run on this machine; a tiny one holds 1.2
+ANSWERS_WITHIN = 10.0  # seconds that a running scheduler may take
 GRACE = 60.0  # seconds after its time limit in which a run may end by itself
 QUIET = {
     "distributed.scheduler.worker-saturation": 1.0,  # no run waits for a busy worker
@@ -200,7 +201,7 @@ def _client(sweep: Sweep, runs: int, workers: int | None, scheduler: str, say) -
 
     if scheduler:
         try:
-            client = Client(scheduler, timeout=15)
+            client = Client(scheduler, timeout=ANSWERS_WITHIN)
         except (OSError, ValueError) as error:
             raise UserError(f"no Dask scheduler answers at {scheduler}: {error}") from None
         with client:
@@ -228,7 +229,7 @@ def _cluster(sweep: Sweep, runs: int, workers: int | None):
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address=":0",
         memory_limit=0,  # a run's memory is its own process's, which Dask does not see
         silence_logs="CRITICAL",
         resources={"GPU": 1} if sweep.gpu else {},
@@ -245,12 +246,12 @@ def _local() -> type:
         gpus: list[str] = []
 
         def new_worker_spec(self):
-            spec = super().new_worker_spec()
-            for number, worker in spec.items():
-                if self.gpus:
-                    device = self.gpus[number % len(self.gpus)]
-                    worker["options"]["env"] = {"CUDA_VISIBLE_DEVICES": device}
-            return spec
+            [(number, worker)] = super().new_worker_spec().items()
+            if self.gpus:
+                device = self.gpus[number % len(self.gpus)]
+                options = worker["options"] | {"env": {"CUDA_VISIBLE_DEVICES": device}}
+                worker = worker | {"options": options}
+            return {number: worker}
 
     return OneGPUEach
 

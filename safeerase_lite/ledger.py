@@ -357,7 +357,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 def replace(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, finds the old text or the new, never a half."""
-    draft = path.with_suffix(".draft")
+    draft = path.with_suffix(f".draft-{os.getpid()}")  # two sweeps may write one table
     with draft.open("w", encoding="utf-8") as handle:
         handle.write(text)
         handle.flush()

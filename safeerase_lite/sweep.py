@@ -25,6 +25,12 @@ from .errors import UserError
 from .profiles import PROFILES, Decouple, Projector, WeightPreset, check_choice
 
 LEDGER = "runs_dir"  # the parameter that says where results go: never part of a run's id
+CHOICES = {
+    "profile": tuple(PROFILES),
+    "decouple": Decouple,
+    "weights": WeightPreset,
+    "projector": Projector,
+}
 
 
 # ---- what the file says ----
@@ -133,25 +139,18 @@ def load(path: Path | str) -> Sweep:
 
 def _check_names(parameters: dict[str, Any], code: str) -> None:
     """Refuse what a run would refuse, before any starts. A notebook may bring its own objective."""
+    for name, choices in CHOICES.items():
+        if parameters.get(name):
+            check_choice(parameters[name], choices, name)
+    objective = parameters.get("objective")
+    if objective is None or "OBJECTIVES[" in code:
+        return
     from .experiment import UNTRAINED
     from .objectives import OBJECTIVES
 
-    known = {
-        "profile": tuple(PROFILES),
-        "objective": (*UNTRAINED, *OBJECTIVES),
-        "decouple": Decouple,
-        "weights": WeightPreset,
-        "projector": Projector,
-    }
-    for name, choices in known.items():
-        own = name == "objective" and "OBJECTIVES[" in code
-        if parameters.get(name) and not own:
-            check_choice(parameters[name], choices, name)
-    untrained = parameters.get("objective") in UNTRAINED
-    if untrained and parameters.get("decouple", "none") != "none":
-        raise UserError(
-            f"{parameters['objective']} is not unlearned: give it `decouple: none` in the grid"
-        )
+    check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
+    if objective in UNTRAINED and parameters.get("decouple", "none") != "none":
+        raise UserError(f"{objective} is not unlearned: give it `decouple: none` in the grid")
 
 
 def _settled(parameters: dict[str, Any], stated: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ CHANGED = {
     "03_unlearn": {"objective": "ga", "decouple": "none", "precision": "dense", "steps": 8},
     "04_objectives_compared": {"live": ["kl"], "step_rate": 0.001},
     "05_over_forgetting": {"objective": "gd", "every": 24},
+    "06_sweeps_and_seeds": {"live": False, "kinds": "seen"},
 }
 
 

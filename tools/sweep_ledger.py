@@ -12,6 +12,7 @@ import typer
 
 import safeerase_lite as sl
 from safeerase_lite import sweep
+from safeerase_lite.report import reading
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = ("paper_table", "ten_seeds", "worlds")
@@ -23,33 +24,38 @@ WHOLE = ["asr", "rr", "sarr", "sarr_refused", "sarr_gibberish", "wrong", "safe_e
 BY_CELL = ["sarr", "sarr_refused", "sarr_gibberish", "safe_error"]
 
 
-def table(runs: Path) -> pd.DataFrame:
-    """The sweeps' metrics on test, the whole and, of the harmless pictures, the 2×2."""
+def planned_by(name: str) -> list[sweep.Planned]:
+    return sweep.load(ROOT / "sweeps" / f"{name}.yaml").runs()
+
+
+def finished(runs: Path) -> list[str]:
+    """The sweeps that are complete; half of one is no result."""
+    return [
+        name
+        for name in SWEEPS
+        if all(sweep.executed(runs, run.id).exists() for run in planned_by(name))
+    ]
+
+
+def table(runs: Path, ids: pd.Index) -> pd.DataFrame:
+    """Those runs' metrics on test: the whole and, of the harmless pictures, the 2×2."""
     metrics = sl.ledger.load(runs, allow_mixed=True).metrics
-    planned = [run.given for name in SWEEPS for run in sweep.load(_file(name)).runs()]
-    wanted = pd.DataFrame(planned).fillna({"world_seed": 0})[SETTINGS].drop_duplicates()
-    metrics = metrics[metrics["precision"].eq("dense") & metrics["weights"].eq("official")]
-    metrics = metrics.merge(wanted.astype({"world_seed": int}), on=SETTINGS)
     whole = (metrics["kinds"] == "all") & (metrics["templates"] == "all")
     cell = (metrics["kinds"] != "all") & (metrics["templates"] != "all")
     kept = whole & metrics["metric"].isin(WHOLE) | cell & metrics["metric"].isin(BY_CELL)
-    kept &= metrics["split"] == "test"
+    kept &= metrics["id"].isin(ids) & (metrics["split"] == "test")
     return metrics.loc[kept, COLUMNS].sort_values(SETTINGS, kind="stable")
 
 
-def _file(name: str) -> Path:
-    return ROOT / "sweeps" / f"{name}.yaml"
-
-
 def main(runs: Annotated[Path, typer.Argument(help="The ledger.")] = ROOT / "runs") -> None:
-    found = table(runs)
+    names = finished(runs)
+    planned = [run.settings for name in names for run in planned_by(name)]
+    found = reading.read(runs, planned=planned).runs
     TARGET.mkdir(exist_ok=True)
-    found.to_csv(TARGET / "metrics.csv", index=False, float_format="%.4g")
-    number = len(found[SETTINGS].drop_duplicates())
-    versions = sl.ledger.load(runs, allow_mixed=True).runs["data_hash"].unique()
+    table(runs, found.index).to_csv(TARGET / "metrics.csv", index=False, float_format="%.4g")
     (TARGET / "about.txt").write_text(
-        f"{number} runs by `safeerase sweep` of {', '.join(SWEEPS)}; dense, tiny worlds "
-        f"(data {', '.join(sorted(versions))}); safeerase-lite {sl.__version__}\n",
+        f"{len(found)} runs by `safeerase sweep` of {', '.join(names)}; dense, tiny worlds (data "
+        f"{', '.join(found['data_hash'].unique())}); safeerase-lite {sl.__version__}\n",
         encoding="utf-8",
     )
 

@@ -1,0 +1,210 @@
+"""Lesson 06 counts what it says it counts, on whatever table of seeds ships with it."""
+
+from itertools import combinations, product
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_ledger import complete
+
+import safeerase_lite as sl
+from safeerase_lite import cluster, sweep
+from safeerase_lite.notebooks import execute
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_sweeps_and_seeds.ipynb"
+CELLS = [c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
+
+
+def shipped(objectives=("ga", "gd", "kl", "po"), seeds=10, worlds=(0, 7919, 104729)):
+    """A table of seeds as it ships: random shares, its last row with a seed less."""
+    draw = np.random.default_rng(0)
+    rows = [
+        {"world_seed": world, "objective": objective, "decouple": decouple, "seed": seed,
+         "split": "test", "kinds": kinds, "templates": templates, "metric": "sarr", "n": 36,
+         "value": draw.integers(0, 19) / 36 + (decouple == "none") / 2}
+        for world, objective, decouple, seed, kinds, templates in product(
+            worlds, objectives, ("none", "pd"), range(seeds), ("seen", "unseen"), ("seen", "unseen")
+        )
+    ]  # fmt: skip
+    table = pd.DataFrame(rows[:-4] if seeds > 2 else rows)
+    table = table.assign(low=(table["value"] - 0.3).clip(0), high=(table["value"] + 0.3).clip(0, 1))
+    table.attrs["about"] = "random"
+    return table
+
+
+@pytest.fixture
+def run(world, tmp_path, monkeypatch):
+    """Run the lesson's cells, those before the one that holds `until`, on a table of seeds."""
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    monkeypatch.setattr(sl.charts, "show", lambda chart: shown.append(chart.description))
+    monkeypatch.setattr(sl, "load_data", lambda profile: world, raising=False)
+    monkeypatch.setattr(sl, "stamp", lambda data: None, raising=False)
+
+    def lesson(table, until="no cell", **parameters):
+        monkeypatch.setattr(sl.ledger, "shipped", lambda name: table)
+        names = {"display": shown.append}
+        for cell in CELLS:
+            if until in cell.source:
+                break
+            exec(compile(cell.source, cell.id, "exec"), names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= {"live": False, "runs_dir": str(tmp_path / "runs")} | parameters
+        return SimpleNamespace(**names, shown=shown)
+
+    return lesson
+
+
+# ---- counting ----
+
+
+@pytest.fixture
+def flips(run):
+    return run(shipped(seeds=2, worlds=(0,)), until="Student").flips
+
+
+def test_one_seed_of_each_is_counted_over_all_pairs(flips):
+    assert flips([0.1, 0.2, 0.9], [0.5, 0.6]) == 2 / 6
+    assert flips([0.1, 0.2], [0.5, 0.6]) == flips([0.5, 0.6], [0.1, 0.2]) == 0
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_flips_are_those_of_every_choice_of_seeds(flips, k):
+    draw = np.random.default_rng(k)
+    for _ in range(20):
+        a, b = (list(draw.integers(0, 8, size) / 8) for size in (5, 4))
+        order = np.sign(round(np.mean(a) - np.mean(b), 9))
+        chosen = list(product(combinations(a, k), combinations(b, k)))
+        found = [np.sign(round(np.mean(x) - np.mean(y), 9)) == -order for x, y in chosen]
+        assert flips(a, b, k) == pytest.approx(np.mean(found) if order else 0)
+
+
+def test_a_tie_and_rows_that_do_not_differ_are_no_flip(flips):
+    assert flips([0.5, 0.9], [0.5, 0.5]) == 0
+    assert flips([0.1, 0.3], [0.2, 0.2]) == 0
+
+
+def test_all_seeds_of_both_rows_never_flip(flips):
+    assert flips([0.1, 0.9, 0.3], [0.2, 0.4, 0.1], 3) == 0
+
+
+def test_more_pictures_narrow_the_interval_and_lose_the_other_seeds(run):
+    lesson = run(shipped(), until="import t")
+    widths, inside = zip(
+        *(
+            lesson.covered(lambda run, m=m: lesson.exact_interval(run.value, m * run.n)).values()
+            for m in (1, 10, 100)
+        ),
+        strict=True,
+    )
+    widths, inside = ([float(text.rstrip("%")) for text in texts] for texts in (widths, inside))
+    assert widths[0] > widths[1] > widths[2]
+    assert inside[0] > inside[1] > inside[2]
+
+
+# ---- whatever ships ----
+
+
+@pytest.mark.parametrize(
+    "table, kinds",
+    [
+        (shipped(), "unseen"),
+        (shipped(("ga", "gd"), seeds=2, worlds=(0,)), "unseen"),
+        (shipped(seeds=5, worlds=(0, 7919)), "seen"),
+    ],
+    ids=["all", "least", "two worlds"],
+)
+def test_the_lesson_holds_for_other_seeds_and_worlds(run, capsys, table, kinds):
+    lesson = run(table, kinds=kinds)
+    assert lesson.objectives == list(table["objective"].unique())
+    assert sum("of every seed" in text for text in lesson.shown if isinstance(text, str)) == 2
+    with_pd = table[(table["decouple"] == "pd") & (table["kinds"] == kinds)]
+    for at, means in lesson.means.items():
+        rows = with_pd[(with_pd["world_seed"] == at) & (with_pd["templates"] == "seen")]
+        assert [*means] == pytest.approx([*rows.groupby("objective")["value"].mean()])
+    out, err = capsys.readouterr()
+    assert out.count("What happened") == 3 and not err
+
+
+def test_a_row_of_one_seed_is_left_out(run):
+    table = shipped(("ga", "po", "kl"))
+    lone = (table["objective"] == "kl") & (table["decouple"] == "pd") & (table["seed"] > 0)
+    assert run(table[~lone], until="def grid").objectives == ["ga", "po"]
+
+
+# ---- the sweep ----
+
+
+def test_a_slip_in_a_file_is_refused_with_a_hint_and_no_folder(run, capsys):
+    lesson = run(shipped(seeds=2), until="def carry_out")
+    refusals = capsys.readouterr().out.splitlines()[-3:]
+    for said, hint in zip(refusals, ("'objective'", "'po'", "a whole number"), strict=True):
+        assert hint in said
+    assert str(lesson.scratch) not in "".join(refusals)
+
+
+def test_what_is_wanted_holds_what_is_carried_out(run):
+    lesson = run(shipped(seeds=2), until="def attempt", objective="kl")
+    small, wanted = (
+        {r.id for r in lesson.sweep.load(f).runs()} for f in (lesson.small, lesson.wanted)
+    )
+    assert (len(small), len(wanted)) == (2, 10)
+    assert small < wanted
+
+
+def test_two_seeds_are_four_runs(run):
+    lesson = run(shipped(seeds=2), until="def attempt", seeds=[0, 1])
+    assert len(lesson.sweep.load(lesson.small).runs()) == 4
+
+
+def test_what_the_sweep_says_names_no_folder(run, capsys, monkeypatch):
+    def carry_out(plan, name, runs, *, workers, say):
+        say(f"2 runs; {runs}/sweeps/{name}.csv")
+
+    monkeypatch.setattr(cluster, "carry_out", carry_out)
+    run(shipped(seeds=2), live=True, until="numbers = ")
+    assert capsys.readouterr().out.endswith("2 runs; runs/sweeps/small.csv\n" * 2)
+
+
+def test_what_was_carried_out_is_reported_and_what_is_mixed_refused(
+    run, capsys, tmp_path, monkeypatch
+):
+    rates = {"none": 6e-4, "pd": 5e-3}
+    made = {d: complete(tmp_path / "runs", decouple=d, precision="dense") for d in rates}
+    for how, one in made.items():
+        one.settings = SimpleNamespace(decouple=how, label=how)
+    monkeypatch.setattr(cluster, "carry_out", lambda *_, **__: None)
+    monkeypatch.setattr(sweep, "executed", lambda runs, id: Path(__file__))
+    monkeypatch.setattr(sl, "open_run", lambda *_, decouple, **__: made[decouple], raising=False)
+    lesson = run(shipped(seeds=2), live=True)
+    assert lesson.opened == [*made.values()]
+    assert [row[0] for row in lesson.sheets[0].rows] == ["PO", "PO+PD"]
+    out = capsys.readouterr().out
+    assert "seed 1, 2, 3, 4" in out and "report.tex" in out
+    assert "2 versions of torch" in out and str(tmp_path) not in out
+
+
+def test_without_dask_the_lesson_goes_on(run, capsys, monkeypatch):
+    def carry_out(*_, **__):
+        raise sl.UserError("a sweep needs Dask")
+
+    monkeypatch.setattr(cluster, "carry_out", carry_out)
+    assert run(shipped(seeds=2), live=True).opened == []
+    assert "a sweep needs Dask" in capsys.readouterr().out
+
+
+def test_alone_without_lesson_03_it_goes_on_with_the_shipped_table(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sl, "__file__", str(tmp_path / "site" / "safeerase_lite" / "__init__.py"))
+    lesson = run(shipped(seeds=2), live=True)
+    assert lesson.lesson is None and lesson.opened == []
+
+
+@pytest.mark.slow
+def test_the_lesson_runs_on_the_shipped_table_alone(tmp_path):
+    given = {"live": False, "kinds": "seen", "objective": "ga", "runs_dir": str(tmp_path / "runs")}
+    node = nbformat.read(execute(NOTEBOOK, tmp_path / NOTEBOOK.name, given), as_version=4)
+    outputs = [output for cell in node.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
