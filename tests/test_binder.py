@@ -28,7 +28,8 @@ def environment():
 
 def test_binder_installs_what_the_package_asks_for_in_the_same_versions(environment):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = dict(split(requirement) for requirement in project["dependencies"])
+    sweep = project["optional-dependencies"]["sweep"]  # lesson 06 sweeps
+    asked = dict(split(requirement) for requirement in project["dependencies"] + sweep)
     assert environment == asked | {"python": "=3.11", "pip": ""}
 
 
