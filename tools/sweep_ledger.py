@@ -1,7 +1,7 @@
 """Make the small table of seeds that ships with lesson 06: `python tools/sweep_ledger.py`.
 
-A row per metric of every run of `sweeps/paper_table.yaml`, `sweeps/ten_seeds.yaml` and
-`sweeps/worlds.yaml` in the ledger `runs/`: run those first (`safeerase sweep …`).
+A row per metric of every run of those SWEEPS that the ledger holds whole: run them first
+(`safeerase sweep sweeps/paper_table.yaml` …).
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from safeerase_lite import sweep
 from safeerase_lite.report import reading
 
 ROOT = Path(__file__).resolve().parents[1]
-SWEEPS = ("paper_table", "ten_seeds", "worlds")
+SWEEPS = ("paper_table", "ten_seeds", "fresh_world", "third_world")
 TARGET = Path(sl.__file__).parent / "tinyworld" / "assets" / "sweeps"
 SETTINGS = ["world_seed", "objective", "decouple", "seed"]
 COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "high", "n"]
