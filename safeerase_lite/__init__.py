@@ -22,6 +22,7 @@ _HOMES = {
     "open_run": "experiment",
     "unlearn": "training",
     "evaluate": "evaluation",
+    "answer_nll": "evaluation",
     "ask": "evaluation",
     "judged": "evaluation",
     "browse": "explore",
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from . import charts, ledger, metrics, objectives, tinyworld  # noqa: F401
     from .data import load_data, read_data  # noqa: F401
     from .errors import UserError  # noqa: F401
-    from .evaluation import ask, evaluate, judged  # noqa: F401
+    from .evaluation import answer_nll, ask, evaluate, judged  # noqa: F401
     from .experiment import open_run  # noqa: F401
     from .explore import browse  # noqa: F401
     from .lesson import calibration, outcome, predict, stamp  # noqa: F401

@@ -14,6 +14,7 @@ from .notebooks import KernelLost, NotebookFailed, execute
 
 COMPLETE, FAILED, BAD_INPUT, LOST = 0, 1, 2, 3
 FINAL = (COMPLETE, FAILED, BAD_INPUT)  # the next attempt would end the same way
+KINDS = {UserError: BAD_INPUT, KernelLost: LOST, NotebookFailed: FAILED}  # the special first
 
 
 def main() -> int:
@@ -25,9 +26,6 @@ def main() -> int:
         print(error, flush=True)
         return next(status for kind, status in KINDS.items() if isinstance(error, kind))
     return COMPLETE
-
-
-KINDS = {UserError: BAD_INPUT, KernelLost: LOST, NotebookFailed: FAILED}  # the special first
 
 
 def _end_with_the_parent() -> None:

@@ -209,7 +209,7 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE.yaml",
-            help="The sweep whose runs are expected.",
+            help="Report the runs of this sweep alone, and name those it lacks.",
             show_default="the seeds other rows have",
         ),
     ] = None,

@@ -1,7 +1,6 @@
 """What a reader sees and touches in JupyterLab, with the network off."""
 
 import json
-import shutil
 from pathlib import Path
 
 import nbformat
@@ -73,7 +72,8 @@ def test_a_lesson_runs_and_its_controls_draw_again(lesson, lab, open_notebook):
     file = LESSONS / f"{lesson}.ipynb"
     if not file.exists():
         pytest.skip(f"{file.name} is not written yet")
-    shutil.copy(file, lab.root)
+    seldom = file.read_text().replace("every: int = 4 ", "every: int = 24 ")
+    (lab.root / file.name).write_text(seldom)
     notebook = open_notebook(file.name)
     notebook.run_all(seconds=600)
     notebook.photograph("run")
