@@ -18,7 +18,7 @@ accept: install
 	$(BIN)/python -m pytest acceptance -x
 
 check: lint
-	$(BIN)/python -m pytest tests -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .

@@ -195,7 +195,7 @@ def record(runs_dir: Path, name: str, runs: list[Planned], known: dict[str, Outc
     rows = []
     for run in runs:
         state = known.get(run.id) or Outcome(run.id, "missing")
-        rows.append(vars(state) | run.given | vars(state))  # what came of it, then what was given
+        rows.append(vars(state) | run.given | vars(state))
     path = runs_dir / "sweeps" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     ledger.replace(path, pd.DataFrame(rows).to_csv(index=False))

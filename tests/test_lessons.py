@@ -25,7 +25,7 @@ def test_every_lesson_has_parameters_to_change():
 
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory):
-    """One ledger, as a reader has: a lesson reads what another has trained with these parameters."""
+    """One ledger, as a reader has: a lesson reads what another trained with the same numbers."""
     return tmp_path_factory.mktemp("runs")
 
 
