@@ -13,11 +13,13 @@ from safeerase_lite.errors import UserError
 from safeerase_lite.records import GIT_LFS_HEADER, Record
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # none that starts another program
+SMALLEST, NARROWEST = 8, 50  # pixels; sides: a model's processor scales the short side to its own
 REMEDIES = {
     "missing or unreadable": "copy them there or correct their paths",
     "a Git-LFS pointer, not the picture": "run `git lfs pull` where they came from",
     "truncated or not a picture": "download them again",
     "too large to open safely": "replace them by smaller copies",
+    "too small or too narrow": "crop or replace them",
     "in colours that are not read here": "save them as 8-bit PNG or JPEG",
 }
 
@@ -83,12 +85,15 @@ def _inspect(path: Path) -> Picture:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(BytesIO(content), formats=FORMATS)
+            short, long = sorted(image.size)
             image.draft(None, (64, 64))  # a JPEG is read to its end, at an eighth of its size
             image.load()
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return Picture(problem="too large to open safely")
     except Exception:  # Pillow raises many kinds for a damaged file
         return Picture(problem="truncated or not a picture")
+    if short < SMALLEST or long > NARROWEST * short:
+        return Picture(problem="too small or too narrow")
     try:
         _as_seen(image)
     except Exception:
