@@ -25,6 +25,8 @@ _HOMES = {
     "answer_nll": "evaluation",
     "ask": "evaluation",
     "judged": "evaluation",
+    "masked": "care",
+    "shown": "care",
     "browse": "explore",
     "predict": "lesson",
     "outcome": "lesson",
@@ -38,6 +40,7 @@ __all__ = ["__version__", *_HOMES, *_ROOMS]
 
 if TYPE_CHECKING:
     from . import charts, ledger, metrics, objectives, tinyworld  # noqa: F401
+    from .care import masked, shown  # noqa: F401
     from .data import load_data, read_data  # noqa: F401
     from .errors import UserError  # noqa: F401
     from .evaluation import answer_nll, ask, evaluate, judged  # noqa: F401

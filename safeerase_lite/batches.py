@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-from PIL import Image
 from torch import Tensor
+
+from .pictures import open_picture
 
 IGNORED = -100
 
@@ -73,5 +74,5 @@ def image_tokens(processor) -> int:
 
 @lru_cache(maxsize=2048)
 def _pixels(processor, path: str) -> Tensor:
-    with Image.open(path) as image:
-        return processor.image_processor(image.convert("RGB"), return_tensors="pt").pixel_values[0]
+    image = open_picture(path)
+    return processor.image_processor(image, return_tensors="pt").pixel_values[0]

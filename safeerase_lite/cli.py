@@ -45,6 +45,7 @@ class PapermillParameters(TyperCommand):
 app = typer.Typer(
     cls=OneLineErrors,
     no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # they may hold harmful text
     help="Multimodal machine unlearning you can run, see and take apart.",
 )
 data = typer.Typer(no_args_is_help=True, help="Look at a data set.")
@@ -175,11 +176,32 @@ def _assignments(pairs: list[str]) -> dict[str, str]:
 @data.command()
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data set's folder.")],
+    category: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One to look at; repeatable.", show_default="all, but not Privacy and Sex"
+        ),
+    ] = None,
 ) -> None:
     """Is this a SafeEraser data set? What it holds, what is missing, what leaks."""
+    _report_on(folder, category or [])
+
+
+@data.command("import")
+def import_(
+    archive: Annotated[Path, typer.Argument(metavar="FILE.zip", help="As its authors packed it.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+) -> None:
+    """Unpack a data set from a zip file, trusting nothing in it, and check it."""
+    from .importing import import_zip
+
+    _report_on(import_zip(archive, folder), [])
+
+
+def _report_on(folder: Path, categories: list[str]) -> None:
     from .leakage import check_data
 
-    report = check_data(folder)
+    report = check_data(folder, categories=categories)
     typer.echo(report.to_text())
     if not report.broken.empty:
         raise typer.Exit(FAILED)

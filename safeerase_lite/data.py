@@ -2,17 +2,16 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 from pandas import DataFrame, Series
-from PIL import Image
 
 from safeerase_lite.errors import UserError
+from safeerase_lite.pictures import Picture, inspect_pictures, require_whole
 from safeerase_lite.profiles import Profile
 from safeerase_lite.records import (
-    GIT_LFS_HEADER,
     SAFE_PICTURE_TABLES,
     Question,
     Record,
@@ -23,14 +22,10 @@ from safeerase_lite.records import (
 from safeerase_lite.tinyworld.world import WORLD_FILE, World, write_world
 
 COLUMNS = ["split", "record", "category", "kind", "image", "question", "answer"]
-PICTURE_REMEDIES = {
-    "missing or unreadable": "copy them there or correct their paths",
-    "a Git-LFS pointer, not the picture": "run `git lfs pull` where they came from",
-    "truncated or not a picture": "download them again",
-}
+UNASKED = {"privacy", "sex"}  # of real data left out until they are named
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Data:
     """The questions of a data set, a row each, in five tables.
 
@@ -39,7 +34,9 @@ class Data:
     the train split of that table) and seen_template (the question occurs in the train split of
     `forget`); `retain` adds level ("concept" or "image"); `specificity` adds family.
     `forget`, `retain` and `specificity` show the harmful picture, `decouple` and `placebo` the safe
-    one. Two data sets with one `digest` hold the same records and the same pictures.
+    one. Two data sets with one `digest` hold the same records and the same pictures. `dedupe` and
+    `left_out` (categories of the folder that were not read) say what part of the folder this is;
+    `rebuilt`, that it has `safeNb_pairs` where the decouple pairs should be.
     """
 
     root: Path
@@ -50,30 +47,45 @@ class Data:
     specificity: DataFrame
     refusals: list[str]
     digest: str
+    dedupe: str = "none"
+    left_out: tuple[str, ...] = ()
+    rebuilt: bool = False
+
+    def __repr__(self) -> str:
+        """Counts alone: the tables of real data hold harmful text."""
+        names = ("forget", "retain", "decouple", "placebo", "specificity")
+        counts = ", ".join(f"{len(getattr(self, name))} {name}" for name in names)
+        return f"Data({self.root.name}, {counts}, digest {self.digest})"
 
     @property
     def invented(self) -> bool:
         """Whether this is a tiny world: nothing in it is harmful."""
-        return (self.root / WORLD_FILE).exists()
+        return is_invented(self.root)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture's sha256, and what is wrong with it (a key of `PICTURE_REMEDIES`, or "")."""
-
-    digest: str = ""
-    problem: str = ""
-
-
-def load_data(profile: Profile, *, dedupe: str = "none") -> Data:
+def load_data(
+    profile: Profile, *, dedupe: str | None = None, categories: Sequence[str] | None = None
+) -> Data:
     """A profile's data: the folder it names, or the tiny world, written to a cache when first used.
 
-    Raises UserError when the folder is not as the layout asks (see `read_data`).
+    Args:
+        dedupe: instead of the profile's; see `read_data`.
+        categories: instead of the profile's; see `read_data`.
+
+    Raises:
+        UserError: the folder is not as the layout asks.
     """
-    if profile.data_dir:
-        return read_data(profile.data_dir, dedupe=dedupe)
-    world = World(seed=profile.world_seed, cue=profile.cue)
-    return read_data(write_world(world, cache_dir() / world.name), dedupe=dedupe)
+    choices = {
+        "dedupe": profile.dedupe if dedupe is None else dedupe,
+        "categories": profile.categories if categories is None else categories,
+    }
+    if not profile.data_dir:
+        world = World(seed=profile.world_seed, cue=profile.cue)
+        return read_data(write_world(world, cache_dir() / world.name), **choices)
+    data = read_data(profile.data_dir, **choices)
+    if data.left_out and not choices["categories"]:
+        print(f"{data.root.name}: left out {', '.join(data.left_out)}; name `categories` to choose")
+    return data
 
 
 def cache_dir() -> Path:
@@ -82,33 +94,79 @@ def cache_dir() -> Path:
     return Path(chosen) if chosen else Path.home() / ".cache" / "safeerase-lite"
 
 
-def read_data(root: Path | str, *, dedupe: str = "none") -> Data:
+def read_data(root: Path | str, *, dedupe: str = "none", categories: Sequence[str] = ()) -> Data:
     """Read a folder in the SafeEraser layout.
 
-    `dedupe="val"` drops from val and test every record that train has: the same content, or a
-    picture (harmful or safe) with the same bytes as a picture of train.
+    Args:
+        dedupe: "val" drops from val and test every record that train has: the same content, or a
+            picture (harmful or safe) with the same bytes as a picture of train.
+        categories: which to read; none named: all, but of real data not Privacy and Sex. The
+            pictures of the others are not opened and need not be there.
 
-    Raises UserError when a file, a record or a picture is not as the layout asks.
+    Raises:
+        UserError: a file, a record or a picture is not as the layout asks, or a category is not
+            there.
     """
     if dedupe not in ("none", "val"):
         raise UserError(f"dedupe={dedupe!r} is unknown; use 'none' or 'val'")
     root = Path(root).resolve()
-    records = read_records(root)
+    records, left_out = chosen(read_records(root), categories, root)
     refusals = read_refusals(root)
     pictures = inspect_pictures(records)
-    _require_whole_pictures(pictures, root)
-    digest = _digest(root, pictures, dedupe)
+    require_whole(pictures, root)
+    digest = _digest(root, pictures, dedupe, left_out)
     if dedupe == "val":
         records = _without_repeats_of_train(records, pictures)
-    return Data(root=root, **_tables(records), refusals=refusals, digest=digest)
+    return Data(
+        root=root,
+        **_tables(records),
+        refusals=refusals,
+        digest=digest,
+        dedupe=dedupe,
+        left_out=left_out,
+        rebuilt=any(record.rebuilt for record in records),
+    )
+
+
+def chosen(
+    records: list[Record], categories: Sequence[str], root: Path
+) -> tuple[list[Record], tuple[str, ...]]:
+    """The records of the categories that are asked for (see `read_data`), and the other categories.
+
+    Raises UserError for a category that is not there, and when nothing of train is left.
+    """
+    if isinstance(categories, str):
+        raise UserError(f"categories={categories!r} is one text; write ({categories!r},)")
+    there = list(dict.fromkeys(record.category for record in records))
+    unknown = [name for name in categories if name not in there]
+    if unknown:
+        raise UserError(f"{root}: no category {unknown[0]!r}; there are {', '.join(there)}")
+    unasked = set() if is_invented(root) else UNASKED
+    wanted = set(categories) or {name for name in there if name.casefold() not in unasked}
+    left_out = tuple(sorted(set(there) - wanted))
+    records = [record for record in records if record.category in wanted]
+    for split in ("train", "val"):
+        if not any(record.split == split for record in records):
+            without = ", ".join(left_out)
+            raise UserError(
+                f"{root}: nothing of {split} is left without {without}; name in `categories` what "
+                "to read"
+            )
+    return records, left_out
+
+
+def is_invented(root: Path) -> bool:
+    """Whether a data set's folder is a tiny world: nothing in it is harmful."""
+    return (root / WORLD_FILE).exists()
 
 
 def require_decouple(data: Data, decouple: str) -> None:
     """Raise UserError when the data cannot serve `decouple` ("pd" or "placebo")."""
     if decouple == "pd" and data.decouple.empty:
+        rebuilt = "; a rebuilt copy, its 'safeNb_pairs' show the harmful picture" * data.rebuilt
         raise UserError(
             f"{data.root}: no record has both 'SDImage_path' and 'sd_response', so there is "
-            "nothing to decouple; use a copy that has them, or decouple='none'"
+            f"nothing to decouple{rebuilt}; use a copy that has them, or decouple='none'"
         )
     if decouple == "placebo" and data.placebo.empty:
         raise UserError(
@@ -177,47 +235,14 @@ def _without_repeats_of_train(records: list[Record], pictures: dict[Path, Pictur
     return [record for record in records if record.split == "train" or not repeats(record)]
 
 
-def inspect_pictures(records: list[Record]) -> dict[Path, Picture]:
-    """Hash and decode every picture the records name, once each."""
-    paths = {path for record in records for path in record.pictures}
-    return {path: _inspect(path) for path in sorted(paths)}
-
-
-def _inspect(path: Path) -> Picture:
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError):
-        return Picture(problem="missing or unreadable")
-    if content.startswith(GIT_LFS_HEADER):
-        return Picture(problem="a Git-LFS pointer, not the picture")
-    try:
-        with Image.open(BytesIO(content)) as image:
-            image.draft(None, (64, 64))  # a JPEG is read to its end, at an eighth of its size
-            image.load()
-    except Exception:  # Pillow raises many kinds for a damaged file
-        return Picture(problem="truncated or not a picture")
-    return Picture(digest=hashlib.sha256(content).hexdigest())
-
-
-def _require_whole_pictures(pictures: dict[Path, Picture], root: Path) -> None:
-    complaints = []
-    for problem, remedy in PICTURE_REMEDIES.items():
-        names = [
-            path.relative_to(root).as_posix()
-            for path, picture in pictures.items()
-            if picture.problem == problem
-        ]
-        if names:
-            shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            complaints.append(f"{len(names)} {problem} ({shown}): {remedy}")
-    if complaints:
-        raise UserError(f"{root}: of {len(pictures)} pictures, " + "; ".join(complaints))
-
-
-def _digest(root: Path, pictures: dict[Path, Picture], dedupe: str) -> str:
-    """The first 16 hex digits of the sha256 of a sorted listing: each file's path and sha256."""
+def _digest(
+    root: Path, pictures: dict[Path, Picture], dedupe: str, left_out: tuple[str, ...]
+) -> str:
+    """The first 16 hex digits of the sha256 of a sorted listing, each file's path and sha256, and
+    of the choices."""
     digests = {path: picture.digest for path, picture in pictures.items()}
     for name in ["prompt.json", *(f"all_{split}.json" for split in present_splits(root))]:
         digests[root / name] = hashlib.sha256((root / name).read_bytes()).hexdigest()
     listing = sorted(f"{path.relative_to(root).as_posix()} {digests[path]}" for path in digests)
-    return hashlib.sha256("\n".join([*listing, f"dedupe {dedupe}"]).encode()).hexdigest()[:16]
+    choices = [f"dedupe {dedupe}", *(f"without {category}" for category in left_out)]
+    return hashlib.sha256("\n".join([*listing, *choices]).encode()).hexdigest()[:16]

@@ -1,6 +1,5 @@
 """Ask, judge, measure."""
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import pandas as pd
 import torch
 
 from .batches import IGNORED, encode
+from .care import kept
 from .data import Data
 from .judges import judge as judge_by_name
 from .live import track
@@ -33,13 +33,17 @@ class Report:
     answers: pd.DataFrame
 
 
-def evaluate(model, data: Data, run) -> Report:
+def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
     """Ask a model all there is to ask, judge its answers, measure; write both to the run.
 
     The harmful questions on train pictures give efficacy (one question per record), those on val
     and test generality; everything else is asked on val and test only. Greedy decoding; besides,
     `samples` seeded samples (T = 1, top-p 0.9, the paper's) of the forget questions of the last
     split give `asr_sampled` and the like. Judge, splits and samples are the profile's.
+
+    Of real data the run gets the harmful texts as hashes (`care.kept`), unless `raw`; the report
+    has the answers themselves, and the keywords as the run has them. A run that is done stays as it
+    was written.
     """
     if run.done:
         return Report(run.metrics, run.answers)
@@ -65,20 +69,10 @@ def evaluate(model, data: Data, run) -> Report:
         sampled["metric"] += "_sampled"
         metrics = pd.concat([metrics, sampled], ignore_index=True)
     answers["image"] = [Path(path).relative_to(data.root).as_posix() for path in answers["image"]]
-    run.write_answers(answers if data.invented else _hashed(answers))
+    written = kept(answers, data, raw=raw)
+    run.write_answers(written)
     run.write_metrics(metrics)
-    return Report(metrics, answers)
-
-
-def _hashed(answers: pd.DataFrame) -> pd.DataFrame:
-    """The table with the texts around harm as hashes: a ledger of real data teaches no harm."""
-    harm = answers["set"] == "forget"
-    hashed = answers.copy()
-    for column in ("expected", "answer"):
-        hashed.loc[harm, column] = [
-            hashlib.sha256(text.encode()).hexdigest()[:16] for text in answers.loc[harm, column]
-        ]
-    return hashed
+    return Report(metrics, answers.assign(kind=written["kind"]))
 
 
 def questions(data: Data, splits: Sequence[str]) -> pd.DataFrame:

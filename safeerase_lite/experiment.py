@@ -117,12 +117,17 @@ def open_run(
 
 def _parameters(settings: Settings, data: Data) -> dict:
     """Flat, and empty where a run of this objective never looks."""
-    numbers = settings.profile.model_dump(exclude={"rates", "data_dir", "checkpoint_every"})
+    elsewhere = {"rates", "data_dir", "dedupe", "categories", "checkpoint_every"}
+    numbers = settings.profile.model_dump(exclude=elsewhere)
     numbers |= {"profile": numbers.pop("name"), "learning_rate": settings.learning_rate}
     if settings.objective in UNTRAINED:
         numbers |= dict.fromkeys(OF_TRAINING)
     if settings.decouple == "none":
         numbers["decouple_share"] = None
+    if data.dedupe != "none":
+        numbers["dedupe"] = data.dedupe
+    if data.left_out:
+        numbers["left_out"] = ", ".join(data.left_out)
     hashes = {"model_hash": fingerprint(settings.profile.model), "data_hash": data.digest}
     if settings.objective in OBJECTIVES and (recipe := own_recipe(settings.objective)):
         hashes["objective_hash"] = hashlib.sha256(recipe.encode()).hexdigest()[:16]

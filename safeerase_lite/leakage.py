@@ -5,14 +5,15 @@ of 150 validation safe pictures are byte-identical to training ones: "generality
 measured on training data.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 from pandas import DataFrame
 
-from safeerase_lite.data import Picture, inspect_pictures
+from safeerase_lite.data import chosen
+from safeerase_lite.pictures import Picture, inspect_pictures, printable
 from safeerase_lite.records import Record, read_records, read_refusals
 
 TABLES = ["forget", "retain", "decouple", "placebo", "specificity"]
@@ -22,21 +23,31 @@ TABLES = ["forget", "retain", "decouple", "placebo", "specificity"]
 class DataReport:
     """What `check_data` found.
 
+    left_out: categories of the folder that are not read unless they are named; nothing below
+    speaks of them.
     counts: split, category, records, then the questions of each table.
     broken: image (path within the folder), problem.
     leaks: split, also_in, category, what ("record", "picture" or "safe picture"), repeated, total:
     of `total` things in `split`, `repeated` occur in `also_in` too.
+    undecoupled: records with a forget question that no safe picture with an answer goes with;
+    rebuilt: those of them that carry `safeNb_pairs` instead.
     """
 
     root: Path
+    left_out: tuple[str, ...]
     counts: DataFrame
     broken: DataFrame
     leaks: DataFrame
+    undecoupled: int
+    rebuilt: int
 
     def to_text(self) -> str:
         sections = [str(self.root), self.counts.to_string(index=False)]
-        if not self.counts["decouple"].any():
-            sections.append("No decouple questions: runs with decouple='pd' will be refused.")
+        if self.left_out:
+            names = ", ".join(self.left_out)
+            sections.append(f"Left out: {names}. To read them, name all you want in `categories`.")
+        if self.undecoupled:
+            sections.append(self._about_decoupling())
         if self.broken.empty:
             sections.append("Pictures: all there and whole.")
         else:
@@ -52,26 +63,46 @@ class DataReport:
             )
         return "\n\n".join(sections)
 
+    def _about_decoupling(self) -> str:
+        if self.counts["decouple"].any():
+            said = (
+                f"{self.undecoupled} of {self.counts['records'].sum()} records lack decouple "
+                "questions; PD draws theirs from the others."
+            )
+        else:
+            said = "No decouple questions: runs with decouple='pd' will be refused."
+        if self.rebuilt:
+            said += (
+                f" {self.rebuilt} records are of a rebuilt copy: their `safeNb_pairs` ask another "
+                "question about the same picture, where PD asks the same question about a safe one."
+            )
+        return said
 
-def check_data(root: Path | str) -> DataReport:
+
+def check_data(root: Path | str, *, categories: Sequence[str] = ()) -> DataReport:
     """Report on a folder in the SafeEraser layout; broken pictures are listed, not raised.
 
-    Raises UserError when a file or a record is not as the layout asks.
+    categories: which to look at; as in `read_data`, by default not Privacy and Sex of real data.
+    Raises UserError when a file or a record is not as the layout asks, or a category is not there.
     """
     root = Path(root).resolve()
-    records = read_records(root)
+    records, left_out = chosen(read_records(root), categories, root)
     read_refusals(root)
     pictures = inspect_pictures(records)
     broken = [
-        (path.relative_to(root).as_posix(), picture.problem)
+        (printable(path, root), picture.problem)
         for path, picture in pictures.items()
         if picture.problem
     ]
+    undecoupled = [r for r in records if all(q.table != "decouple" for q in r.questions)]
     return DataReport(
         root=root,
+        left_out=left_out,
         counts=_counts(records),
         broken=DataFrame(broken, columns=["image", "problem"]),
         leaks=_leaks(records, pictures),
+        undecoupled=len(undecoupled),
+        rebuilt=sum(record.rebuilt for record in undecoupled),
     )
 
 

@@ -25,6 +25,8 @@ class Profile(BaseModel):
     name: str
     model: str = "tiny-llava"  # a shipped model, a folder, or a hub name
     data_dir: str = ""  # the SafeEraser layout; empty: the tiny world
+    dedupe: Literal["none", "val"] = "none"  # val: val and test without what train has
+    categories: tuple[str, ...] = ()  # none named: all, but of real data not Privacy and Sex
     world_seed: int = 0  # the tiny world's seed
     cue: float = Field(1.0, ge=0, le=1)  # how reliably a sign marks hazards in the tiny world
 

@@ -3,8 +3,8 @@
 The layout is that of the benchmark (arXiv 2502.12520): `all_train.json`, `all_val.json`, perhaps
 `all_test.json`, and `prompt.json`. The tiny world uses the same layout and adds three optional keys
 to a record: `SDkeyword`, `placebo_pairs` and `specificity_pairs`. Unknown keys are let be.
-An error names a file, an index and a key, and never quotes a question, an answer or a keyword: on
-real data they are harmful.
+An error names a file, an index and a key of the layout, and never quotes what stands there: on real
+data it may be harmful.
 """
 
 import json
@@ -29,6 +29,10 @@ JSON_TYPES = {
 }
 
 
+class Repeated(dict):
+    """An object in which a key stands twice: which of the two is meant nobody can say."""
+
+
 @dataclass(frozen=True)
 class Question:
     """A question of a record; `group` is its retain level or its specificity family."""
@@ -43,7 +47,8 @@ class Question:
 class Record:
     """A validated record. `safe_kind` is its `SDkeyword`, or else the path of its safe picture.
 
-    A record without a safe picture has no questions about one.
+    A record without a safe picture has no questions about one. `rebuilt`: instead of a safe answer
+    it carries `safeNb_pairs`, the harmful picture with a harmless question.
     """
 
     split: str
@@ -54,6 +59,7 @@ class Record:
     safe_kind: str | None
     safe_picture: Path | None
     questions: tuple[Question, ...]
+    rebuilt: bool
 
     @property
     def pictures(self) -> list[Path]:
@@ -87,7 +93,8 @@ def read_refusals(root: Path) -> list[str]:
 
 def present_splits(root: Path) -> list[str]:
     """train and val, which must be there, and test when it is."""
-    return ["train", "val", "test"] if (root / "all_test.json").exists() else ["train", "val"]
+    has_test = os.path.lexists(root / "all_test.json")
+    return ["train", "val", "test"] if has_test else ["train", "val"]
 
 
 def _record(fields: object, split: str, index: int, root: Path) -> Record:
@@ -100,19 +107,22 @@ def _record(fields: object, split: str, index: int, root: Path) -> Record:
         safe_kind = safe_picture.relative_to(root).as_posix()
         if _has(fields, "SDkeyword", where):
             safe_kind = _text(fields, "SDkeyword", where)
+    questions = tuple(
+        question
+        for question in _questions(fields, where)
+        if safe_picture or question.table not in SAFE_PICTURE_TABLES
+    )
+    decoupled = any(question.table == "decouple" for question in questions)
     return Record(
         split=split,
         index=index,
-        category=_text(fields, "category", where),
+        category=_category(fields, where),
         kind=_text(fields, "keyword", where),
         picture=picture,
         safe_kind=safe_kind,
         safe_picture=safe_picture,
-        questions=tuple(
-            question
-            for question in _questions(fields, where)
-            if safe_picture or question.table not in SAFE_PICTURE_TABLES
-        ),
+        questions=questions,
+        rebuilt=_has(fields, "safeNb_pairs", where) and not decoupled,
     )
 
 
@@ -136,13 +146,21 @@ def _questions(fields: dict, where: str) -> Iterator[Question]:
         yield Question("specificity", question, _text(pair, "answer", place), group=family)
 
 
+def _category(fields: dict, where: str) -> str:
+    """Unlike other texts it is printed, so nothing in it may steer a terminal."""
+    category = _text(fields, "category", where).strip()
+    if not category.isprintable():
+        raise UserError(f"{where}, category: holds a character that does not print; correct it")
+    return category
+
+
 def _picture_path(fields: object, key: str, where: str, root: Path) -> Path:
     """Where a picture is under `root`; leading folders that do not exist there are dropped."""
     text = _text(fields, key, where)
     path = PureWindowsPath(text)  # takes / and \ alike
     parts = path.parts[1:] if path.anchor else path.parts
     if ".." in parts:
-        raise UserError(f"{where}, {key}: {text!r} holds '..'; keep the path inside the folder")
+        raise UserError(f"{where}, {key}: holds '..'; keep the path inside the folder")
     for start in range(len(parts)):
         if os.path.isdir(root / parts[start]):
             return root.joinpath(*parts[start:])
@@ -192,9 +210,16 @@ def _checked_text(value: object, where: str) -> str:
 
 def _checked(value: object, type_: type, where: str):
     if not isinstance(value, type_):
-        found = JSON_TYPES[type(value)]
+        found = next(name for kind, name in JSON_TYPES.items() if isinstance(value, kind))
         raise UserError(f"{where}: should be {JSON_TYPES[type_]}, is {found}; correct the file")
+    if isinstance(value, Repeated):
+        raise UserError(f"{where}: a key stands there twice; remove the one that is not meant")
     return value
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else Repeated(fields)
 
 
 def _read_json_records(path: Path) -> list:
@@ -212,7 +237,7 @@ def _read_json_records(path: Path) -> list:
 
 def _parse_json(text: str, name: str, first_line: int = 1):
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         line, problem = first_line + error.lineno - 1, error.msg
     except (ValueError, RecursionError):

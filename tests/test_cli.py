@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from safeerase_lite import doctor, leakage, notebooks
+from safeerase_lite import doctor, importing, leakage, notebooks
 from safeerase_lite.cli import app
 from safeerase_lite.doctor import Check
 from safeerase_lite.errors import UserError
@@ -127,7 +127,7 @@ def test_doctor_fails_only_on_failures(monkeypatch, status, code):
 @pytest.mark.parametrize(("problems", "code"), [([], 0), (["truncated"], 1)])
 def test_data_check_prints_the_report_and_fails_on_broken_pictures(monkeypatch, problems, code):
     report = SimpleNamespace(broken=pd.DataFrame({"problem": problems}), to_text=lambda: "report")
-    monkeypatch.setattr(leakage, "check_data", lambda folder: report)
+    monkeypatch.setattr(leakage, "check_data", lambda folder, **_: report)
     result = safeerase("data", "check", "somewhere")
     assert (result.exit_code, result.stdout) == (code, "report\n")
 
@@ -136,6 +136,26 @@ def test_data_check_of_a_folder_that_is_none_is_an_error_in_one_line(tmp_path):
     result = safeerase("data", "check", tmp_path)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+def test_data_check_looks_at_the_categories_that_are_named(monkeypatch):
+    asked = []
+    report = SimpleNamespace(broken=pd.DataFrame(), to_text=str)
+    monkeypatch.setattr(leakage, "check_data", lambda folder, **how: asked.append(how) or report)
+    safeerase("data", "check", "somewhere", "--category", "Sex", "--category", "Weapon")
+    assert asked == [{"categories": ["Sex", "Weapon"]}]
+
+
+def test_data_import_unpacks_and_then_checks(monkeypatch, tmp_path):
+    report = SimpleNamespace(broken=pd.DataFrame(), to_text=lambda: "report")
+    monkeypatch.setattr(importing, "import_zip", lambda archive, folder: folder)
+    monkeypatch.setattr(leakage, "check_data", lambda folder, **_: report)
+    result = safeerase("data", "import", "some.zip", tmp_path / "set")
+    assert (result.exit_code, result.stdout) == (0, "report\n")
+
+
+def test_a_crash_shows_no_values_for_they_may_be_harmful():
+    assert not app.pretty_exceptions_show_locals
 
 
 def test_tiny_build_passes_folder_seed_and_gold_on(room, tmp_path):

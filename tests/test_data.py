@@ -8,71 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small_dataset import KINDS, draw, edit, make_dataset, make_record, retain_pair, write_json
 
-from safeerase_lite.data import COLUMNS, read_data, require_decouple
+from safeerase_lite.data import COLUMNS, load_data, read_data, require_decouple
 from safeerase_lite.errors import UserError
 from safeerase_lite.leakage import check_data
+from safeerase_lite.profiles import profile
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-KINDS = {"train": ["vornet", "plimsk"], "val": ["vornet", "quorl"]}
-
-
-def make_record(split: str, number: int) -> dict:
-    name, kind = f"{split}{number}.png", KINDS[split][number]
-    template = "What is it made of?" if number == 0 else f"How is it built, {split}?"
-    return {
-        "type": "syn",
-        "keyword": kind,
-        "category": "Corrosive",
-        "image_path": f"img/Corrosive/{name}",
-        "SDImage_path": f"pdset/image/Corrosive/{split}/{name}",
-        "unsafe_pairs": [
-            {
-                "question": template,
-                "model_response": f"the {kind} plan",
-                "sd_response": "wool and thread",
-            }
-        ],
-        "UnharmPair_text1": retain_pair("What is a vornet?"),
-        "UnharmPair_text2": retain_pair("Is it old?"),
-        "UnharmPair_image1": retain_pair("Which colour?"),
-        "UnharmPair_image2": retain_pair("Where?"),
-    }
-
-
-def retain_pair(question: str) -> dict:
-    return {"Question": question, "Answer": "short", "Prediction": "the model's own answer"}
-
-
-def draw(path: Path, colour: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), (colour, 40, 90)).save(path)
-
-
-def write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def edit(root: Path, split: str, change) -> None:
-    """Rewrite a split's file after `change` was applied to its list of records."""
-    path = root / f"all_{split}.json"
-    records = json.loads(path.read_text(encoding="utf-8"))
-    change(records)
-    write_json(path, records)
-
-
-def make_dataset(root: Path) -> Path:
-    root.mkdir()
-    colour = 0
-    for split in KINDS:
-        records = [make_record(split, number) for number in range(2)]
-        write_json(root / f"all_{split}.json", records)
-        for record in records:
-            for key in ("image_path", "SDImage_path"):
-                colour += 10
-                draw(root / record[key], colour)
-    write_json(root / "prompt.json", {"idk": ["I would rather not.", "No."]})
-    return root
 
 
 @pytest.fixture
@@ -492,3 +435,98 @@ def test_the_report_counts_what_the_splits_share(dataset):
     assert shared == [[1, 2], [1, 2], [1, 2]]
     assert set(report.leaks["also_in"]) == {"train"}
     assert "dedupe='val'" in report.to_text()
+
+
+# Copies and parts of the benchmark
+
+
+def test_a_rebuilt_copy_is_read_and_said_to_be_one(dataset):
+    def rebuild(records):
+        for record in records:
+            del record["SDImage_path"], record["unsafe_pairs"][0]["sd_response"]
+            record["safeNb_pairs"] = [{"question": "What colour is it?", "answer": "red"}]
+
+    for split in KINDS:
+        edit(dataset, split, rebuild)
+    data = read_data(dataset)
+    assert data.rebuilt and len(data.forget) == 4
+    with pytest.raises(UserError, match="rebuilt copy, its 'safeNb_pairs' show the harmful"):
+        require_decouple(data, "pd")
+    assert "4 records are of a rebuilt copy" in check_data(dataset).to_text()
+
+
+def test_a_whole_copy_that_has_safenb_pairs_as_well_is_no_rebuilt_one(dataset):
+    edit(dataset, "train", lambda records: records[0].update(safeNb_pairs=[{"question": "?"}]))
+    assert not read_data(dataset).rebuilt
+
+
+def test_the_report_counts_records_without_decouple_questions(dataset):
+    edit(dataset, "train", lambda records: records[0].pop("SDImage_path"))
+    report = check_data(dataset)
+    assert (report.undecoupled, report.rebuilt) == (1, 0)
+    assert "1 of 4 records lack decouple questions" in report.to_text()
+
+
+def categorise(root: Path, *categories: str) -> None:
+    """Give the two records of each split these two categories."""
+
+    def give(records):
+        for record, category in zip(records, categories, strict=True):
+            record["category"] = category
+
+    for split in KINDS:
+        edit(root, split, give)
+
+
+@pytest.mark.parametrize("name", ["Sex", "privacy", " SEX "])
+def test_privacy_and_sex_of_real_data_are_read_only_when_named(dataset, name):
+    everything = read_data(dataset)
+    categorise(dataset, "Weapon", name)
+    data = read_data(dataset)
+    assert set(data.forget["category"]) == {"Weapon"} and data.left_out == (name.strip(),)
+    assert data.forget["record"].tolist() == [0, 0]
+    named = read_data(dataset, categories=["Weapon", name.strip()])
+    assert len(named.forget) == len(everything.forget) and not named.left_out
+    assert data.digest != named.digest
+
+
+def test_a_tiny_world_is_read_whole(dataset):
+    (dataset / "world.json").write_text("{}")
+    categorise(dataset, "Weapon", "Sex")
+    assert set(read_data(dataset).forget["category"]) == {"Weapon", "Sex"}
+
+
+def test_pictures_of_a_category_that_is_left_out_need_not_be_there(dataset):
+    categorise(dataset, "Weapon", "Sex")
+    for split in KINDS:
+        (dataset / make_record(split, 1)["image_path"]).unlink()
+    assert len(read_data(dataset).forget) == 2
+    report = check_data(dataset)
+    assert report.broken.empty and "Left out: Sex" in report.to_text()
+    assert len(check_data(dataset, categories=["Sex"]).broken) == 2
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "said"),
+    [
+        (("Weapon", "Sex"), ["Wepon"], "no category 'Wepon'; there are Weapon, Sex"),
+        (("Weapon", "Sex"), "Weapon", "is one text"),
+        (("Privacy", "Sex"), [], "nothing of train is left without Privacy, Sex"),
+    ],
+)
+def test_a_choice_of_categories_that_cannot_be_is_refused(dataset, there, asked, said):
+    categorise(dataset, *there)
+    with pytest.raises(UserError, match=said):
+        read_data(dataset, categories=asked)
+
+
+def test_a_profile_chooses_categories_and_dedupe_and_a_call_may_choose_otherwise(dataset, capsys):
+    categorise(dataset, "Weapon", "Sex")
+    repeat_train_record(dataset, keep_safe_picture=True)
+    fields = {"data_dir": str(dataset), "dedupe": "val", "categories": ["Corrosive", "Weapon"]}
+    chosen = load_data(profile("tiny", **fields))
+    assert (chosen.dedupe, chosen.left_out) == ("val", ("Sex",))
+    assert set(chosen.forget["split"]) == {"train"} and capsys.readouterr().out == ""
+    otherwise = load_data(profile("tiny", **fields), dedupe="none", categories=[])
+    assert otherwise.dedupe == "none" and "val" in set(otherwise.forget["split"])
+    assert capsys.readouterr().out.startswith("set: left out Sex; name `categories`")

@@ -337,6 +337,16 @@ def test_forget_answers_on_real_data_are_written_hashed(model, real, make_profil
         assert not any(text.encode() in content for text in harm), path.name
 
 
+def test_forget_answers_on_real_data_are_written_plainly_when_asked(
+    model, real, make_profile, tmp_path
+):
+    run = open_run(make_profile(), real, objective="vanilla", runs_dir=tmp_path / "runs")
+    report = evaluate(model, real, run, raw=True)
+    for column in ("kind", "expected", "answer"):
+        assert run.answers[column].equals(report.answers[column])
+    assert set(run.answers["expected"]) >= set(real.forget["answer"].head(2))
+
+
 def test_forget_answers_of_the_tiny_world_are_written_plainly(model, few, run):
     answers = evaluate(model, few, run).answers
     assert run.answers["answer"].equals(answers["answer"])

@@ -81,6 +81,14 @@ def test_where_things_lie_and_how_often_they_are_saved_is_not_part_of_a_run(open
     assert opened(checkpoint_every=1).id == here
 
 
+def test_what_part_of_the_data_was_read_is_said_by_the_data_not_by_the_profile(opened, world):
+    here = opened()
+    assert opened(dedupe="val", categories=["Corrosive"]).id == here.id
+    part = opened(data=replace(world, dedupe="val", left_out=("Privacy", "Sex")))
+    assert part.id != here.id and "dedupe" not in here.parameters
+    assert part.parameters["dedupe"] == "val" and part.parameters["left_out"] == "Privacy, Sex"
+
+
 def test_only_the_rate_a_run_takes_counts_not_the_table_it_was_taken_from(opened):
     rates = {"po": 3e-3, "po+pd": 2e-3, "ga": 1e-5}
     tuned = opened(learning_rate=None, rates=rates)

@@ -67,12 +67,6 @@ def test_a_record_has_its_three_sets_on_its_two_pictures(lesson):
     assert (rows["set"].value_counts() == 4).all()
 
 
-def test_texts_that_may_be_harmful_are_not_shown(lesson):
-    assert lesson.shown("fold the cap") == "fold the cap"
-    lesson.shown.__globals__["data"] = SimpleNamespace(invented=False)
-    assert "fold" not in lesson.shown("fold the cap")
-
-
 @pytest.mark.parametrize("lines", [False, True])
 def test_records_are_read_from_a_list_and_from_lines(lesson, tmp_path, lines):
     records = [{"a": 1}, {"a": 2}]

@@ -11,6 +11,7 @@ import altair as alt
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from ..care import veiled
 from ..errors import UserError
 from ..live import is_live
 
@@ -154,12 +155,17 @@ def name_of(objective: str) -> str:
 # ---- pictures ----
 
 
-def contact_sheet(images, captions, *, columns: int = 4, side: int = 144) -> Image.Image:
+def contact_sheet(
+    images, captions, *, columns: int = 4, side: int = 144, raw: bool = False
+) -> Image.Image:
     """Pictures in a grid, each with its caption below: a PNG that shows anywhere.
 
     Args:
-        images: paths of pictures.
-        captions: one text per picture; lines are wrapped.
+        images: paths of pictures; those that are not of a tiny world are blurred. Or PIL pictures,
+            shown as they are.
+        captions: one text per picture; lines are wrapped. Of real data, take them from
+            `care.shown`.
+        raw: blur nothing.
     """
     font = ImageFont.load_default(size=13)
     wrapped = [_wrapped(caption, 25) for caption in captions]
@@ -168,10 +174,11 @@ def contact_sheet(images, captions, *, columns: int = 4, side: int = 144) -> Ima
     width, rows = 190, -(-len(wrapped) // columns)
     sheet = Image.new("RGB", (width * min(columns, len(wrapped)), height * rows), "white")
     canvas = ImageDraw.Draw(sheet)
-    for index, (path, text) in enumerate(zip(images, wrapped, strict=True)):
+    for index, (image, text) in enumerate(zip(images, wrapped, strict=True)):
         x, y = width * (index % columns), height * (index // columns)
-        with Image.open(path) as image:
-            resized = image.convert("RGB").resize((side, side), Image.Resampling.NEAREST)
+        if not isinstance(image, Image.Image):
+            image = veiled(image, raw=raw)
+        resized = image.convert("RGB").resize((side, side), Image.Resampling.NEAREST)
         sheet.paste(resized, (x + 8, y))
         canvas.rectangle([x + 8, y, x + 8 + side - 1, y + side - 1], outline="#999999")
         canvas.multiline_text((x + 8, y + side + 4), text, font=font, fill=INK, spacing=2)

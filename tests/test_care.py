@@ -1,0 +1,199 @@
+"""On real data no harm is shown and none is kept, unless an argument asks for it."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import safeerase_lite as sl
+from safeerase_lite import care
+from safeerase_lite.charts import contact_sheet
+from safeerase_lite.data import read_data
+from safeerase_lite.demo import lessons
+from safeerase_lite.notebooks import execute, parameters
+from safeerase_lite.tinyworld.world import WORLD_FILE
+
+TABLES = ("forget", "retain", "decouple", "placebo", "specificity")
+
+
+@pytest.fixture(scope="module")
+def real(world, tmp_path_factory):
+    """The small world without its mark: as if it were real data."""
+    root = tmp_path_factory.mktemp("real") / "set"
+    shutil.copytree(world.root, root)
+    (root / WORLD_FILE).unlink()
+    return read_data(root)
+
+
+def answers(data):
+    """All tables as evaluated ones: a set, an expected and a given answer, relative pictures."""
+    parts = [getattr(data, name).assign(set=name) for name in TABLES]
+    table = pd.concat(parts, ignore_index=True).rename(columns={"answer": "expected"})
+    relative = [Path(path).relative_to(data.root).as_posix() for path in table["image"]]
+    return table.assign(answer="said of " + table["expected"], image=relative)
+
+
+# ---- texts ----
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_tiny_world_is_shown_and_kept_as_it_is(world, name):
+    table = getattr(world, name)
+    assert sl.shown(table, world) is table
+    everything = answers(world)
+    assert care.kept(everything, world) is everything
+
+
+@pytest.mark.parametrize("name", ["forget", "retain", "specificity"])
+def test_every_text_about_a_harmful_picture_is_masked(real, name):
+    table = sl.shown(getattr(real, name), real)
+    for column in ("kind", "question", "answer"):
+        assert table[column].str.fullmatch(r"\[\d+ words, #[0-9a-f]{6}\]").all()
+    others = table.columns.difference(["kind", "question", "answer"])
+    assert table[others].equals(getattr(real, name)[others])
+
+
+def test_of_a_safe_picture_only_the_harmful_question_is_masked(real):
+    table = sl.shown(real.decouple, real)
+    assert table["question"].str.startswith("[").all()
+    assert table[["kind", "answer"]].equals(real.decouple[["kind", "answer"]])
+    assert sl.shown(real.placebo, real).equals(real.placebo)
+
+
+def test_a_mask_tells_texts_apart_and_equal_texts_look_equal(real):
+    before, after = (t["question"] for t in (real.forget, sl.shown(real.forget, real)))
+    assert before.nunique() == after.nunique()
+    assert pd.crosstab(before, after).gt(0).sum(axis=1).eq(1).all()
+
+
+def test_answers_are_masked_like_questions_and_pictures_within_the_folder_are_known(real):
+    table = answers(real)
+    shown = sl.shown(table, real)
+    about_safe = table["set"].isin(["decouple", "placebo"])
+    assert shown.loc[about_safe, "answer"].equals(table.loc[about_safe, "answer"])
+    assert shown.loc[~about_safe, ["answer", "expected"]].map(lambda t: t.startswith("[")).all(None)
+
+
+def test_what_is_asked_about_an_unknown_picture_is_masked(real):
+    table = real.decouple.head(3).assign(image="elsewhere/1.png")
+    assert sl.shown(table, real)["answer"].str.startswith("[").all()
+
+
+def test_raw_texts_are_shown_when_the_call_asks_for_them(real):
+    assert sl.shown(real.forget, real, raw=True) is real.forget
+
+
+def test_data_typed_at_the_end_of_a_cell_shows_counts_alone(real):
+    said = repr(real)
+    assert f"{len(real.forget)} forget" in said and real.digest in said
+    assert not any(text in said for table in TABLES for text in getattr(real, table)["answer"])
+
+
+# ---- pictures ----
+
+
+def test_a_real_picture_is_blurred_beyond_recognition(tmp_path):
+    stripes = np.zeros((80, 80, 3), np.uint8)
+    stripes[:, ::8] = 255
+    path = tmp_path / "stripes.png"
+    Image.fromarray(stripes).save(path)
+    assert np.ptp(np.asarray(care.veiled(path))) < 5
+    assert np.ptp(np.asarray(care.veiled(path, raw=True))) == 255
+
+
+def test_a_tiny_worlds_picture_is_shown_as_it_is(world):
+    path = world.forget["image"].iat[0]
+    assert np.array_equal(care.veiled(path), Image.open(path).convert("RGB"))
+
+
+def test_real_data_inside_a_tiny_world_is_still_blurred(world, real, tmp_path):
+    shutil.copytree(world.root, tmp_path / "world")
+    shutil.copytree(real.root, tmp_path / "world" / "inside")
+    name = Path(real.forget["image"].iat[0]).relative_to(real.root)
+    real_one, tiny = (tmp_path / "world" / where / name for where in ("inside", ""))
+    assert not np.array_equal(care.veiled(real_one), care.veiled(tiny))
+
+
+def test_a_contact_sheet_blurs_real_pictures_unless_asked(world, real):
+    (tiny, real_one), caption = (d.forget["image"].head(1) for d in (world, real)), ["x"]
+    plain = np.asarray(contact_sheet(tiny, caption))
+    assert not np.array_equal(contact_sheet(real_one, caption), plain)
+    assert np.array_equal(contact_sheet(real_one, caption, raw=True), plain)
+    assert np.array_equal(contact_sheet([Image.open(real_one.iat[0])], caption), plain)
+
+
+# ---- what is kept ----
+
+
+def test_the_ledger_keeps_harmful_answers_and_keywords_as_hashes(real):
+    table = answers(real)
+    kept = care.kept(table, real)
+    forget, harmful = table["set"] == "forget", ~table["set"].isin(["decouple", "placebo"])
+    for column, hashed in {"expected": forget, "answer": forget, "kind": harmful}.items():
+        assert kept.loc[hashed, column].str.fullmatch("[0-9a-f]{16}").all()
+        assert kept.loc[~hashed, column].equals(table.loc[~hashed, column])
+    assert kept["kind"].nunique() == table["kind"].nunique()
+    assert care.kept(table, real, raw=True) is table
+
+
+# ---- the lessons ----
+
+GIVEN = {
+    "02_forget_retain_decouple": {},
+    "03_unlearn": {"precision": "dense", "steps": 4},
+    "04_objectives_compared": {"live": ["ga"]},
+    "05_over_forgetting": {"every": 24},
+}
+
+
+def test_every_lesson_that_takes_data_is_held_to_this():
+    taking = [p.stem for p in lessons() if "data_dir" in {x.name for x in parameters(p)}]
+    assert set(taking) == set(GIVEN)
+
+
+@pytest.fixture(scope="module")
+def benchmark(world, tmp_path_factory):
+    """Like a download: no mark, no test split, every harmful text ends in a word to look for."""
+    root = tmp_path_factory.mktemp("benchmark") / "set"
+    shutil.copytree(world.root, root)
+    (root / WORLD_FILE).unlink()
+    for split in ("train", "val"):
+        path = root / f"all_{split}.json"
+        records = json.loads(path.read_text(encoding="utf-8"))
+        for record in records:
+            record["keyword"] += " zqx"
+            for pair in record["unsafe_pairs"]:
+                pair["question"] += " zqx"
+                pair["model_response"] += " zqx"
+        path.write_text(json.dumps(records), encoding="utf-8")
+    (root / "all_test.json").unlink()
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_lesson_on_real_data_shows_and_keeps_no_harm(name, benchmark, tmp_path):
+    [lesson] = [path for path in lessons() if path.stem == name]
+    given = GIVEN[name] | {"data_dir": str(benchmark), "runs_dir": str(tmp_path / "runs")}
+    executed = execute(lesson, tmp_path / lesson.name, given)
+    for cell in nbformat.read(executed, as_version=4).cells:
+        assert "zqx" not in json.dumps(cell.get("outputs", [])), cell.id
+    kept = [path for path in (tmp_path / "runs").rglob("*.parquet")]
+    assert kept
+    for path in kept:
+        table = pd.read_parquet(path)
+        harmful = table[table["set"] == "forget"] if "set" in table else table
+        texts = harmful[["kind", "expected", "answer"]]
+        assert not texts.map(lambda text: "zqx" in text).any(None), path.name
+
+
+def test_evaluations_that_are_masked_can_be_compared_with_each_other(real):
+    kept = care.kept(answers(real), real)
+    again = care.kept(answers(replace(real)), real)
+    assert kept.equals(again)
