@@ -225,6 +225,23 @@ def report(
 
 
 @app.command()
+def export(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or folder.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the adapter goes.")],
+    runs_dir: Annotated[Path | None, typer.Option(help="The ledger.", show_default="runs/")] = None,
+    data: Annotated[
+        str, typer.Option(metavar="DIR", help="The run's data, if not a tiny world.")
+    ] = "",
+) -> None:
+    """Write a run's adapter for PEFT, measured in 4-bit and dense, with a model card."""
+    from .export import export
+
+    export(run, folder, runs_dir=runs_dir, data_dir=data, say=typer.echo)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("output"),
     workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,

@@ -115,6 +115,14 @@ def open_run(
     return run
 
 
+def settings_of(parameters: dict) -> Settings:
+    """The settings that a run's recorded parameters were made from."""
+    known = {name: parameters.get(name) for name in Profile.model_fields}
+    given = {name: value for name, value in known.items() if value is not None}
+    named = {name: parameters[name] for name in ("objective", "decouple", "weights", "seed")}
+    return Settings(profile=Profile(**given | {"name": parameters["profile"]}), **named)
+
+
 def _parameters(settings: Settings, data: Data) -> dict:
     """Flat, and empty where a run of this objective never looks."""
     numbers = settings.profile.model_dump(exclude={"rates", "data_dir", "checkpoint_every"})

@@ -84,14 +84,20 @@ def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
+def no_four_bit() -> str:
+    """Why nothing can be 4-bit on this machine; empty when it can."""
+    try:
+        import bitsandbytes  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = (str(error).splitlines() or ["no message"])[0]
+        return f"no working bitsandbytes here ({reason})"
+    return ""
+
+
 def _usable(precision: str) -> str:
-    if precision == "nf4":
-        try:
-            import bitsandbytes  # noqa: F401
-        except (ImportError, RuntimeError, OSError) as error:
-            reason = (str(error).splitlines() or ["no message"])[0]
-            warnings.warn(f"no working bitsandbytes here ({reason}): loading dense", stacklevel=3)
-            return "dense"
+    if precision == "nf4" and (reason := no_four_bit()):
+        warnings.warn(f"{reason}: loading dense", stacklevel=3)
+        return "dense"
     return precision
 
 
@@ -184,9 +190,7 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
     Raises:
         UserError: the adapter is not there, does not fit, or is untrained.
     """
-    if not (folder / "adapter_model.safetensors").exists():
-        raise UserError(f"{folder} holds no adapter_model.safetensors; is this a finished run?")
-    weights = load_peft_weights(str(folder), device="cpu")
+    weights = trained_weights(folder)
     try:
         result = set_peft_model_state_dict(model, weights)
     except (KeyError, RuntimeError) as error:  # a part that is not there, a shape that differs
@@ -200,5 +204,17 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
     if taken != len(weights):  # a projector's weights are dropped silently where it is frozen
         odd = f"it has {len(weights)} weights, the model takes {taken}"
         raise UserError(f"the adapter in {folder} does not fit this model: {odd}")
+
+
+def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of an adapter on disk, by name.
+
+    Raises:
+        UserError: the adapter is not there, or is untrained.
+    """
+    if not (folder / "adapter_model.safetensors").exists():
+        raise UserError(f"{folder} holds no adapter_model.safetensors; is this a finished run?")
+    weights = load_peft_weights(str(folder), device="cpu")
     if all(not w.any() for key, w in weights.items() if "lora_B" in key):
         raise UserError(f"the adapter in {folder} is untrained: every LoRA B is zero")
+    return weights
