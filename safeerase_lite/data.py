@@ -72,7 +72,7 @@ def load_data(profile: Profile, *, dedupe: str = "none") -> Data:
     """
     if profile.data_dir:
         return read_data(profile.data_dir, dedupe=dedupe)
-    world = World(seed=profile.world_seed, cue=profile.cue)
+    world = World(seed=profile.world_seed, cue=profile.cue, side=profile.picture_size)
     return read_data(write_world(world, cache_dir() / world.name), dedupe=dedupe)
 
 

@@ -8,11 +8,13 @@ from pydantic import BaseModel, ConfigDict
 from . import ledger
 from .data import Data, require_decouple
 from .errors import UserError
+from .injected import read_injected
 from .judges import judge
 from .objectives import OBJECTIVES, own_recipe
 from .processes import by_main, launched
 from .profiles import Decouple, Profile, WeightPreset, check_choice
 from .tinyworld import shipped_model
+from .tinyworld.pictures import SIDE
 
 GOLD = "tiny-llava-gold"
 
@@ -103,7 +105,7 @@ def open_run(
             "step, so raise batch or start fewer"
         )
     if objective == "gold":
-        if None in (shipped_model(profile.model), shipped_model(GOLD)):
+        if not has_gold(profile):
             raise UserError(f"{profile.model!r} has no gold model; only the tiny world has one")
         profile = profile.model_copy(update={"model": GOLD})
     settings = Settings(
@@ -113,6 +115,11 @@ def open_run(
     run = by_main(ledger.open_run, where, _parameters(settings, data), wait=wait)
     run.settings, run.main = settings, launched().is_main_process
     return run
+
+
+def has_gold(profile: Profile) -> bool:
+    """Whether there is a model like the profile's that never saw a forget answer."""
+    return None not in (shipped_model(profile.model), shipped_model(GOLD))
 
 
 def settings_of(parameters: dict) -> Settings:
@@ -129,6 +136,8 @@ def _parameters(settings: Settings, data: Data) -> dict:
     numbers |= {"profile": numbers.pop("name"), "learning_rate": settings.learning_rate}
     if settings.objective in UNTRAINED:
         numbers |= dict.fromkeys(OF_TRAINING)
+    if settings.profile.picture_size == SIDE:
+        del numbers["picture_size"]  # as before there was a choice
     if settings.decouple == "none":
         numbers["decouple_share"] = None
     hashes = {"model_hash": fingerprint(settings.profile.model), "data_hash": data.digest}
@@ -138,11 +147,13 @@ def _parameters(settings: Settings, data: Data) -> dict:
 
 
 def fingerprint(model: str) -> str:
-    """What identifies a model's weights: a hash of its files, or its hub name."""
+    """What identifies a model's weights: a hash of its files, or its hub name. Of injected
+    knowledge, the base's too."""
     folder = shipped_model(model) or Path(model)
     if not folder.is_dir():
         return model
-    digest = hashlib.sha256()
+    knowledge = read_injected(model)
+    digest = hashlib.sha256(fingerprint(knowledge.base).encode() if knowledge else b"")
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):

@@ -5,7 +5,6 @@ measured on the base in the run's precision and in the other one.
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,6 +19,8 @@ from .data import Data, load_data
 from .errors import UserError
 from .evaluation import evaluate
 from .experiment import UNTRAINED, fingerprint, open_run, settings_of
+from .folders import require_new, whole
+from .injected import read_injected
 from .models import load_adapter, load_llava, no_four_bit, trained_weights
 from .profiles import Profile
 
@@ -63,12 +64,12 @@ def export(
         say: is told what goes on.
 
     Raises:
-        UserError: no such run; it failed, is not complete or trained nothing; its model or data are
-            not those at hand; gradient ascent on real data; a folder with something in it.
+        UserError: no such run; it failed, is not complete, trained nothing or stands on injected
+            knowledge; its model or data are not those at hand; gradient ascent on real data; a
+            folder with something in it.
     """
     folder = Path(folder).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already: name a new or an empty folder")
+    require_new(folder)
     finished = _finished(name, Path(runs_dir or ledger.default_runs_dir()), data_dir)
     measures, missing = _measures(finished, say)
     card_text = card.write(finished, measures, missing)
@@ -94,6 +95,11 @@ def _finished(name: str, runs_dir: Path, data_dir: str) -> Finished:
     run.settings = settings_of(parameters)
     trained_weights(run.adapter_dir)
     model = run.settings.profile.model
+    if read_injected(model):
+        raise UserError(
+            f"run {run_id} stands on the knowledge injected in {Path(model).name}: its adapter "
+            "fits nothing a stranger has, so it stays"
+        )
     if fingerprint(model) != parameters["model_hash"]:
         raise UserError(f"run {run_id} changed another model than the {model!r} that is here")
     data = _data(run, data_dir)
@@ -175,16 +181,10 @@ def _evaluated(finished: Finished, profile: Profile) -> pd.DataFrame:
 
 
 def _write(adapter: Path, folder: Path, model: str, measures: pd.DataFrame, text: str) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with whole(folder) as draft:
         config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = card.base_name(model)
-        (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        shutil.copyfile(adapter / WEIGHTS, partial / WEIGHTS)
-        measures.to_csv(partial / MEASURES, index=False)
-        (partial / "README.md").write_text(text, encoding="utf-8")
-        partial.chmod(0o755)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        shutil.copyfile(adapter / WEIGHTS, draft / WEIGHTS)
+        measures.to_csv(draft / MEASURES, index=False)
+        (draft / "README.md").write_text(text, encoding="utf-8")
