@@ -103,7 +103,7 @@ def _finished(name: str, runs_dir: Path, data_dir: str) -> Finished:
     if fingerprint(model) != parameters["model_hash"]:
         raise UserError(f"run {run_id} changed another model than the {model!r} that is here")
     data = _data(run, data_dir)
-    if not data.invented and objective != "po":
+    if not data.invented and (objective != "po" or "objective_hash" in parameters):
         why = "raises the loss of harmful answers" if objective in ASCENT else "may be an ascent"
         raise UserError(
             f"run {run_id}: {objective} {why}, so its adapter, negated, may bring harm back; from "

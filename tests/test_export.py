@@ -24,6 +24,7 @@ from safeerase_lite.evaluation import ask, evaluate
 from safeerase_lite.experiment import open_run
 from safeerase_lite.export import export
 from safeerase_lite.models import load_adapter, load_llava, save_adapter
+from safeerase_lite.objectives import OBJECTIVES, Objective, gradient_ascent
 
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "measures.csv"}
 
@@ -307,6 +308,15 @@ def test_gradient_ascent_on_real_data_is_refused_and_on_the_tiny_world_it_is_not
     assert "may bring harm back" in refused(run.id, data_dir=real.root)
     with pytest.raises(AssertionError, match="a model was loaded"):
         export(run.id, tmp_path / "out", runs_dir=run.runs_dir, data_dir=str(world.root))
+
+
+def test_an_objective_of_ones_own_called_po_does_not_pass_for_po_on_real_data(
+    refused, complete, real, monkeypatch
+):
+    renamed = Objective(gradient_ascent, ("forget", "retain"))
+    monkeypatch.setitem(OBJECTIVES, "po", renamed)
+    run = complete("po", "none")
+    assert "may bring harm back" in refused(run.id, data_dir=real.root)
 
 
 def test_an_adapter_of_preference_optimisation_on_real_data_may_leave(
