@@ -20,6 +20,7 @@ _HOMES = {
     "load_llava": "models",
     "reference": "models",
     "open_run": "experiment",
+    "has_gold": "experiment",
     "unlearn": "training",
     "evaluate": "evaluation",
     "answer_nll": "evaluation",
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from .data import load_data, read_data  # noqa: F401
     from .errors import UserError  # noqa: F401
     from .evaluation import answer_nll, ask, evaluate, judged  # noqa: F401
-    from .experiment import open_run  # noqa: F401
+    from .experiment import has_gold, open_run  # noqa: F401
     from .explore import browse  # noqa: F401
     from .lesson import calibration, outcome, predict, stamp  # noqa: F401
     from .models import load_llava, reference  # noqa: F401

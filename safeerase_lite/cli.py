@@ -247,6 +247,49 @@ def report(
 
 
 @app.command()
+def export(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or folder.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the adapter goes.")],
+    runs_dir: Annotated[Path | None, typer.Option(help="The ledger.", show_default="runs/")] = None,
+    data: Annotated[
+        str, typer.Option(metavar="DIR", help="The run's data, if not a tiny world.")
+    ] = "",
+) -> None:
+    """Write a run's adapter for PEFT, measured in 4-bit and dense, with a model card."""
+    from .export import export
+
+    export(run, folder, runs_dir=runs_dir, data_dir=data, say=typer.echo)
+
+
+@app.command()
+def inject(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the adapter goes.")],
+    profile: Annotated[str, typer.Option(help="tiny, t4 or full.")] = "t4",
+    model: Annotated[
+        str, typer.Option(help="A LLaVA's folder or hub name.", show_default="the profile's")
+    ] = "",
+    steps: Annotated[int, typer.Option(help="0: the profile's.")] = 0,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 2e-4,
+    world_seed: Annotated[int, typer.Option(help="Which tiny world.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws first weights and batches.")] = 0,
+) -> None:
+    """Teach a model the tiny world, so that it has something harmless to unlearn."""
+    from .inject import inject
+    from .profiles import profile as by_name
+
+    given = {"model": model, "steps": steps}
+    numbers = by_name(
+        profile,
+        learning_rate=learning_rate,
+        world_seed=world_seed,
+        **{name: value for name, value in given.items() if value},
+    )
+    inject(numbers, folder, seed=seed, say=typer.echo)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("output"),
     workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,

@@ -80,7 +80,7 @@ def load_data(
         "categories": profile.categories if categories is None else categories,
     }
     if not profile.data_dir:
-        world = World(seed=profile.world_seed, cue=profile.cue)
+        world = World(seed=profile.world_seed, cue=profile.cue, side=profile.picture_size)
         return read_data(write_world(world, cache_dir() / world.name), **choices)
     data = read_data(profile.data_dir, **choices)
     if data.left_out and not choices["categories"]:

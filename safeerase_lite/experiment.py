@@ -8,11 +8,13 @@ from pydantic import BaseModel, ConfigDict
 from . import ledger
 from .data import Data, require_decouple
 from .errors import UserError
+from .injected import read_injected
 from .judges import judge
 from .objectives import OBJECTIVES, own_recipe
 from .processes import by_main, launched
 from .profiles import Decouple, Profile, WeightPreset, check_choice
 from .tinyworld import shipped_model
+from .tinyworld.pictures import SIDE
 
 GOLD = "tiny-llava-gold"
 
@@ -103,7 +105,7 @@ def open_run(
             "step, so raise batch or start fewer"
         )
     if objective == "gold":
-        if None in (shipped_model(profile.model), shipped_model(GOLD)):
+        if not has_gold(profile):
             raise UserError(f"{profile.model!r} has no gold model; only the tiny world has one")
         profile = profile.model_copy(update={"model": GOLD})
     settings = Settings(
@@ -115,6 +117,19 @@ def open_run(
     return run
 
 
+def has_gold(profile: Profile) -> bool:
+    """Whether there is a model like the profile's that never saw a forget answer."""
+    return None not in (shipped_model(profile.model), shipped_model(GOLD))
+
+
+def settings_of(parameters: dict) -> Settings:
+    """The settings that a run's recorded parameters were made from."""
+    known = {name: parameters.get(name) for name in Profile.model_fields}
+    given = {name: value for name, value in known.items() if value is not None}
+    named = {name: parameters[name] for name in ("objective", "decouple", "weights", "seed")}
+    return Settings(profile=Profile(**given | {"name": parameters["profile"]}), **named)
+
+
 def _parameters(settings: Settings, data: Data) -> dict:
     """Flat, and empty where a run of this objective never looks."""
     elsewhere = {"rates", "data_dir", "dedupe", "categories", "checkpoint_every"}
@@ -122,6 +137,8 @@ def _parameters(settings: Settings, data: Data) -> dict:
     numbers |= {"profile": numbers.pop("name"), "learning_rate": settings.learning_rate}
     if settings.objective in UNTRAINED:
         numbers |= dict.fromkeys(OF_TRAINING)
+    if settings.profile.picture_size == SIDE:
+        del numbers["picture_size"]  # as before there was a choice
     if settings.decouple == "none":
         numbers["decouple_share"] = None
     if data.dedupe != "none":
@@ -135,11 +152,13 @@ def _parameters(settings: Settings, data: Data) -> dict:
 
 
 def fingerprint(model: str) -> str:
-    """What identifies a model's weights: a hash of its files, or its hub name."""
+    """What identifies a model's weights: a hash of its files, or its hub name. Of injected
+    knowledge, the base's too."""
     folder = shipped_model(model) or Path(model)
     if not folder.is_dir():
         return model
-    digest = hashlib.sha256()
+    knowledge = read_injected(model)
+    digest = hashlib.sha256(fingerprint(knowledge.base).encode() if knowledge else b"")
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):

@@ -198,12 +198,12 @@ def open_run(runs_dir: Path | str, parameters: dict[str, Any], *, wait: float = 
         locks.take(lock, run_id, wait)
     if (complete / "run.json").exists():  # also when completed while we came to the lock
         locks.release(lock)
-        _read_record(complete)
+        read_record(complete)
         return Run(run_id, parameters, complete, runs_dir, done=True)
 
     resumed = (partial / "run.json").exists()
     if resumed:
-        _read_record(partial)
+        read_record(partial)
     partial.mkdir(exist_ok=True)
     run = Run(run_id, parameters, partial, runs_dir, done=False, resumed=resumed)
     run._describe("partial", {})
@@ -256,7 +256,7 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
     complete = _run_folders(runs_dir)
     mended = {folder.name for folder in complete}
     failed = [path for path in _run_folders(runs_dir / "failed") if path.name not in mended]
-    records = [_read_record(folder) for folder in complete + failed]
+    records = [read_record(folder) for folder in complete + failed]
     if not records:
         raise UserError(f"no run in {runs_dir}: run a notebook first, or name another folder")
 
@@ -306,7 +306,8 @@ def _run_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/run.json"))
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
+    """A run's run.json. Raises UserError when it is broken or of another schema."""
     path = folder / "run.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, LlavaP
 from transformers.utils import logging as transformers_logging
 
 from .errors import UserError
+from .injected import read_injected
 from .live import is_live
 from .profiles import Profile
 from .tinyworld import shipped_model
@@ -29,12 +30,16 @@ NOT_QUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 LORA_TARGETS = rf"model\.language_model\..*\.({LINEARS})"
 _QUANTISED = re.compile(LORA_TARGETS)
 
+# The adapter that is trained, and the frozen one under it, if any.
+LEARNING, INJECTED = "default", "injected"
+
 
 def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
     """Load a LLaVA as a profile says: NF4 with double quantisation (or dense), LoRA on top.
 
     Args:
-        profile: model, precision, compute type, LoRA numbers.
+        profile: model, precision, compute type, LoRA numbers. A model with injected knowledge is
+            its base and the injected adapter, frozen.
         adapt: add a fresh LoRA adapter to the language model (and train the projector beside it,
             when the profile says so).
         seed: draws the adapter's first weights.
@@ -45,11 +50,13 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
     Raises:
         UserError: no such model, or a quantisation or adapter that did not take.
     """
-    path = str(shipped_model(profile.model) or profile.model)
+    knowledge = read_injected(profile.model)
+    name = knowledge.base if knowledge else profile.model
+    path = str(shipped_model(name) or name)
     precision = _usable(profile.precision)
     dtype = getattr(torch, profile.compute)
     local = Path(path).is_dir()
-    if shipped_model(profile.model) or not is_live():
+    if shipped_model(name) or not is_live():
         transformers_logging.disable_progress_bar()
     try:
         processor = LlavaProcessor.from_pretrained(path, local_files_only=local, backend="pil")
@@ -63,13 +70,15 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
         )
     except (OSError, HFValidationError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"cannot load the model {profile.model!r}: {reason}") from None
+        raise UserError(f"cannot load the model {name!r}: {reason}") from None
     processor.tokenizer.padding_side = "left"
     if precision == "nf4":
         _close_cpu_gradient_trap(model)
         _check_quantised(model)
     if adapt:
         model = _adapt(model, profile, seed)
+    if knowledge:
+        model = _put_under(model, knowledge.folder)
     model.processor = processor
     return model.eval()
 
@@ -84,14 +93,20 @@ def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
+def no_four_bit() -> str:
+    """Why nothing can be 4-bit on this machine; empty when it can."""
+    try:
+        import bitsandbytes  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = (str(error).splitlines() or ["no message"])[0]
+        return f"no working bitsandbytes here ({reason})"
+    return ""
+
+
 def _usable(precision: str) -> str:
-    if precision == "nf4":
-        try:
-            import bitsandbytes  # noqa: F401
-        except (ImportError, RuntimeError, OSError) as error:
-            reason = (str(error).splitlines() or ["no message"])[0]
-            warnings.warn(f"no working bitsandbytes here ({reason}): loading dense", stacklevel=3)
-            return "dense"
+    if precision == "nf4" and (reason := no_four_bit()):
+        warnings.warn(f"{reason}: loading dense", stacklevel=3)
+        return "dense"
     return precision
 
 
@@ -145,6 +160,32 @@ def _adapt(model: nn.Module, profile: Profile, seed: int) -> PeftModel:
     return adapted
 
 
+def _put_under(model: nn.Module, folder: Path) -> PeftModel:
+    """The model with the injected adapter in `folder`, frozen, under the trained one, if any."""
+    weights = trained_weights(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=INJECTED)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=INJECTED)
+    if get_peft_model_state_dict(model, adapter_name=INJECTED).keys() != weights.keys():
+        raise UserError(f"the adapter in {folder} does not fit its base model: inject again")
+    for module in model.modules():
+        if INJECTED in getattr(module, "lora_dropout", ()):
+            module.lora_dropout[INJECTED] = nn.Identity()  # in training mode too
+    _activate(model)
+    return model
+
+
+def _activate(model: PeftModel) -> None:
+    """Every adapter speaks, and the injected one stays frozen."""
+    model.base_model.set_adapter(
+        [name for name in (INJECTED, LEARNING) if name in model.peft_config]
+    )
+    model.set_requires_grad(INJECTED, False)
+
+
 def _check_adapted(model: PeftModel, trains_projector: bool) -> None:
     """LoRA sits on every linear layer of the language model, and nothing else is trainable."""
     base = model.base_model.model
@@ -166,15 +207,23 @@ def _check_adapted(model: PeftModel, trains_projector: bool) -> None:
 def reference(model: PeftModel):
     """The model as it was before unlearning: its adapter off, no second copy in memory.
 
-    A trained projector is restored too, because it is one of the adapter's saved modules.
+    A trained projector is restored too, because it is one of the adapter's saved modules. Injected
+    knowledge stays: it was there before.
     """
-    with model.disable_adapter():
+    if INJECTED not in model.peft_config:
+        with model.disable_adapter():
+            yield model
+        return
+    model.base_model.set_adapter([INJECTED], inference_mode=True)
+    try:
         yield model
+    finally:
+        _activate(model)
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Write the adapter in PEFT's format, weights as safetensors."""
-    model.save_pretrained(str(folder), safe_serialization=True)
+    """Write the trained adapter, it alone, in PEFT's format, weights as safetensors."""
+    model.save_pretrained(str(folder), safe_serialization=True, selected_adapters=[LEARNING])
     (folder / "README.md").unlink(missing_ok=True)
 
 
@@ -184,15 +233,13 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
     Raises:
         UserError: the adapter is not there, does not fit, or is untrained.
     """
-    if not (folder / "adapter_model.safetensors").exists():
-        raise UserError(f"{folder} holds no adapter_model.safetensors; is this a finished run?")
-    weights = load_peft_weights(str(folder), device="cpu")
+    weights = trained_weights(folder)
     try:
         result = set_peft_model_state_dict(model, weights)
     except (KeyError, RuntimeError) as error:  # a part that is not there, a shape that differs
         odd = str(error).splitlines()[-1].strip()
         raise UserError(f"the adapter in {folder} does not fit this model: {odd}") from None
-    missing = [key for key in result.missing_keys if "lora_" in key]
+    missing = [key for key in result.missing_keys if "lora_" in key and INJECTED not in key]
     if result.unexpected_keys or missing:
         odd = [*result.unexpected_keys, *missing][0]
         raise UserError(f"the adapter in {folder} does not fit this model: {odd}")
@@ -200,5 +247,17 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
     if taken != len(weights):  # a projector's weights are dropped silently where it is frozen
         odd = f"it has {len(weights)} weights, the model takes {taken}"
         raise UserError(f"the adapter in {folder} does not fit this model: {odd}")
+
+
+def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of an adapter on disk, by name.
+
+    Raises:
+        UserError: the adapter is not there, or is untrained.
+    """
+    if not (folder / "adapter_model.safetensors").exists():
+        raise UserError(f"{folder} holds no adapter_model.safetensors; is this a finished run?")
+    weights = load_peft_weights(str(folder), device="cpu")
     if all(not w.any() for key, w in weights.items() if "lora_B" in key):
         raise UserError(f"the adapter in {folder} is untrained: every LoRA B is zero")
+    return weights

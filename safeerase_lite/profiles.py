@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import UserError
+from .injected import read_injected
 
 Decouple = Literal["none", "pd", "placebo"]
 WeightPreset = Literal["official", "matched"]
@@ -29,6 +30,7 @@ class Profile(BaseModel):
     categories: tuple[str, ...] = ()  # none named: all, but of real data not Privacy and Sex
     world_seed: int = 0  # the tiny world's seed
     cue: float = Field(1.0, ge=0, le=1)  # how reliably a sign marks hazards in the tiny world
+    picture_size: int = Field(48, ge=48, le=1344)  # side of the tiny world's pictures, pixels
 
     precision: Literal["nf4", "dense"] = "nf4"
     compute: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -90,6 +92,7 @@ TINY = Profile(
 T4 = Profile(
     name="t4",
     model=LLAVA_7B,
+    picture_size=336,  # what LLaVA-1.5's vision tower takes
     compute="float16",
     accumulation=32,
     steps=900,
@@ -109,12 +112,19 @@ PROFILES = {p.name: p for p in (TINY, T4, FULL)}
 def profile(name: str = "tiny", **overrides: Any) -> Profile:
     """A profile by name, any of its fields overridden.
 
+    The folder of injected knowledge is a profile too: the one it was learned with, its model that
+    folder, its judge the oracle, which knows the tiny world.
+
     Raises:
         UserError: no such profile, no such field, or a value out of its range.
     """
+    knowledge = read_injected(overrides.get("model") or name)
+    if knowledge and name not in PROFILES:
+        name = knowledge.profile
     check_choice(name, tuple(PROFILES), "profile")
+    injected = knowledge.numbers | {"model": str(knowledge.folder)} if knowledge else {}
     try:
-        return Profile(**(PROFILES[name].model_dump() | overrides))
+        return Profile(**(PROFILES[name].model_dump() | injected | overrides))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))

@@ -74,6 +74,12 @@ def test_other_data_is_another_run(opened, world, tmp_path):
     assert opened(data=replace(world, digest="0" * 16)).id != opened().id
 
 
+def test_a_picture_size_joins_the_id_only_where_it_is_not_the_usual_one(opened):
+    assert "picture_size" not in opened().parameters
+    larger = opened(picture_size=336)
+    assert larger.parameters["picture_size"] == 336 and larger.id != opened().id
+
+
 def test_where_things_lie_and_how_often_they_are_saved_is_not_part_of_a_run(opened, world):
     here = opened().id
     assert opened(data_dir=str(world.root)).id == here

@@ -4,10 +4,13 @@ import hashlib
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.stats import chi2_contingency
 
 from safeerase_lite.data import read_data
@@ -38,6 +41,45 @@ def test_one_seed_is_one_world_byte_for_byte(root, tmp_path):
 def test_another_seed_is_another_world(root, tmp_path):
     other = bytes_of(write_world(World(seed=1), tmp_path / "other"))
     assert other["all_train.json"] != bytes_of(root)["all_train.json"]
+
+
+def test_the_default_world_is_the_one_every_number_was_measured_on(data):
+    assert data.digest == "b1ec52664aafc9db"
+
+
+@pytest.fixture(scope="module")
+def two_sizes(tmp_path_factory):
+    """The roots of one small world, drawn at 48 and at 336 pixels."""
+    room = tmp_path_factory.mktemp("sizes")
+    small = World(train_pictures=1, eval_pictures=1)
+    return [write_world(replace(small, side=side), room / str(side)) for side in (48, 336)]
+
+
+def test_a_larger_picture_shows_the_same_facts(two_sizes):
+    small, large = two_sizes
+    for split in SPLITS:
+        name = f"all_{split}.json"
+        assert (small / name).read_bytes() == (large / name).read_bytes()
+    for path in sorted(small.rglob("*.png")):
+        with Image.open(path) as one, Image.open(large / path.relative_to(small)) as other:
+            assert (one.size, other.size) == ((48, 48), (336, 336))
+            reduced = other.resize((48, 48), Image.Resampling.BOX)
+            apart = np.abs(np.asarray(one, float) - np.asarray(reduced, float))
+        assert apart.mean() < 3, path
+    assert read_data(small).digest != read_data(large).digest
+
+
+def test_a_larger_picture_is_drawn_at_its_size_not_blown_up(two_sizes):
+    """From one pixel to the next its edges are as sharp as the small picture's."""
+    small, large = two_sizes
+
+    def sharpest(image):
+        return np.abs(np.diff(np.asarray(image, float), axis=1)).max()
+
+    for path in sorted(small.rglob("*.png"))[:12]:
+        with Image.open(path) as one, Image.open(large / path.relative_to(small)) as other:
+            blown_up = one.resize((336, 336), Image.Resampling.BICUBIC)
+            assert sharpest(other) > 2 * sharpest(blown_up), path
 
 
 def test_every_family_has_two_hazards_and_two_safe_objects():
