@@ -10,6 +10,7 @@ from .data import Data, require_decouple
 from .errors import UserError
 from .judges import judge
 from .objectives import OBJECTIVES, own_recipe
+from .optimizers import require_optimizer
 from .processes import by_main, launched
 from .profiles import Decouple, Profile, WeightPreset, check_choice
 from .tinyworld import shipped_model
@@ -29,9 +30,12 @@ OF_TRAINING = (
     "steps",
     "warmup",
     "gradient_clip",
+    "optimizer",
     "learning_rate",
     "npo_beta",
 )
+
+SINCE = ("optimizer",)  # fields that profiles did not have from the start
 
 
 class Settings(BaseModel):
@@ -87,7 +91,8 @@ def open_run(
 
     Raises:
         UserError: an unknown name; decouple data asked for that is not there; no gold model; the
-            run is being written by another process; fewer questions in a step than processes.
+            run is being written by another process; fewer questions in a step than processes; an
+            optimiser whose library does not work here.
     """
     check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
     check_choice(decouple, Decouple, "decouple")
@@ -96,6 +101,8 @@ def open_run(
         raise UserError(f"{objective} is not unlearned, so decouple must be 'none'")
     require_decouple(data, decouple)
     judge(profile.judge)
+    if objective in OBJECTIVES:
+        require_optimizer(profile.optimizer)
     processes = launched().num_processes
     if objective in OBJECTIVES and profile.batch < processes:
         raise UserError(
@@ -116,13 +123,17 @@ def open_run(
 
 
 def _parameters(settings: Settings, data: Data) -> dict:
-    """Flat, and empty where a run of this objective never looks."""
+    """Flat, and empty where a run of this objective never looks. A field of `SINCE` is there only
+    when it is not at its default, so that runs from before it keep their ids."""
     numbers = settings.profile.model_dump(exclude={"rates", "data_dir", "checkpoint_every"})
     numbers |= {"profile": numbers.pop("name"), "learning_rate": settings.learning_rate}
     if settings.objective in UNTRAINED:
         numbers |= dict.fromkeys(OF_TRAINING)
     if settings.decouple == "none":
         numbers["decouple_share"] = None
+    for name in SINCE:
+        if numbers[name] in (None, Profile.model_fields[name].default):
+            del numbers[name]
     hashes = {"model_hash": fingerprint(settings.profile.model), "data_hash": data.digest}
     if settings.objective in OBJECTIVES and (recipe := own_recipe(settings.objective)):
         hashes["objective_hash"] = hashlib.sha256(recipe.encode()).hexdigest()[:16]
