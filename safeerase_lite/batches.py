@@ -25,8 +25,8 @@ def encode(processor, images: Sequence[str], questions: Sequence[str], answers=N
         answer's tokens and -100 at prompt, picture and padding. Nothing is ever cut off: a cut
         could go through a picture's tokens.
     """
-    pixels = torch.stack([_pixels(processor, path) for path in images])
-    return encode_text(processor, questions, answers) | {"pixel_values": pixels}
+    seen = torch.stack([pixels(processor, path) for path in images])
+    return encode_text(processor, questions, answers) | {"pixel_values": seen}
 
 
 def encode_text(processor, questions: Sequence[str], answers=None) -> dict:
@@ -72,7 +72,8 @@ def image_tokens(processor) -> int:
     return patches + processor.num_additional_image_tokens - dropped
 
 
-@lru_cache(maxsize=2048)
-def _pixels(processor, path: str) -> Tensor:
+@lru_cache(maxsize=256)  # of 336 × 336, 350 MB
+def pixels(processor, path: str) -> Tensor:
+    """A picture as a vision tower reads it: (3, side, side), float32."""
     image = open_picture(path)
     return processor.image_processor(image, return_tensors="pt").pixel_values[0]

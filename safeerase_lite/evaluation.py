@@ -9,13 +9,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from .batches import IGNORED, encode
+from .batches import IGNORED, encode_text
 from .care import kept
 from .data import Data
 from .judges import judge as judge_by_name
 from .live import track
 from .metrics import measure, normalise
+from .models import compute_type
 from .profiles import Profile
+from .vision import embed
 
 SETS = ("forget", "retain", "decouple", "specificity")
 
@@ -142,11 +144,13 @@ def ask(
     answers: dict[int, str] = {}
     for rows in track(_batches(table, profile.evaluation_batch), "ask"):
         part = table.iloc[rows]
-        batch = encode(processor, part["image"], part["question"])
+        batch = encode_text(processor, part["question"])
         batch = {key: value.to(device) for key, value in batch.items()}
         with torch.inference_mode(), _computing(profile, device):
-            said = model.generate(**batch, max_new_tokens=profile.new_tokens, **drawing)
-        said = said[:, batch["input_ids"].shape[1] :]
+            read = embed(model, batch.pop("input_ids"), part["image"])
+            said = model.generate(
+                inputs_embeds=read, **batch, max_new_tokens=profile.new_tokens, **drawing
+            )
         answers |= zip(rows, _decode(processor.tokenizer, said), strict=True)
     return [answers[i] for i in range(len(table))]
 
@@ -159,13 +163,14 @@ def answer_nll(model, table: pd.DataFrame, profile) -> list[float]:
     found: dict[int, float] = {}
     for rows in track(_batches(table, profile.evaluation_batch), "likelihood"):
         part = table.iloc[rows]
-        batch = encode(processor, part["image"], part["question"], part["expected"])
+        batch = encode_text(processor, part["question"], part["expected"])
+        batch = {key: value.to(device) for key, value in batch.items()}
         labels = batch.pop("labels")
         longest = int((labels != IGNORED).sum(-1).max())
         with torch.inference_mode(), _computing(profile, device):
-            batch = {key: value.to(device) for key, value in batch.items()}
-            logits = model(**batch, logits_to_keep=longest + 1).logits[:, :-1]
-        labels = labels[:, -longest:].to(device)
+            read = embed(model, batch.pop("input_ids"), part["image"])
+            logits = model(inputs_embeds=read, **batch, logits_to_keep=longest + 1).logits[:, :-1]
+        labels = labels[:, -longest:]
         tokens = (labels != IGNORED).sum(-1)
         found |= zip(rows, (Answers(logits, labels).nll / tokens).tolist(), strict=True)
     return [found[i] for i in range(len(table))]
@@ -173,7 +178,7 @@ def answer_nll(model, table: pd.DataFrame, profile) -> list[float]:
 
 def _computing(profile: Profile, device: torch.device):
     """As in training: what is trained is kept in float32, and computed in the profile's type."""
-    dtype = getattr(torch, profile.compute)
+    dtype = compute_type(profile)
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 

@@ -11,10 +11,10 @@ from .errors import UserError
 from .injected import read_injected
 from .judges import judge
 from .objectives import OBJECTIVES, own_recipe
+from .optimizers import require_optimizer
 from .processes import by_main, launched
 from .profiles import Decouple, Profile, WeightPreset, check_choice
 from .tinyworld import shipped_model
-from .tinyworld.pictures import SIDE
 
 GOLD = "tiny-llava-gold"
 
@@ -31,9 +31,12 @@ OF_TRAINING = (
     "steps",
     "warmup",
     "gradient_clip",
+    "optimizer",
     "learning_rate",
     "npo_beta",
 )
+
+SINCE = ("optimizer", "picture_size")  # fields that profiles did not have from the start
 
 
 class Settings(BaseModel):
@@ -89,7 +92,8 @@ def open_run(
 
     Raises:
         UserError: an unknown name; decouple data asked for that is not there; no gold model; the
-            run is being written by another process; fewer questions in a step than processes.
+            run is being written by another process; fewer questions in a step than processes; an
+            optimiser whose library does not work here.
     """
     check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
     check_choice(decouple, Decouple, "decouple")
@@ -98,6 +102,8 @@ def open_run(
         raise UserError(f"{objective} is not unlearned, so decouple must be 'none'")
     require_decouple(data, decouple)
     judge(profile.judge)
+    if objective in OBJECTIVES:
+        require_optimizer(profile.optimizer)
     processes = launched().num_processes
     if objective in OBJECTIVES and profile.batch < processes:
         raise UserError(
@@ -131,20 +137,22 @@ def settings_of(parameters: dict) -> Settings:
 
 
 def _parameters(settings: Settings, data: Data) -> dict:
-    """Flat, and empty where a run of this objective never looks."""
+    """Flat, and empty where a run of this objective never looks. A field of `SINCE` is there only
+    when it is not at its default, so that runs from before it keep their ids."""
     elsewhere = {"rates", "data_dir", "dedupe", "categories", "checkpoint_every"}
     numbers = settings.profile.model_dump(exclude=elsewhere)
     numbers |= {"profile": numbers.pop("name"), "learning_rate": settings.learning_rate}
     if settings.objective in UNTRAINED:
         numbers |= dict.fromkeys(OF_TRAINING)
-    if settings.profile.picture_size == SIDE:
-        del numbers["picture_size"]  # as before there was a choice
     if settings.decouple == "none":
         numbers["decouple_share"] = None
     if data.dedupe != "none":
         numbers["dedupe"] = data.dedupe
     if data.left_out:
         numbers["left_out"] = ", ".join(data.left_out)
+    for name in SINCE:
+        if numbers[name] in (None, Profile.model_fields[name].default):
+            del numbers[name]
     hashes = {"model_hash": fingerprint(settings.profile.model), "data_hash": data.digest}
     if settings.objective in OBJECTIVES and (recipe := own_recipe(settings.objective)):
         hashes["objective_hash"] = hashlib.sha256(recipe.encode()).hexdigest()[:16]

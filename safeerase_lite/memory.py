@@ -21,6 +21,7 @@ GROUPS = ("4-bit weights", "dense weights", "what learns", "activations", "logit
 
 BLOCK, OUTER_BLOCK = 64, 256  # weights that share a scale, scales that share a scale (bitsandbytes)
 CODE_BYTES = 16 * 4 + 256 * 4 + 4  # NF4's 16 levels, the scales' 256 levels and their mean: float32
+SMALLEST_8_BIT = 4096  # weights of a tensor whose moments bitsandbytes keeps in 8 bits
 SETS_TOGETHER = 3  # forget or refuse, retain, decouple pass through the model together
 
 
@@ -74,15 +75,13 @@ def account(
     Returns:
         A row per part: part, group (of `GROUPS`), bytes, how (they were computed).
     """
-    with torch.device("meta"):
-        model = LlavaForConditionalGeneration(config)
+    model = _shapes(config)
     rows = rows or SETS_TOGETHER * math.ceil(profile.batch / profile.accumulation)
     answer = answer_tokens or profile.new_tokens
     length = image_tokens(config) + prompt_tokens + answer
     compute = _bytes_of(profile.compute)
 
-    target = re.compile(LORA_TARGETS)
-    linears = {n: m.weight for n, m in model.named_modules() if target.fullmatch(n)}
+    linears = _linears(model)
     in_linears = sum(weight.numel() for weight in linears.values())
     others = sum(p.numel() for p in model.parameters()) - in_linears
     lora = sum(profile.lora_rank * sum(weight.shape) for weight in linears.values())
@@ -90,7 +89,9 @@ def account(
     if profile.projector == "frozen":
         projector = []
     copied = sum(p.numel() for p in projector)
-    trained, tensors = lora + copied, 2 * len(linears) + len(projector)
+    trained = lora + copied
+    tensors = [profile.lora_rank * side for weight in linears.values() for side in weight.shape]
+    tensors += [p.numel() for p in projector]
 
     weights, dense, learns, activations, rest = GROUPS
     parts = []
@@ -109,7 +110,7 @@ def account(
         ("LoRA adapters", learns, 4 * lora, f"{lora:,} × 4 bytes"),
         ("projector's copy", learns, 4 * copied, f"{copied:,} × 4 bytes"),
         ("gradients", learns, 4 * trained, f"{trained:,} × 4 bytes"),
-        ("optimiser state", learns, 8 * trained + 4 * tensors, f"AdamW: {trained:,} × 2 × 4 bytes"),
+        ("optimiser state", learns, *_optimiser_state(profile.optimizer, tensors)),
     ]
     how = f"estimate: {rows} × {length} tokens, " + (
         "each layer's input, and one layer whole"
@@ -129,6 +130,36 @@ def account(
         how = f"the largest layer, dequantised: {largest:,} × {compute} bytes"
         parts += [("workspace", rest, largest * compute, how)]
     return DataFrame(parts, columns=["part", "group", "bytes", "how"])
+
+
+def needed(config: LlavaConfig, profile: Profile) -> int:
+    """Bytes of a run: of training, or of answering where that takes more.
+
+    While it answers, a batch holds weights and adapters, and of every token keys and values.
+    """
+    parts = account(config, profile).set_index("part")["bytes"]
+    held = parts.drop(["gradients", "optimiser state", "activations", "logits"]).sum()
+    text = config.text_config
+    tokens = profile.evaluation_batch * (image_tokens(config) + 32 + profile.new_tokens)
+    width = text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
+    kept = tokens * 2 * width * text.num_hidden_layers * _bytes_of(profile.compute)
+    return int(max(parts.sum(), held + kept))
+
+
+def language_linears(config: LlavaConfig) -> list[tuple[int, int]]:
+    """(outputs, inputs) of every linear layer of the language model, its output head aside."""
+    return [tuple(weight.shape) for weight in _linears(_shapes(config)).values()]
+
+
+def _shapes(config: LlavaConfig) -> LlavaForConditionalGeneration:
+    """The model without its weights."""
+    with torch.device("meta"):
+        return LlavaForConditionalGeneration(config)
+
+
+def _linears(model: LlavaForConditionalGeneration) -> dict[str, torch.Tensor]:
+    target = re.compile(LORA_TARGETS)
+    return {name: m.weight for name, m in model.named_modules() if target.fullmatch(name)}
 
 
 def activation_bytes(config: LlavaConfig, profile: Profile, rows: int, length: int) -> int:
@@ -172,6 +203,19 @@ def image_tokens(config: LlavaConfig) -> int:
     """How many tokens a picture takes: one per patch, and the class token where it is kept."""
     side = config.vision_config.image_size // config.vision_config.patch_size
     return side**2 + (config.vision_feature_select_strategy == "full")
+
+
+def _optimiser_state(optimizer: str, tensors: list[int]) -> tuple[int, str]:
+    """Bytes of two moments for each weight of these tensors, and how they were counted."""
+    if optimizer == "adamw":
+        count = sum(tensors)
+        return 8 * count + 4 * len(tensors), f"AdamW: {count:,} × 2 × 4 bytes"
+    large = [size for size in tensors if size >= SMALLEST_8_BIT]
+    small = sum(tensors) - sum(large)
+    scales = sum(2 * 4 * math.ceil(size / OUTER_BLOCK) for size in large)
+    levels = 2 * 256 * 4 if large else 0
+    how = f"AdamW in 8 bits: {sum(large):,} × 2 bytes, 4 per {OUTER_BLOCK}; {small:,} × 8 bytes"
+    return 2 * sum(large) + scales + levels + 8 * small, how
 
 
 def _constants(linears: Iterable[torch.Tensor]) -> int:

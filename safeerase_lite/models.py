@@ -54,7 +54,7 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
     name = knowledge.base if knowledge else profile.model
     path = str(shipped_model(name) or name)
     precision = _usable(profile.precision)
-    dtype = getattr(torch, profile.compute)
+    dtype = compute_type(profile)
     local = Path(path).is_dir()
     if shipped_model(name) or not is_live():
         transformers_logging.disable_progress_bar()
@@ -81,6 +81,14 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
         model = _put_under(model, knowledge.folder)
     model.processor = processor
     return model.eval()
+
+
+def compute_type(profile: Profile) -> torch.dtype:
+    """What a profile is computed in here: bfloat16 for float16 without a GPU, where nothing scales
+    a loss so that its gradients fit into float16."""
+    if profile.compute == "float16" and not torch.cuda.is_available():
+        return torch.bfloat16
+    return getattr(torch, profile.compute)
 
 
 def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -87,9 +87,8 @@ def divergence(reference: Answers, model: Answers) -> Tensor:
     The official code runs over every position, prompt, picture and padding included; here only the
     answer counts, as in L.
     """
-    mask = model.mask
-    p = F.log_softmax(reference.logits[mask].float(), dim=-1)
-    q = F.log_softmax(model.logits[mask].float(), dim=-1)
+    p = F.log_softmax(reference.logits[reference.mask].float(), dim=-1)
+    q = F.log_softmax(model.logits[model.mask].float(), dim=-1)
     return F.kl_div(q, p, log_target=True, reduction="sum") / model.tokens
 
 

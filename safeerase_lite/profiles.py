@@ -1,6 +1,7 @@
 """Profiles: every number of an experiment, stated once, with its source.
 
-`tiny` runs on a laptop's CPU; `t4` on a Colab-class GPU with 15 GB; `full` on a data-centre GPU.
+`tiny` runs on a laptop's CPU; `t4` on a Colab-class GPU with 15 GB, in 4-bit; `full` on one with 24
+GB or more, in half precision.
 """
 
 import difflib
@@ -16,6 +17,7 @@ WeightPreset = Literal["official", "matched"]
 Projector = Literal["trained", "frozen"]
 
 LLAVA_7B = "llava-hf/llava-1.5-7b-hf"
+LLAVA_13B = "llava-hf/llava-1.5-13b-hf"
 
 
 class Profile(BaseModel):
@@ -45,6 +47,7 @@ class Profile(BaseModel):
     steps: int = Field(60, ge=1)
     warmup: float = Field(0.06, ge=0, le=1)  # share of the steps
     gradient_clip: float = Field(1.0, gt=0)
+    optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"  # see `optimizers`
     learning_rate: float | None = Field(None, gt=0)  # None: the tuned rate of `rates`
     rates: dict[str, float] = {}  # "objective" or "objective+pd" → learning rate
     npo_beta: float = Field(0.1, gt=0)
@@ -88,22 +91,40 @@ TINY = Profile(
     },
 )
 
-# One sample per forward pass fits 15 GB; fp16 because a T4 only emulates bfloat16.
+# LLaVA-1.5 in 4-bit on a card of 15 GB, as Colab lends them. Bytes are those of `memory.account`
+# for 7B; `model=LLAVA_13B` changes nothing else and takes 12 GB.
 T4 = Profile(
     name="t4",
     model=LLAVA_7B,
     picture_size=336,  # what LLaVA-1.5's vision tower takes
-    compute="float16",
-    accumulation=32,
-    steps=900,
-    gradient_checkpointing=True,
+    precision="nf4",  # 3.3 GB, double quantisation included; in half precision 13
+    compute="float16",  # a T4 (compute capability 7.5) only emulates bfloat16
+    lora_rank=32,  # rank, alpha, dropout, batch, warm-up, clip and 1e-4: SafeEraser's code
+    lora_alpha=256,
+    lora_dropout=0.05,
+    projector="trained",
+    gradient_checkpointing=True,  # 1.6 GB of activations instead of 20
+    batch=32,
+    accumulation=32,  # a question of each set in one pass, none of them cut: 2,600 tokens at most
+    optimizer="paged_adamw_8bit",  # 0.2 GB of moments instead of 0.8; SafeEraser's code: AdamW
+    learning_rate=1e-4,
+    steps=900,  # 28,800 questions of each set: three passes over the benchmark's 9,600
+    checkpoint_every=5,  # a session that is lent can end at any time
     judge="rule",
-    evaluation_batch=8,
-    new_tokens=256,
+    evaluation_batch=8,  # 3.6 GB of keys and values
+    new_tokens=256,  # a plan of 140 words, and room
 )
 
+# The setting of SafeEraser's code, on a card of 24 GB or more; 13B needs 40 GB.
 FULL = T4.model_copy(
-    update={"name": "full", "compute": "bfloat16", "accumulation": 4, "evaluation_batch": 32}
+    update={
+        "name": "full",
+        "precision": "dense",
+        "compute": "bfloat16",
+        "optimizer": "adamw",
+        "steps": 3000,  # ten epochs
+        "evaluation_batch": 16,
+    }
 )
 
 PROFILES = {p.name: p for p in (TINY, T4, FULL)}

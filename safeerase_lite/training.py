@@ -15,11 +15,16 @@ from accelerate.utils import broadcast, gather_object
 from safetensors.torch import load_file, save_file
 from transformers import get_cosine_schedule_with_warmup
 
-from .batches import IGNORED, encode
+from .batches import IGNORED, encode_text
 from .data import Data, require_decouple
 from .live import track
-from .models import load_adapter, reference, save_adapter
+from .models import compute_type, load_adapter, reference, save_adapter
 from .objectives import OBJECTIVES, Answers, Batch, loss, weights
+from .optimizers import optimizer
+from .references import Reference
+from .vision import embed
+
+MIXED = {torch.float16: "fp16", torch.bfloat16: "bf16"}  # what is trained stays in float32
 
 
 class NonFiniteLoss(RuntimeError):
@@ -72,17 +77,18 @@ def unlearn(
     )  # fmt: skip
 
     accelerator = Accelerator(
-        mixed_precision={"float16": "fp16", "bfloat16": "bf16"}.get(profile.compute, "no"),
+        mixed_precision=MIXED.get(compute_type(profile), "no"),
         step_scheduler_with_optimizer=False,
     )
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(named.values(), lr=settings.learning_rate, weight_decay=0.0)
+    stepper = optimizer(profile.optimizer, named.values(), settings.learning_rate)
     schedule = get_cosine_schedule_with_warmup(
-        optimizer, math.ceil(profile.warmup * profile.steps), profile.steps
+        stepper, math.ceil(profile.warmup * profile.steps), profile.steps
     )
     model = accelerator.prepare_model(model, evaluation_mode=True)  # without DDP: see `_add_up`
-    optimizer = accelerator.prepare_optimizer(optimizer)
-    rows = _resume(run.checkpoint_dir, named, optimizer, schedule, accelerator)
+    stepper = accelerator.prepare_optimizer(stepper)
+    before = Reference(model)
+    rows = _resume(run.checkpoint_dir, named, stepper, schedule, accelerator)
     broadcast([p.data for p in named.values()])  # one start, whatever each process drew
 
     ahead = range(len(rows), profile.steps)
@@ -92,8 +98,10 @@ def unlearn(
         asked = draws.at(step)
         torch.manual_seed(settings.seed * 1_000_003 + step + (accelerator.process_index << 40))
         said = []
+        whole = {name: _whole(model.processor, table) for name, table in asked.items()}
         for piece in _pieces(asked, profile.accumulation, accelerator):
-            batch = _answer(model, piece, asked, objective.reference, accelerator)
+            with accelerator.autocast():
+                batch = _answer(model, piece, whole, objective.reference, before)
             total, terms = loss(settings.objective, batch, weighing)
             accelerator.backward(total)
             said.append(terms | {"loss": total.item()})
@@ -103,13 +111,13 @@ def unlearn(
             run.fail(error)  # no checkpoint of it would end elsewhere
             raise error
         norm = accelerator.clip_grad_norm_(named.values(), profile.gradient_clip)
-        optimizer.step()
+        stepper.step()
         rate = schedule.get_last_lr()[0]
         schedule.step()
-        optimizer.zero_grad()
+        stepper.zero_grad()
         rows.append({"step": step} | terms | {"learning_rate": rate, "gradient_norm": float(norm)})
         if run.main and (step + 1) % profile.checkpoint_every == 0 and step + 1 < profile.steps:
-            _checkpoint(run.checkpoint_dir, rows, named, optimizer, schedule, accelerator)
+            _checkpoint(run.checkpoint_dir, rows, named, stepper, schedule, accelerator)
     _look(watch, profile.steps, model, run)
     model.eval()
     if not run.main:
@@ -215,59 +223,67 @@ def _add_up(said: list[dict], named: dict, accelerator: Accelerator) -> dict[str
     return {name: sum(terms[name] for terms in said) for name in said[0]}
 
 
-def _answer(model, piece, asked, referred: str | None, accelerator) -> Batch:
-    """One forward pass over all groups of a piece, and the frozen model's over one of them."""
-    processor = model.processor
+def _answer(model, piece, whole, referred: str | None, before: Reference) -> Batch:
+    """One forward pass over all groups of a piece, and the frozen model's view of one of them."""
     together = pd.concat(piece.values())
-    encoded = encode(processor, together["image"], together["question"], together["answer"])
-    encoded = {key: value.to(accelerator.device) for key, value in encoded.items()}
+    encoded = encode_text(model.processor, together["question"], together["answer"])
+    encoded = {key: value.to(model.device) for key, value in encoded.items()}
     longest = int((encoded["labels"] != IGNORED).sum(-1).max())
-    said = _answers(model, encoded, longest)
+    said = _answers(model, encoded, together["image"], longest)
     groups, start = {}, 0
     for name, table in piece.items():
         rows = slice(start, start + len(table))
         start += len(table)
-        whole = {"step_tokens": _tokens(processor, asked[name]), "step_rows": len(asked[name])}
-        groups[name] = Answers(said.logits[rows], said.labels[rows], **whole)
-        if name == referred:
+        groups[name] = Answers(said.logits[rows], said.labels[rows], **whole[name])
+        if name == referred and len(table) == 1:
+            groups["reference"] = before.answers(table)
+        elif name == referred:
             part = {key: value[rows] for key, value in encoded.items()}
             with torch.no_grad(), reference(model):
-                groups["reference"] = _answers(model, part, longest)
+                groups["reference"] = _answers(model, part, table["image"], longest)
     return Batch(**groups)
 
 
-def _answers(model, encoded: dict, longest: int) -> Answers:
+def _answers(model, encoded: dict, images, longest: int) -> Answers:
     """What a model says in the last `longest` columns, where answers stand: batches pad left."""
-    inputs = {key: value for key, value in encoded.items() if key != "labels"}
-    logits = model(**inputs, logits_to_keep=longest + 1).logits
+    logits = model(
+        inputs_embeds=embed(model, encoded["input_ids"], images),
+        attention_mask=encoded["attention_mask"],
+        logits_to_keep=longest + 1,
+        use_cache=False,
+    ).logits
     return Answers(logits[:, :-1], encoded["labels"][:, -longest:])
 
 
-def _tokens(processor, table: pd.DataFrame) -> int:
+def _whole(processor, table: pd.DataFrame) -> dict[str, int]:
+    """What a step's group of answers is averaged over."""
     ids = processor.tokenizer(list(table["answer"]), add_special_tokens=False).input_ids
-    return sum(len(row) + 1 for row in ids)
+    return {"step_tokens": sum(len(row) + 1 for row in ids), "step_rows": len(table)}
 
 
 # ---------------------------------------------------------------- checkpoints
 
 
-def _checkpoint(folder: Path, rows, named, optimizer, schedule, accelerator) -> None:
+def _checkpoint(folder: Path, rows, named, stepper, schedule, accelerator) -> None:
     """Write adapter, optimiser and schedule: tensors as safetensors, the rest as JSON.
 
     A checkpoint appears whole (it is renamed into place) and the one before goes only then.
     """
     tensors = {f"weight.{name}": p.detach() for name, p in named.items()}
+    counts = {}
     for name, parameter in named.items():
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"{key}.{name}"] = value
-    rest = {"rows": rows, "schedule": schedule.state_dict(), "rates": schedule.get_last_lr()}
+        for key, value in stepper.state[parameter].items():
+            (tensors if torch.is_tensor(value) else counts)[f"{key}.{name}"] = value
+    rest = {"rows": rows, "schedule": schedule.state_dict(), "rates": schedule.get_last_lr(),
+            "counts": counts}  # fmt: skip
     if accelerator.scaler is not None:
         rest["scaler"] = accelerator.scaler.state_dict()
     partial = folder / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file(
-        {key: t.contiguous().cpu() for key, t in tensors.items()}, partial / "state.safetensors"
+        {key: t.clone().contiguous().cpu() for key, t in tensors.items()},  # 8-bit states share
+        partial / "state.safetensors",
     )
     (partial / "state.json").write_text(json.dumps(rest), encoding="utf-8")
     partial.rename(folder / f"step-{len(rows):06d}")
@@ -275,7 +291,7 @@ def _checkpoint(folder: Path, rows, named, optimizer, schedule, accelerator) -> 
         shutil.rmtree(older)
 
 
-def _resume(folder: Path, named, optimizer, schedule, accelerator) -> list[dict]:
+def _resume(folder: Path, named, stepper, schedule, accelerator) -> list[dict]:
     """Put the newest checkpoint back; the history so far, empty when there is none."""
     found = sorted(folder.glob("step-*"))
     if not found:
@@ -285,11 +301,13 @@ def _resume(folder: Path, named, optimizer, schedule, accelerator) -> list[dict]
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(tensors[f"weight.{name}"])
-    inner = optimizer.optimizer
-    state = {
-        i: {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-        for i, name in enumerate(named)
-    }
+    inner = stepper.optimizer
+    state = {i: {} for i in range(len(named))}
+    places = {name: i for i, name in enumerate(named)}
+    for of, value in (tensors | rest.get("counts", {})).items():
+        key, name = of.split(".", 1)
+        if key != "weight":
+            state[places[name]][key] = value
     inner.load_state_dict(inner.state_dict() | {"state": state})
     schedule.load_state_dict(rest["schedule"])
     for group, rate in zip(inner.param_groups, rest["rates"], strict=True):

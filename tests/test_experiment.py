@@ -1,5 +1,6 @@
 """A run's id is what determines its result, and a mistake leaves nothing behind."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from safeerase_lite import experiment
 from safeerase_lite.data import read_data
 from safeerase_lite.errors import UserError
 from safeerase_lite.experiment import fingerprint, open_run
+from safeerase_lite.profiles import profile
 from safeerase_lite.tinyworld.world import World, write_world
 
 
@@ -61,6 +63,7 @@ def test_the_same_experiment_is_the_same_run(opened):
         {"lora_rank": 8},
         {"judge": "rule"},
         {"new_tokens": 9},
+        {"optimizer": "paged_adamw_8bit"},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -93,6 +96,17 @@ def test_what_part_of_the_data_was_read_is_said_by_the_data_not_by_the_profile(o
     part = opened(data=replace(world, dedupe="val", left_out=("Privacy", "Sex")))
     assert part.id != here.id and "dedupe" not in here.parameters
     assert part.parameters["dedupe"] == "val" and part.parameters["left_out"] == "Privacy, Sex"
+
+
+def test_a_field_that_profiles_did_not_always_have_leaves_old_runs_their_ids(
+    world, tmp_path, monkeypatch
+):
+    """The ids under which version 0.1.0 kept these runs."""
+    monkeypatch.setattr(experiment, "fingerprint", lambda model: "714c0626cbf2d2f1")
+    data = replace(world, digest="b1ec52664aafc9db")
+    numbers = profile("tiny", precision="dense")
+    for objective, known in {"po": "4a0a6a9011c2", "kl": "5bbe1c277539"}.items():
+        assert open_run(numbers, data, objective=objective, runs_dir=tmp_path).id == known
 
 
 def test_only_the_rate_a_run_takes_counts_not_the_table_it_was_taken_from(opened):
@@ -182,3 +196,9 @@ def test_gold_takes_the_gold_model(opened, monkeypatch, tiny_model_dir):
     monkeypatch.setattr(experiment, "shipped_model", lambda name: tiny_model_dir)
     run = opened(objective="gold", decouple="none", model="tiny-llava")
     assert run.settings.profile.model == "tiny-llava-gold"
+
+
+def test_an_optimiser_without_its_library_is_refused(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    message = refused(optimizer="paged_adamw_8bit")
+    assert "needs bitsandbytes" in message and "optimizer='adamw'" in message

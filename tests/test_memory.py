@@ -20,6 +20,7 @@ from safeerase_lite.memory import (
 )
 from safeerase_lite.models import load_llava
 from safeerase_lite.objectives import Answers, nll
+from safeerase_lite.optimizers import optimizer
 from safeerase_lite.profiles import profile
 
 CONSTANTS = ("absmax", "code", "offset")
@@ -73,6 +74,19 @@ def test_the_shipped_model_is_counted_to_the_byte():
     in_weights = ("packed weights", "block constants", "everything else")
     in_adapter = ("LoRA adapters", "projector's copy")
     assert counted(table, *in_weights, *in_adapter) == nbytes(held(model))
+
+
+@pytest.mark.parametrize("lora_rank", [4, 64])
+def test_an_8_bit_optimiser_is_counted_to_the_byte(config, make_profile, lora_rank):
+    """Small tensors keep their moments in 32 bits, large ones in 8."""
+    numbers = make_profile(optimizer="paged_adamw_8bit", lora_rank=lora_rank)
+    trained = [p for p in load_llava(numbers).parameters() if p.requires_grad]
+    stepper = optimizer(numbers.optimizer, trained, 1e-3)
+    for parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+    stepper.step()
+    state = [v for values in stepper.state.values() for v in values.values() if torch.is_tensor(v)]
+    assert counted(account(config, numbers), "optimiser state") == nbytes(state)
 
 
 @pytest.mark.parametrize("projector", ["trained", "frozen"])

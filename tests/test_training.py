@@ -300,6 +300,8 @@ def test_a_refusal_answers_the_forget_question(world):
         ("po", {"lora_dropout": 0.2}),
         ("kl", {"precision": "nf4", "lora_dropout": 0.2}),
         ("npo", {"projector": "frozen"}),
+        ("po", {"optimizer": "paged_adamw_8bit", "lora_rank": 64}),  # of 4096 weights and more
+        ("kl", {"batch": 1}),  # its reference is kept
     ],
 )
 def test_a_run_that_died_is_finished_as_if_it_had_not(learn, monkeypatch, objective, fields):

@@ -1,0 +1,108 @@
+"""The lessons' cells run on a model and on data of the real ones' format, in the profile `t4`.
+
+The model has every field of LLaVA-1.5-7B's configuration but its size; the data is the tiny world
+without its mark and without all that the benchmark has not.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+import random_llava
+import torch
+from safetensors.torch import load_file
+
+from safeerase_lite import ledger
+from safeerase_lite.batches import encode, image_tokens
+from safeerase_lite.data import read_data
+from safeerase_lite.memory import LLAVA_7B
+from safeerase_lite.models import load_llava
+from safeerase_lite.notebooks import execute
+from safeerase_lite.profiles import profile
+from safeerase_lite.tinyworld.world import WORLD_FILE
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
+SMALL = {"width": 64, "feed_forward": 128, "layers": 2, "heads": 2}
+SMALL_EYES = {"eyes": 64, "eyes_feed_forward": 128, "eyes_layers": 3, "eyes_heads": 2}
+ONLY_TINY = ("SDkeyword", "placebo_pairs", "specificity_pairs")
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "llava-1.5"
+    config = random_llava.configuration(**SMALL, **SMALL_EYES)
+    random_llava.write(folder, config, shard_bytes=3_000_000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data_dir(world, tmp_path_factory):
+    """A folder as the benchmark's: no test split, no extra keys, no mark; few records."""
+    root = tmp_path_factory.mktemp("data") / "safeeraser"
+    shutil.copytree(world.root, root)
+    (root / WORLD_FILE).unlink()
+    (root / "all_test.json").unlink()
+    for split, count in (("train", 2), ("val", 1)):
+        path = root / f"all_{split}.json"
+        records = json.loads(path.read_text())[:count]
+        kept = [{k: v for k, v in record.items() if k not in ONLY_TINY} for record in records]
+        short = [record | {"unsafe_pairs": record["unsafe_pairs"][:1]} for record in kept]
+        path.write_text(json.dumps(short))
+    return root
+
+
+def test_the_checkpoint_is_of_the_real_format(model_dir):
+    shards = sorted(model_dir.glob("*.safetensors"))
+    assert len(shards) > 2
+    written = {}
+    for shard in shards:
+        written |= load_file(shard)
+    assert {weight.dtype for weight in written.values()} == {torch.float16}
+    assert {
+        "language_model.model.layers.0.self_attn.q_proj.weight",
+        "language_model.lm_head.weight",
+        "multi_modal_projector.linear_1.bias",
+        "vision_tower.vision_model.embeddings.class_embedding",
+        "vision_tower.vision_model.pre_layrnorm.weight",
+    } < written.keys()
+
+
+def test_the_configuration_is_that_of_the_real_model():
+    made = random_llava.configuration()
+    for part in ("text_config", "vision_config"):
+        theirs, ours = getattr(LLAVA_7B, part), getattr(made, part)
+        for size in ("hidden_size", "intermediate_size", "num_hidden_layers"):
+            assert getattr(ours, size) == getattr(theirs, size)
+    assert (made.text_config.vocab_size, made.image_token_id) == (32064, 32000)
+    assert (made.vision_feature_layer, made.image_seq_length) == (-2, 576)
+
+
+def test_every_weight_is_loaded_and_the_prompt_is_the_real_ones(model_dir, data_dir):
+    numbers = profile("t4", model=str(model_dir), precision="dense", compute="float32")
+    model = load_llava(numbers, adapt=False)
+    written = {}
+    for shard in model_dir.glob("*.safetensors"):
+        written |= load_file(shard)
+    loaded = {random_llava.on_the_hub(name): w for name, w in model.state_dict().items()}
+    assert loaded.keys() == written.keys()
+    assert all(loaded[name].equal(written[name].float()) for name in written)
+    rows = read_data(data_dir).forget.head(1)
+    batch = encode(model.processor, rows["image"], ["Who?"])
+    assert image_tokens(model.processor) == 576
+    said = model.processor.tokenizer.decode(batch["input_ids"][0])
+    picture = "<image>" * 576
+    assert said.replace(" ", "") == f"<s>USER:{picture}\nWho?ASSISTANT:"
+
+
+@pytest.mark.slow
+def test_lesson_03_runs_on_the_real_format(model_dir, data_dir, tmp_path):
+    given = {"profile": "t4", "model_dir": str(model_dir), "data_dir": str(data_dir), "steps": 2,
+             "objective": "kl", "decouple": "pd", "runs_dir": str(tmp_path / "runs")}  # fmt: skip
+    node = nbformat.read(execute(NOTEBOOK, tmp_path / "03.ipynb", given), as_version=4)
+    outputs = [output for cell in node.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    tables = ledger.load(tmp_path / "runs")
+    assert list(tables.runs["status"]) == ["complete"]
+    assert set(tables.metrics["split"]) == {"train", "val"}
