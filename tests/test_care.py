@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -77,7 +76,11 @@ def test_answers_are_masked_like_questions_and_pictures_within_the_folder_are_kn
     shown = sl.shown(table, real)
     about_safe = table["set"].isin(["decouple", "placebo"])
     assert shown.loc[about_safe, "answer"].equals(table.loc[about_safe, "answer"])
-    assert shown.loc[~about_safe, ["answer", "expected"]].map(lambda t: t.startswith("[")).all(None)
+    assert (
+        shown.loc[~about_safe, ["answer", "expected"]]
+        .map(lambda t: t.startswith("["))
+        .all(axis=None)
+    )
 
 
 def test_what_is_asked_about_an_unknown_picture_is_masked(real):
@@ -100,7 +103,7 @@ def test_data_typed_at_the_end_of_a_cell_shows_counts_alone(real):
 
 def test_a_real_picture_is_blurred_beyond_recognition(tmp_path):
     stripes = np.zeros((80, 80, 3), np.uint8)
-    stripes[:, ::8] = 255
+    stripes[:, ::5] = 255
     path = tmp_path / "stripes.png"
     Image.fromarray(stripes).save(path)
     assert np.ptp(np.asarray(care.veiled(path))) < 5
@@ -190,10 +193,4 @@ def test_a_lesson_on_real_data_shows_and_keeps_no_harm(name, benchmark, tmp_path
         table = pd.read_parquet(path)
         harmful = table[table["set"] == "forget"] if "set" in table else table
         texts = harmful[["kind", "expected", "answer"]]
-        assert not texts.map(lambda text: "zqx" in text).any(None), path.name
-
-
-def test_evaluations_that_are_masked_can_be_compared_with_each_other(real):
-    kept = care.kept(answers(real), real)
-    again = care.kept(answers(replace(real)), real)
-    assert kept.equals(again)
+        assert not texts.map(lambda text: "zqx" in text).any(axis=None), path.name

@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from small_dataset import KINDS, draw, edit, make_dataset, make_record, retain_pair, write_json
 
@@ -299,46 +297,6 @@ def test_an_absolute_path_is_looked_for_inside_the_folder(dataset, tmp_path):
 def test_an_unknown_dedupe_is_refused(dataset):
     with pytest.raises(UserError, match="'none' or 'val'"):
         read_data(dataset, dedupe="train")
-
-
-def replacements(value: object) -> list:
-    return [
-        other
-        for other in (None, True, 7, 0.5, "x", [], ["x"], {}, {"x": 1})
-        if type(other) is not type(value)
-    ]
-
-
-def places(value: object, path: tuple = ()) -> list[tuple]:
-    """The path of every value inside a record."""
-    inside = value.items() if isinstance(value, dict) else []
-    inside = enumerate(value) if isinstance(value, list) else inside
-    return [p for key, item in inside for p in [(*path, key), *places(item, (*path, key))]]
-
-
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(choices=st.data())
-def test_a_mutated_record_loads_or_gives_a_user_error(dataset, choices):
-    record = make_record("train", 0) | {
-        "SDkeyword": "scarf",
-        "placebo_pairs": [{"question": "Which colour?", "answer": "blue"}],
-        "specificity_pairs": [{"question": "Day?", "answer": "yes", "family": "light"}],
-    }
-    *parents, key = choices.draw(st.sampled_from(places(record)))
-    holder = record
-    for parent in parents:
-        holder = holder[parent]
-    if choices.draw(st.booleans()):
-        del holder[key]
-    else:
-        holder[key] = choices.draw(st.sampled_from(replacements(holder[key])))
-    write_json(dataset / "all_train.json", [record])
-    try:
-        assert len(read_data(dataset).forget)
-    except UserError as error:
-        assert "\n" not in str(error)
 
 
 # What identifies data, and what its splits share
