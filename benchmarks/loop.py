@@ -20,6 +20,7 @@ from safeerase_lite.evaluation import ask, computing, questions
 from safeerase_lite.objectives import OBJECTIVES, loss, weights
 from safeerase_lite.references import Reference
 from safeerase_lite.training import Draws, answered, step_counts
+from safeerase_lite.vision import features
 
 HERE = Path(__file__).parent
 
@@ -40,7 +41,8 @@ def seconds(do, *arguments, **named) -> float:
 
 
 def step(profile, data, objective: str, decouple: str, turns: int) -> dict:
-    """A step forward and back, both ways. The plain way's second model is loaded for it alone."""
+    """A step forward and back, both ways, the pictures seen before, as they are through most of a
+    run. The plain way's second model is loaded for it alone."""
     model = sl.load_llava(profile).train()
     second = sl.load_llava(profile, adapt=False)
     needs, referred = OBJECTIVES[objective].needs, OBJECTIVES[objective].reference
@@ -60,6 +62,8 @@ def step(profile, data, objective: str, decouple: str, turns: int) -> dict:
         loss(objective, batch, weighing)[0].backward()
 
     asked = [draws.at(turn) for turn in range(turns + 1)]
+    for groups in asked:
+        features(model, pd.concat(groups.values())["image"].unique())
     ours(asked[0]), plainly(asked[0])
     pairs = [(seconds(ours, groups), seconds(plainly, groups)) for groups in asked[1:]]
     return row(f"{objective}+{decouple} step", profile, pairs)
