@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from .ledger import PROJECT, default_runs_dir
+from .profiles import PROFILES
 from .tinyworld import shipped_model
 
 GIB = 2**30
 LIBRARIES = ("transformers", "peft", "bitsandbytes", "accelerate", "altair", "papermill")
 MODELS = ("tiny-llava", "tiny-llava-gold")
-PROFILE_MEMORY = {"full": 40, "t4": 14}  # GiB of GPU memory a profile takes; tiny takes none
 MEMORY, DISK = 2, 1  # GiB that the tiny profile needs
+UNCOUNTED = 1.5e9  # bytes of CUDA's context and of fragmentation: an assumption, not yet measured
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def examine() -> list[Check]:
         ("precision", precision),
         ("4-bit", four_bit),
         ("profile", profile),
+        ("a run", a_run),
         ("memory", memory),
         ("disk", disk),
         *[(name, lambda name=name: model(name)) for name in MODELS],
@@ -189,10 +191,51 @@ def four_bit() -> Check:
 
 def profile() -> Check:
     """The largest profile that this machine carries."""
-    available = _gpu_memory()
-    name = next((p for p, needed in PROFILE_MEMORY.items() if available >= needed), "tiny")
+    name, available = _carried(), _gpu_memory()
     found = f"{name}, with {available:.1f} GiB of GPU memory" if available else name
     return Check("profile", "ok", found)
+
+
+def a_run() -> Check:
+    """What a run of that profile takes, before one is started: memory is counted by `memory`, hours
+    from the operations that `flops` counts and the share of a card's peak that it assumes."""
+    from .flops import USABLE, training_hours
+    from .memory import GB, LLAVA_7B, LLAVA_13B, needed
+
+    name = _carried()
+    if name == "tiny":
+        return Check("a run", "ok", f"{_tiny_run()}, hours unknown without a GPU")
+    numbers, card = PROFILES[name], _gpu_name()
+    said = []
+    for size, config in (("7B", LLAVA_7B), ("13B", LLAVA_13B)):
+        if needed(config, numbers) + UNCOUNTED > _gpu_memory() * GIB:
+            said.append(f"{size} does not fit")
+            continue
+        hours = training_hours(config, numbers, card)
+        spent = f"{hours:.0f} h" if hours else "unknown hours"
+        said.append(f"{size} {needed(config, numbers) / GB:.1f} GB, {spent} of training")
+    found = f"{name}, {numbers.steps} steps, estimated: " + "; ".join(said)
+    advice = f"hours assume {USABLE:.0%} of the card's peak; fewer with a smaller `steps`"
+    return Check("a run", "note", found, advice)
+
+
+def _tiny_run() -> str:
+    from transformers import AutoConfig
+
+    from .memory import GB, needed
+
+    config = AutoConfig.from_pretrained(shipped_model("tiny-llava"))
+    return f"tiny, estimated: {needed(config, PROFILES['tiny']) / GB:.1f} GB beside the libraries"
+
+
+def _carried() -> str:
+    from .memory import LLAVA_7B, needed
+
+    available = _gpu_memory() * GIB
+    for name in ("full", "t4") if available else ():
+        if needed(LLAVA_7B, PROFILES[name]) + UNCOUNTED <= available:
+            return name
+    return "tiny"
 
 
 def memory() -> Check:
@@ -236,6 +279,12 @@ def _gpu_memory() -> float:
     if not torch.cuda.is_available():
         return 0.0
     return torch.cuda.get_device_properties(0).total_memory / GIB
+
+
+def _gpu_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_properties(0).name
 
 
 def _version(name: str) -> str | None:

@@ -146,12 +146,12 @@ def ask(
         part = table.iloc[rows]
         batch = encode_text(processor, part["question"])
         batch = {key: value.to(device) for key, value in batch.items()}
-        with torch.inference_mode(), _computing(profile, device):
+        with torch.inference_mode(), computing(profile, device):
             read = embed(model, batch.pop("input_ids"), part["image"])
             said = model.generate(
                 inputs_embeds=read, **batch, max_new_tokens=profile.new_tokens, **drawing
             )
-        answers |= zip(rows, _decode(processor.tokenizer, said), strict=True)
+        answers |= zip(rows, decode(processor.tokenizer, said), strict=True)
     return [answers[i] for i in range(len(table))]
 
 
@@ -167,7 +167,7 @@ def answer_nll(model, table: pd.DataFrame, profile) -> list[float]:
         batch = {key: value.to(device) for key, value in batch.items()}
         labels = batch.pop("labels")
         longest = int((labels != IGNORED).sum(-1).max())
-        with torch.inference_mode(), _computing(profile, device):
+        with torch.inference_mode(), computing(profile, device):
             read = embed(model, batch.pop("input_ids"), part["image"])
             logits = model(inputs_embeds=read, **batch, logits_to_keep=longest + 1).logits[:, :-1]
         labels = labels[:, -longest:]
@@ -176,7 +176,7 @@ def answer_nll(model, table: pd.DataFrame, profile) -> list[float]:
     return [found[i] for i in range(len(table))]
 
 
-def _computing(profile: Profile, device: torch.device):
+def computing(profile: Profile, device: torch.device):
     """As in training: what is trained is kept in float32, and computed in the profile's type."""
     dtype = compute_type(profile)
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
@@ -187,7 +187,7 @@ def _batches(table: pd.DataFrame, size: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _decode(tokenizer, said: torch.Tensor) -> list[str]:
+def decode(tokenizer, said: torch.Tensor) -> list[str]:
     """Texts of generated ids. A language model can have more rows than the tokenizer has tokens
     (padding to a multiple of 64), and a collapsed one says them: they read as the unknown token."""
     unknown = (

@@ -98,10 +98,10 @@ def unlearn(
         asked = draws.at(step)
         torch.manual_seed(settings.seed * 1_000_003 + step + (accelerator.process_index << 40))
         said = []
-        whole = {name: _whole(model.processor, table) for name, table in asked.items()}
+        counts = step_counts(model.processor, asked)
         for piece in _pieces(asked, profile.accumulation, accelerator):
             with accelerator.autocast():
-                batch = _answer(model, piece, whole, objective.reference, before)
+                batch = answered(model, piece, counts, objective.reference, before)
             total, terms = loss(settings.objective, batch, weighing)
             accelerator.backward(total)
             said.append(terms | {"loss": total.item()})
@@ -223,7 +223,9 @@ def _add_up(said: list[dict], named: dict, accelerator: Accelerator) -> dict[str
     return {name: sum(terms[name] for terms in said) for name in said[0]}
 
 
-def _answer(model, piece, whole, referred: str | None, before: Reference) -> Batch:
+def answered(
+    model, piece: dict[str, pd.DataFrame], counts: dict, referred: str | None, before: Reference
+) -> Batch:
     """One forward pass over all groups of a piece, and the frozen model's view of one of them."""
     together = pd.concat(piece.values())
     encoded = encode_text(model.processor, together["question"], together["answer"])
@@ -234,7 +236,7 @@ def _answer(model, piece, whole, referred: str | None, before: Reference) -> Bat
     for name, table in piece.items():
         rows = slice(start, start + len(table))
         start += len(table)
-        groups[name] = Answers(said.logits[rows], said.labels[rows], **whole[name])
+        groups[name] = Answers(said.logits[rows], said.labels[rows], **counts[name])
         if name == referred and len(table) == 1:
             groups["reference"] = before.answers(table)
         elif name == referred:
@@ -255,10 +257,17 @@ def _answers(model, encoded: dict, images, longest: int) -> Answers:
     return Answers(logits[:, :-1], encoded["labels"][:, -longest:])
 
 
-def _whole(processor, table: pd.DataFrame) -> dict[str, int]:
-    """What a step's group of answers is averaged over."""
-    ids = processor.tokenizer(list(table["answer"]), add_special_tokens=False).input_ids
-    return {"step_tokens": sum(len(row) + 1 for row in ids), "step_rows": len(table)}
+def step_counts(processor, asked: dict[str, pd.DataFrame]) -> dict[str, dict[str, int]]:
+    """group → the tokens and rows of a whole step, by which each of its pieces is divided."""
+
+    def tokens(table):
+        ids = processor.tokenizer(list(table["answer"]), add_special_tokens=False).input_ids
+        return sum(len(row) + 1 for row in ids)
+
+    return {
+        name: {"step_tokens": tokens(table), "step_rows": len(table)}
+        for name, table in asked.items()
+    }
 
 
 # ---------------------------------------------------------------- checkpoints

@@ -143,11 +143,28 @@ def test_an_a100_computes_in_bfloat16(card):
 
 
 @pytest.mark.parametrize(
-    ("gib", "name"), [(8, "tiny"), (14, "t4"), (39.9, "t4"), (40, "full"), (140, "full")]
+    ("gib", "name"), [(8, "tiny"), (14, "t4"), (16, "t4"), (22.5, "full"), (140, "full")]
 )
 def test_the_profile_follows_the_memory(card, gib, name):
     card("card", gib, 8, 0)
     assert doctor.profile().found.split(",")[0] == name
+
+
+def test_a_run_is_estimated_before_it_starts(card):
+    """13B in 4 bits fits a T4, in half precision it does not fit an L4."""
+    card("Tesla T4", 14.6, 7, 5)
+    check = doctor.a_run()
+    assert check.found.startswith("t4, 900 steps, estimated: 7B 7.4 GB, ")
+    assert "; 13B 12.1 GB, " in check.found and check.found.endswith(" h of training")
+    assert "assume 25% of the card's peak" in check.advice
+    card("NVIDIA L4", 22.5, 8, 9)
+    assert doctor.a_run().found.endswith("13B does not fit")
+
+
+def test_what_a_card_can_do_is_not_invented(card, no_card):
+    assert "hours unknown without a GPU" in doctor.a_run().found
+    card("NVIDIA GeForce", 14.6, 8, 6)
+    assert "7B 7.4 GB, unknown hours" in doctor.a_run().found
 
 
 def test_four_bit_is_really_tried(no_card, monkeypatch):

@@ -136,7 +136,7 @@ def test_ids_beyond_the_tokenizer_read_as_the_unknown_token(model):
     assert model.config.text_config.vocab_size > beyond  # so such ids do exist
     red, end, pad = (tokenizer.convert_tokens_to_ids(t) for t in ("red", "</s>", "<pad>"))
     said = torch.tensor([[red, beyond, beyond + 1, end, pad], [beyond] * 5, [end] + [pad] * 4])
-    assert evaluation._decode(tokenizer, said) == ["red <unk> <unk>", " ".join(["<unk>"] * 5), ""]
+    assert evaluation.decode(tokenizer, said) == ["red <unk> <unk>", " ".join(["<unk>"] * 5), ""]
 
 
 def test_a_collapsed_model_is_still_heard(make_profile, rows):

@@ -1,0 +1,122 @@
+"""What the loop's economies are worth on the tiny profile: the package and the plain way, turn by
+turn in one process, on one CPU thread.
+
+`python benchmarks/loop.py` writes `loop.csv` and a section of RESULTS.md. Ratios are medians over
+turns; seconds are CPU seconds of the machine it ran on.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import pandas as pd
+import plain
+import sections
+import torch
+
+import safeerase_lite as sl
+from safeerase_lite.evaluation import ask, computing, questions
+from safeerase_lite.objectives import OBJECTIVES, loss, weights
+from safeerase_lite.references import Reference
+from safeerase_lite.training import Draws, answered, step_counts
+from safeerase_lite.vision import features
+
+HERE = Path(__file__).parent
+
+
+def now() -> float:
+    """Seconds: of the clock once the GPU is done; without one, of this process's CPU time, which
+    other work on the machine does not lengthen."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def seconds(do, *arguments, **named) -> float:
+    begin = now()
+    do(*arguments, **named)
+    return now() - begin
+
+
+def step(profile, data, objective: str, decouple: str, turns: int) -> dict:
+    """A step forward and back, both ways, the pictures seen before, as they are through most of a
+    run. The plain way's second model is loaded for it alone."""
+    model = sl.load_llava(profile).train()
+    second = sl.load_llava(profile, adapt=False)
+    needs, referred = OBJECTIVES[objective].needs, OBJECTIVES[objective].reference
+    draws = Draws(data, needs, decouple, 0, profile.batch)
+    weighing = weights(objective, "official", decouple)
+    before = Reference(model)
+
+    def ours(asked):
+        counts = step_counts(model.processor, asked)
+        with computing(profile, model.device):
+            batch = answered(model, asked, counts, referred, before)
+        loss(objective, batch, weighing)[0].backward()
+
+    def plainly(asked):
+        with computing(profile, model.device):
+            batch = plain.batch(model, second, objective, asked)
+        loss(objective, batch, weighing)[0].backward()
+
+    asked = [draws.at(turn) for turn in range(turns + 1)]
+    for groups in asked:
+        features(model, pd.concat(groups.values())["image"].unique())
+    ours(asked[0]), plainly(asked[0])
+    pairs = [(seconds(ours, groups), seconds(plainly, groups)) for groups in asked[1:]]
+    return row(f"{objective}+{decouple} step", profile, pairs)
+
+
+def evaluation(profile, data, turns: int, alone: int = 8) -> dict:
+    """Seconds a question: in a run's batches, and one by one."""
+    model = sl.load_llava(profile)
+    asked = questions(data, ["val"])
+    pairs = []
+    for turn in range(turns):
+        several = asked.sample(profile.evaluation_batch, random_state=turn)
+        few = several.head(alone)
+        together = seconds(ask, model, several["image"], several["question"], profile=profile)
+        singly = seconds(plain.ask, model, few["image"], few["question"], profile)
+        pairs.append((together / len(several), singly / len(few)))
+    return row("evaluation, a question", profile, pairs)
+
+
+def row(what: str, profile, pairs: list[tuple[float, float]]) -> dict:
+    return {
+        "what": what,
+        "precision": profile.precision,
+        "turns": len(pairs),
+        "package_s": statistics.median(ours for ours, _ in pairs),
+        "plain_s": statistics.median(theirs for _, theirs in pairs),
+        "ratio": statistics.median(theirs / ours for ours, theirs in pairs),
+        "least": min(theirs / ours for ours, theirs in pairs),
+        "most": max(theirs / ours for ours, theirs in pairs),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=9)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for precision in ("dense", "nf4"):
+        profile = sl.profile("tiny", precision=precision)
+        data = sl.load_data(profile)
+        for objective, decouple in (("kl", "none"), ("kl", "pd"), ("po", "pd")):
+            rows.append(step(profile, data, objective, decouple, asked.turns))
+            print(rows[-1], flush=True)
+        rows.append(evaluation(profile, data, asked.turns))
+        print(rows[-1], flush=True)
+    table = pd.DataFrame(rows).round(3)
+    table.to_csv(HERE / "loop.csv", index=False)
+    about = f"CPU seconds on one thread, medians of {asked.turns} turns. {sections.versions()}."
+    sections.write(
+        "The loop on the tiny profile", f"{about}\n\n{sections.markdown(table.to_dict('records'))}"
+    )
+
+
+if __name__ == "__main__":
+    main()

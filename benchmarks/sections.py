@@ -1,0 +1,31 @@
+"""RESULTS.md: a section for each benchmark, replaced when it is run again."""
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+FILE = Path(__file__).with_name("RESULTS.md")
+TITLE = "# Results\n\nWritten by the scripts beside this file, each a section.\n"
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+
+
+def write(name: str, text: str) -> None:
+    """Put `text` under the heading `name`."""
+    whole = FILE.read_text(encoding="utf-8") if FILE.exists() else TITLE
+    section = f"## {name}\n\n{text.strip()}\n"
+    found = re.compile(rf"^## {re.escape(name)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    if found.search(whole):
+        whole = found.sub(lambda _: section + "\n", whole)
+    else:
+        whole = f"{whole.rstrip()}\n\n{section}"
+    FILE.write_text(whole.rstrip() + "\n", encoding="utf-8")
+
+
+def versions() -> str:
+    return ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+
+
+def markdown(rows: list[dict]) -> str:
+    """A table; every row has the keys of the first."""
+    lines = [list(rows[0]), ["---"] * len(rows[0])] + [list(row.values()) for row in rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -1,0 +1,73 @@
+"""The package's way gives what the plain way gives, with one model instead of two."""
+
+import gc
+
+import pandas as pd
+import plain
+import pytest
+import torch
+from transformers import LlavaForConditionalGeneration
+
+from safeerase_lite.evaluation import ask
+from safeerase_lite.experiment import open_run
+from safeerase_lite.models import load_llava
+from safeerase_lite.objectives import OBJECTIVES, loss, weights
+from safeerase_lite.references import Reference
+from safeerase_lite.training import Draws, answered, step_counts, unlearn
+
+
+def llavas():
+    gc.collect()
+    return sum(isinstance(thing, LlavaForConditionalGeneration) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("pieces", [1, 4])
+@pytest.mark.parametrize("precision", ["nf4", "dense"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_one_pass_gives_the_loss_and_the_gradients_of_three(
+    world, make_profile, objective, precision, pieces
+):
+    profile = make_profile(precision=precision)
+    model, second = load_llava(profile).train(), load_llava(profile, adapt=False)
+    needs, referred = OBJECTIVES[objective].needs, OBJECTIVES[objective].reference
+    asked = Draws(world, needs, "pd", 0, profile.batch).at(0)
+    weighing = weights(objective, "official", "pd")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.01)
+
+    def gradients(total):
+        total.backward()
+        found = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+        model.zero_grad()
+        return found
+
+    expected, _ = loss(objective, plain.batch(model, second, objective, asked), weighing)
+    wanted = gradients(expected)
+    before, counts, total = Reference(model), step_counts(model.processor, asked), 0
+    for piece in range(pieces):
+        part = {name: table.iloc[piece::pieces] for name, table in asked.items()}
+        total = (
+            total + loss(objective, answered(model, part, counts, referred, before), weighing)[0]
+        )
+    torch.testing.assert_close(total, expected, atol=1e-5, rtol=1e-5)
+    for name, found in gradients(total).items():
+        torch.testing.assert_close(found, wanted[name], atol=1e-4, rtol=1e-3)
+
+
+def test_a_batch_answers_what_is_answered_one_by_one(world, make_profile):
+    profile = make_profile()
+    model = load_llava(profile)
+    rows = pd.concat([world.forget.head(4), world.retain.head(4)])
+    singly = plain.ask(model, rows["image"], rows["question"], profile)
+    assert ask(model, rows["image"], rows["question"], profile=profile) == singly
+
+
+@pytest.mark.parametrize("objective", ["kl", "npo"])
+def test_the_reference_is_no_second_model(world, make_profile, tmp_path, objective):
+    already = llavas()
+    profile, seen = make_profile(steps=2), []
+    run = open_run(profile, world, objective=objective, runs_dir=tmp_path)
+    unlearn(load_llava(profile), world, run, watch=lambda steps, model: seen.append(llavas()))
+    assert seen == [already + 1] * 3
