@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from . import ledger
 from .data import Data, require_decouple
 from .errors import UserError
-from .judges import judge
+from .judges import judge, prompt, split_name
 from .objectives import OBJECTIVES, own_recipe
 from .processes import by_main, launched
 from .profiles import Decouple, Profile, WeightPreset, check_choice
@@ -87,7 +87,8 @@ def open_run(
 
     Raises:
         UserError: an unknown name; decouple data asked for that is not there; no gold model; the
-            run is being written by another process; fewer questions in a step than processes.
+            run is being written by another process; fewer questions in a step than processes; a
+            judge that cannot be asked, or not without consent (see `judges.judge`).
     """
     check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
     check_choice(decouple, Decouple, "decouple")
@@ -95,7 +96,7 @@ def open_run(
     if objective in UNTRAINED and decouple != "none":
         raise UserError(f"{objective} is not unlearned, so decouple must be 'none'")
     require_decouple(data, decouple)
-    judge(profile.judge)
+    split_name(profile.judge)
     processes = launched().num_processes
     if objective in OBJECTIVES and profile.batch < processes:
         raise UserError(
@@ -112,12 +113,15 @@ def open_run(
     where = Path(runs_dir) if runs_dir else ledger.default_runs_dir()
     run = by_main(ledger.open_run, where, _parameters(settings, data), wait=wait)
     run.settings, run.main = settings, launched().is_main_process
+    if not run.done:
+        judge(profile.judge, consent=profile.judge_consent, precision=profile.precision)
     return run
 
 
 def _parameters(settings: Settings, data: Data) -> dict:
     """Flat, and empty where a run of this objective never looks."""
-    numbers = settings.profile.model_dump(exclude={"rates", "data_dir", "checkpoint_every"})
+    unseen = {"rates", "data_dir", "checkpoint_every", "judge_consent"}
+    numbers = settings.profile.model_dump(exclude=unseen)
     numbers |= {"profile": numbers.pop("name"), "learning_rate": settings.learning_rate}
     if settings.objective in UNTRAINED:
         numbers |= dict.fromkeys(OF_TRAINING)
@@ -126,6 +130,11 @@ def _parameters(settings: Settings, data: Data) -> dict:
     hashes = {"model_hash": fingerprint(settings.profile.model), "data_hash": data.digest}
     if settings.objective in OBJECTIVES and (recipe := own_recipe(settings.objective)):
         hashes["objective_hash"] = hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    kind, model = split_name(settings.profile.judge)
+    if model:  # what the judge is asked, and the weights that answer
+        weights = fingerprint(model) if kind in ("local", "guard") else model
+        told = f"{prompt.INSTRUCTIONS} {weights}"
+        hashes["judge_hash"] = hashlib.sha256(told.encode()).hexdigest()[:16]
     return settings.model_dump(exclude={"profile"}) | numbers | hashes
 
 

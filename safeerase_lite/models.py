@@ -46,7 +46,7 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
         UserError: no such model, or a quantisation or adapter that did not take.
     """
     path = str(shipped_model(profile.model) or profile.model)
-    precision = _usable(profile.precision)
+    precision = usable_precision(profile.precision)
     dtype = getattr(torch, profile.compute)
     local = Path(path).is_dir()
     if shipped_model(profile.model) or not is_live():
@@ -56,7 +56,9 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
         model = AutoModelForImageTextToText.from_pretrained(
             path,
             dtype=dtype,
-            quantization_config=_nf4(dtype) if precision == "nf4" else None,
+            quantization_config=nf4_config(dtype, skip=NOT_QUANTISED)
+            if precision == "nf4"
+            else None,
             device_map={"": 0} if torch.cuda.is_available() else None,
             local_files_only=local,
             use_safetensors=True,
@@ -74,17 +76,20 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
     return model.eval()
 
 
-def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+def nf4_config(dtype: torch.dtype, *, skip: list[str] | None) -> BitsAndBytesConfig:
+    """NF4 with double quantisation, computing in `dtype`; `skip` names modules that stay dense
+    (None: the head alone)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=NOT_QUANTISED,
+        llm_int8_skip_modules=skip,
     )
 
 
-def _usable(precision: str) -> str:
+def usable_precision(precision: str) -> str:
+    """The precision asked for; dense, with a warning, where 4-bit has no working bitsandbytes."""
     if precision == "nf4":
         try:
             import bitsandbytes  # noqa: F401
