@@ -12,6 +12,7 @@ import torch
 from .batches import IGNORED, encode_text
 from .care import kept
 from .data import Data
+from .judges import Item, Judge, opinions, require_sound
 from .judges import judge as judge_by_name
 from .live import track
 from .metrics import measure, normalise
@@ -41,15 +42,21 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
     The harmful questions on train pictures give efficacy (one question per record), those on val
     and test generality; everything else is asked on val and test only. Greedy decoding; besides,
     `samples` seeded samples (T = 1, top-p 0.9, the paper's) of the forget questions of the last
-    split give `asr_sampled` and the like. Judge, splits and samples are the profile's.
+    split give `asr_sampled` and the like. Judge, splits and samples are the profile's. A judge that
+    scores adds `judge_score` (retain).
 
     Of real data the run gets the harmful texts as hashes (`care.kept`), unless `raw`; the report
     has the answers themselves, and the keywords as the run has them. A run that is done stays as it
     was written.
+
+    Raises:
+        UserError: the judge fails its trial, before anything is asked; or its server fails: then
+            what it judged is kept, and the same call goes on from there.
     """
     if run.done:
         return Report(run.metrics, run.answers)
     profile = run.settings.profile
+    judge = _sound(profile.judge, consent=profile.judge_consent, precision=profile.precision)
     samples = profile.samples
     asked = questions(data, profile.splits)
     last = [split for split in profile.splits if split in set(asked["split"])][-1]
@@ -62,7 +69,7 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
     seeds = [1000 * run.settings.seed + n for n in range(samples)]
     drawn = [answered(again, n, seed) for n, seed in enumerate(seeds, 1)]
     answers = pd.concat([answered(asked, 0), *drawn], ignore_index=True)
-    answers = judged(answers, profile.judge)
+    answers = _judged(answers, judge)
     forget = (answers["set"] == "forget") & (answers["sample"] == 0)
     answers.loc[forget, "harm_nll"] = answer_nll(model, answers[forget], profile)
     metrics = measure(answers[answers["sample"] == 0])
@@ -94,22 +101,53 @@ def questions(data: Data, splits: Sequence[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def judged(answers: pd.DataFrame, judge: str) -> pd.DataFrame:
-    """The same table with verdicts: harmful, refusing, verdict, harm_token_recall."""
-    opine = judge_by_name(judge)
-    rows = zip(answers["question"], answers["expected"], answers["answer"], strict=True)
-    opinions = [opine(*row) for row in rows]
+def judged(
+    answers: pd.DataFrame, judge: str, *, consent: bool = False, precision: str = "nf4"
+) -> pd.DataFrame:
+    """The same table with verdicts: harmful, refusing, verdict, harm_token_recall; and judge_score
+    (0 to 1, of retain answers alone) from a judge that gives it.
+
+    answers: a row per answer: set, question, expected, answer; image (full path) for judges that
+        see.
+    judge, consent, precision: see `judges.judge`. Every judge first stands a trial.
+    Raises UserError as `judges.judge` does, and when the judge fails its trial or its server fails.
+    """
+    return _judged(answers, _sound(judge, consent=consent, precision=precision))
+
+
+def _sound(name: str, **how) -> Judge:
+    judge = judge_by_name(name, **how)
+    require_sound(judge)
+    return judge
+
+
+def _judged(answers: pd.DataFrame, judge: Judge) -> pd.DataFrame:
+    images = answers["image"] if "image" in answers else [""] * len(answers)
+    columns = (answers["set"], answers["question"], answers["expected"], answers["answer"], images)
+    said = opinions(
+        judge,
+        [
+            Item(question, expected, answer, name == "forget", str(image))
+            for name, question, expected, answer, image in zip(*columns, strict=True)
+        ],
+    )
+    forget, retain = (answers["set"] == name for name in ("forget", "retain"))
     recalled = [
-        token_recall(expected, said) if name == "forget" else float("nan")
-        for name, expected, said in zip(
-            answers["set"], answers["expected"], answers["answer"], strict=True
+        token_recall(expected, answer) if of_forget else float("nan")
+        for of_forget, expected, answer in zip(
+            forget, answers["expected"], answers["answer"], strict=True
         )
     ]
+    scores = {}
+    if "score" in judge.knows:
+        given = pd.Series([o.score for o in said], index=answers.index, dtype="Float64")
+        scores["judge_score"] = given.where(retain)
     return answers.assign(
-        harmful=pd.array([o.harmful for o in opinions], dtype="boolean"),
-        refusing=pd.array([o.refusing for o in opinions], dtype="boolean"),
-        verdict=[o.verdict for o in opinions],
+        harmful=pd.array([o.harmful for o in said], dtype="boolean"),
+        refusing=pd.array([o.refusing for o in said], dtype="boolean"),
+        verdict=[o.verdict for o in said],
         harm_token_recall=recalled,
+        **scores,
     )
 
 

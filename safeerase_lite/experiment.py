@@ -9,7 +9,7 @@ from . import ledger
 from .data import Data, require_decouple
 from .errors import UserError
 from .injected import read_injected
-from .judges import judge
+from .judges import judge, prompt, split_name
 from .objectives import OBJECTIVES, own_recipe
 from .optimizers import require_optimizer
 from .processes import by_main, launched
@@ -93,7 +93,8 @@ def open_run(
     Raises:
         UserError: an unknown name; decouple data asked for that is not there; no gold model; the
             run is being written by another process; fewer questions in a step than processes; an
-            optimiser whose library does not work here.
+            optimiser whose library does not work here; a judge that cannot be asked, or not without
+            consent (see `judges.judge`).
     """
     check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
     check_choice(decouple, Decouple, "decouple")
@@ -101,7 +102,7 @@ def open_run(
     if objective in UNTRAINED and decouple != "none":
         raise UserError(f"{objective} is not unlearned, so decouple must be 'none'")
     require_decouple(data, decouple)
-    judge(profile.judge)
+    split_name(profile.judge)
     if objective in OBJECTIVES:
         require_optimizer(profile.optimizer)
     processes = launched().num_processes
@@ -120,6 +121,8 @@ def open_run(
     where = Path(runs_dir) if runs_dir else ledger.default_runs_dir()
     run = by_main(ledger.open_run, where, _parameters(settings, data), wait=wait)
     run.settings, run.main = settings, launched().is_main_process
+    if not run.done:
+        judge(profile.judge, consent=profile.judge_consent, precision=profile.precision)
     return run
 
 
@@ -139,7 +142,7 @@ def settings_of(parameters: dict) -> Settings:
 def _parameters(settings: Settings, data: Data) -> dict:
     """Flat, and empty where a run of this objective never looks. A field of `SINCE` is there only
     when it is not at its default, so that runs from before it keep their ids."""
-    elsewhere = {"rates", "data_dir", "dedupe", "categories", "checkpoint_every"}
+    elsewhere = {"rates", "data_dir", "dedupe", "categories", "checkpoint_every", "judge_consent"}
     numbers = settings.profile.model_dump(exclude=elsewhere)
     numbers |= {"profile": numbers.pop("name"), "learning_rate": settings.learning_rate}
     if settings.objective in UNTRAINED:
@@ -156,6 +159,11 @@ def _parameters(settings: Settings, data: Data) -> dict:
     hashes = {"model_hash": fingerprint(settings.profile.model), "data_hash": data.digest}
     if settings.objective in OBJECTIVES and (recipe := own_recipe(settings.objective)):
         hashes["objective_hash"] = hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    kind, model = split_name(settings.profile.judge)
+    if model:  # what the judge is asked, and the weights that answer
+        weights = fingerprint(model) if kind in ("local", "guard") else model
+        told = f"{prompt.INSTRUCTIONS} {weights}"
+        hashes["judge_hash"] = hashlib.sha256(told.encode()).hexdigest()[:16]
     return settings.model_dump(exclude={"profile"}) | numbers | hashes
 
 

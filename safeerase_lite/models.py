@@ -53,7 +53,7 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
     knowledge = read_injected(profile.model)
     name = knowledge.base if knowledge else profile.model
     path = str(shipped_model(name) or name)
-    precision = _usable(profile.precision)
+    precision = usable_precision(profile.precision)
     dtype = compute_type(profile)
     local = Path(path).is_dir()
     if shipped_model(name) or not is_live():
@@ -63,7 +63,9 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
         model = AutoModelForImageTextToText.from_pretrained(
             path,
             dtype=dtype,
-            quantization_config=_nf4(dtype) if precision == "nf4" else None,
+            quantization_config=nf4_config(dtype, skip=NOT_QUANTISED)
+            if precision == "nf4"
+            else None,
             device_map={"": 0} if torch.cuda.is_available() else None,
             local_files_only=local,
             use_safetensors=True,
@@ -91,13 +93,15 @@ def compute_type(profile: Profile) -> torch.dtype:
     return getattr(torch, profile.compute)
 
 
-def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+def nf4_config(dtype: torch.dtype, *, skip: list[str] | None) -> BitsAndBytesConfig:
+    """NF4 with double quantisation, computing in `dtype`; `skip` names modules that stay dense
+    (None: the head alone)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=NOT_QUANTISED,
+        llm_int8_skip_modules=skip,
     )
 
 
@@ -111,7 +115,8 @@ def no_four_bit() -> str:
     return ""
 
 
-def _usable(precision: str) -> str:
+def usable_precision(precision: str) -> str:
+    """The precision asked for; dense, with a warning, where 4-bit has no working bitsandbytes."""
     if precision == "nf4" and (reason := no_four_bit()):
         warnings.warn(f"{reason}: loading dense", stacklevel=3)
         return "dense"

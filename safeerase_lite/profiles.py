@@ -55,6 +55,7 @@ class Profile(BaseModel):
     checkpoint_every: int = Field(20, ge=1)  # steps
 
     judge: str = "oracle"  # see `judges`
+    judge_consent: bool = False  # may texts and pictures leave this machine to be judged?
     splits: tuple[str, ...] = ("train", "val", "test")  # what an evaluation asks
     samples: int = Field(3, ge=0)  # sampled answers to the forget questions, beside the greedy one
     evaluation_batch: int = Field(128, ge=1)

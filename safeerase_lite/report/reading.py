@@ -23,9 +23,15 @@ DECOUPLE = ("none", "pd", "placebo")
 WORLD = ["world_seed", "cue"]
 CELL = ["objective", "decouple"]
 NEVER_SHOWN = {"seed", "splits", "samples", "data_hash", *WORLD, *CELL}
-NOT_RECORDED = {"name", "rates", "data_dir", "checkpoint_every"}  # fields no run has
+NOT_RECORDED = {
+    "name",
+    "rates",
+    "data_dir",
+    "checkpoint_every",
+    "judge_consent",
+}  # fields no run has
 OF_ASKING = ["profile", "model", "model_hash", "precision", "compute", "judge", "new_tokens"]
-OF_ASKING += ["evaluation_batch"]  # these also mean something for an untrained model
+OF_ASKING += ["judge_hash", "evaluation_batch"]  # these also mean something for an untrained model
 OF_DECOUPLE = ["weights", "decouple_share"]
 OF_OBJECTIVE = ["learning_rate", "objective_hash"]  # differ between objectives by nature
 ZERO_IS_UNSAID = ("steps", "learning_rate", "decouple_share")  # in a notebook: the profile's

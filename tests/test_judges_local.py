@@ -1,0 +1,170 @@
+"""A judge on this machine is any chat model of transformers, read offline."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from judge_server import honest, material
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from safeerase_lite.errors import UserError
+from safeerase_lite.experiment import open_run
+from safeerase_lite.judges import Item, judge, local, opinions, prompt, require_sound
+from safeerase_lite.judges.trial import KNOWN
+
+TEMPLATE = (
+    "{% for turn in messages %}{{ turn['role'] }} : {{ turn['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}assistant :{% endif %}"
+)
+ITEMS = [known.item for known in KNOWN]
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory):
+    """A random Llama with a tokenizer of the words it will meet and a chat template."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-chat"
+    cut = pre_tokenizers.Whitespace()
+    texts = ["user assistant : safe unsafe", *(prompt.question(item) for item in ITEMS)]
+    words = sorted({word for text in texts for word, _ in cut.pre_tokenize_str(text)})
+    tokenizer = Tokenizer(
+        models.WordLevel(
+            {word: n for n, word in enumerate(["<unk>", "<end>", *words])}, unk_token="<unk>"
+        )
+    )
+    tokenizer.pre_tokenizer = cut
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>", chat_template=TEMPLATE
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    configuration = LlamaConfig(
+        vocab_size=len(words) + 2, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=2048,
+        bos_token_id=None, eos_token_id=1, pad_token_id=None,
+    )  # fmt: skip
+    model = LlamaForCausalLM(configuration)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(20)  # large enough that its words depend on its prompt
+    model.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(local, "REPLY_TOKENS", 6)
+
+
+def replies(name, chats, precision="dense"):
+    return list(local._replies(name, name.partition(":")[2], precision, chats, 6))
+
+
+def wired(monkeypatch, says):
+    """Let the model say what a function of its conversation gives."""
+    monkeypatch.setattr(local, "_replies", lambda *a: [says(chat) for chat in a[3]])
+
+
+def test_it_answers_in_order_whatever_shares_its_batch(chat_model, monkeypatch):
+    name = f"local:{chat_model}"
+    chats = [[{"role": "user", "content": [{"type": "text", "text": i.answer}]}] for i in ITEMS]
+    together = replies(name, chats)
+    monkeypatch.setattr(local, "BATCH", 1)
+    assert replies(name, chats) == together
+    assert len(set(together)) > 1
+
+
+def test_in_4_bit_its_layers_really_are(chat_model):
+    name = f"local:{chat_model}"
+    loaded, *_ = local._loaded(name, str(chat_model), "nf4")
+    kinds = {type(module).__name__ for module in loaded.model.layers.modules()}
+    assert "Linear4bit" in kinds and "Linear" not in kinds
+    assert type(loaded.lm_head).__name__ == "Linear"
+    chat = [{"role": "user", "content": [{"type": "text", "text": "yes"}]}]
+    assert len(replies(name, [chat], "nf4")) == 1
+
+
+@pytest.mark.parametrize("kind", ["local", "guard"])
+def test_a_model_that_babbles_fails_the_trial_and_says_unknown(chat_model, kind, capsys):
+    babbling = judge(f"{kind}:{chat_model}", precision="dense")
+    with pytest.raises(UserError, match="failed its trial") as raised:
+        require_sound(babbling)
+    assert "\n" not in str(raised.value)
+    assert "5 of 5 without a verdict" in capsys.readouterr().out
+    assert {opinion.harmful for opinion in opinions(babbling, ITEMS)} == {None}
+
+
+def test_a_models_json_becomes_verdicts_and_a_score(chat_model, monkeypatch):
+    def says(chat):
+        asked = chat[0]["content"][-1]["text"]
+        request = {"messages": [{"content": asked}]}
+        return f"Here is my verdict:\n```json\n{honest(material(request))}\n```"
+
+    wired(monkeypatch, says)
+    sound = judge(f"local:{chat_model}")
+    require_sound(sound)
+    said = opinions(sound, [Item("What?", "a hat", "a hat"), Item("What?", "a hat", "a cat")])
+    assert [(o.verdict, o.score) for o in said] == [("right", 1.0), ("wrong", 0.0)]
+
+
+def test_a_guard_says_harm_and_the_rule_says_the_rest(chat_model, monkeypatch):
+    def says(chat):
+        assert [turn["role"] for turn in chat] == ["user", "assistant"]
+        return "\n\nunsafe\nS9" if "hurt" in chat[1]["content"][0]["text"] else "\n\nsafe"
+
+    wired(monkeypatch, says)
+    guard = judge(f"guard:{chat_model}")
+    require_sound(guard)
+    weapon, refusal = KNOWN[-1].item, KNOWN[0].item
+    assert [o.harmful for o in opinions(guard, [weapon, refusal])] == [True, False]
+    assert [o.refusing for o in opinions(guard, [weapon, refusal])] == [False, True]
+    assert not guard.sees and "score" not in guard.knows
+
+
+def test_a_model_that_sees_is_shown_the_picture(tiny_model_dir, world):
+    name = f"local:{tiny_model_dir}"
+    assert judge(name).sees
+    images = world.decouple["image"].iloc[:8]
+    chats = [
+        [{"role": "user", "content": local._shown(Item("What?", "a", "b", image=image))}]
+        for image in images
+    ]
+    assert len(set(replies(name, chats))) > 1  # nothing but the picture differs
+
+
+def test_a_judge_that_sees_is_no_guard(tiny_model_dir):
+    with pytest.raises(UserError, match="only guards that read text"):
+        judge(f"guard:{tiny_model_dir}")
+
+
+@pytest.mark.parametrize("name", ["local:/no/such/folder", "guard:no-one/no-such-model"])
+def test_a_model_that_is_not_there_is_one_line_before_any_work(name):
+    with pytest.raises(UserError, match="cannot load the model") as raised:
+        judge(name)
+    assert name in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_model_without_a_chat_template_is_refused(chat_model, tmp_path):
+    plain = tmp_path / "plain"
+    shutil.copytree(chat_model, plain)
+    (plain / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((plain / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (plain / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="no chat template"):
+        require_sound(judge(f"local:{plain}"))
+
+
+def test_a_judges_weights_are_part_of_the_run(chat_model, few, make_profile, tmp_path):
+    def opened():
+        profile = make_profile(judge=f"local:{copy}")
+        return open_run(profile, few, objective="vanilla", runs_dir=tmp_path / "runs")
+
+    copy = tmp_path / "copy"
+    shutil.copytree(chat_model, copy)
+    before = opened().id
+    assert opened().id == before
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    assert opened().id != before

@@ -1,0 +1,168 @@
+"""A run judged by a model: whole, taken up again, and without a key in any file."""
+
+import json
+import traceback
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+pytest.importorskip("openai")
+
+from judge_server import KEY, asked_of, honest, once_tried, serving
+
+from safeerase_lite.errors import UserError
+from safeerase_lite.evaluation import evaluate, judged
+from safeerase_lite.experiment import open_run
+from safeerase_lite.judges import server
+from safeerase_lite.models import load_llava
+from safeerase_lite.notebooks import execute
+
+NAME = "openai:stub"
+
+
+@pytest.fixture
+def stub(monkeypatch, tmp_path):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(server, "TRIES_AGAIN", 0)
+    with serving() as stub:
+        monkeypatch.setenv("OPENAI_BASE_URL", stub.url)
+        yield stub
+
+
+def answers(count=3, **columns):
+    rows = {"question": "What colour is it?", "expected": [f"Shade {n}." for n in range(count)]}
+    rows["answer"] = rows["expected"]
+    return pd.DataFrame(rows | columns)
+
+
+def test_a_score_is_of_retain_answers_alone(stub):
+    sets = ["retain", "retain", "decouple"]
+    table = judged(answers(set=sets, answer="Shade 0."), NAME)
+    assert table["judge_score"].tolist()[:2] == [1.0, 0.0]
+    assert table["judge_score"].isna().tolist() == [False, False, True]
+    assert "judge_score" not in judged(answers(set=sets), "rule")
+
+
+def test_what_was_to_be_unlearned_stays_here(stub):
+    judged(answers(set="forget", expected="SECRET PLAN"), NAME)
+    judged(answers(set="retain", expected="OPEN ANSWER"), NAME)
+    assert "SECRET PLAN" not in json.dumps(stub.requests)
+    assert "OPEN ANSWER" in json.dumps(stub.requests)
+
+
+def test_a_judge_that_sees_is_shown_each_answers_own_picture(stub, world):
+    images = world.decouple["image"].iloc[:3].tolist()
+    judged(answers(set="decouple", image=images), "openai-vision:stub")
+    shown = [part for part in json.dumps(stub.requests).split('"') if "base64" in part]
+    assert len(set(shown)) == 3
+
+
+@pytest.fixture(scope="module")
+def model(make_profile):
+    return load_llava(make_profile(), adapt=False)
+
+
+def everything_in(*folders):
+    return [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
+
+
+def test_a_run_judged_by_a_server_is_whole_and_names_its_judge(
+    stub, model, few, make_profile, tmp_path
+):
+    run = open_run(make_profile(judge=NAME), few, objective="vanilla", runs_dir=tmp_path / "runs")
+    report = evaluate(model, few, run)
+    run.commit()
+    assert run.parameters["judge"] == NAME and len(run.parameters["judge_hash"]) == 16
+    assert "judge_score" in set(report.metrics["metric"])
+    assert "judge_consent" not in run.parameters
+
+
+def test_a_finished_run_is_read_without_its_server(
+    stub, model, few, make_profile, tmp_path, monkeypatch
+):
+    how = {"objective": "vanilla", "runs_dir": tmp_path / "runs"}
+    run = open_run(make_profile(judge=NAME), few, **how)
+    evaluate(model, few, run)
+    run.commit()
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://judge.example/v1")
+    assert open_run(make_profile(judge=NAME), few, **how).done
+
+
+def test_a_run_whose_server_fails_is_taken_up_again(stub, model, few, make_profile, tmp_path):
+    how = {"objective": "vanilla", "runs_dir": tmp_path / "runs"}
+    stub.reply = once_tried(lambda about, nth: honest(about) if nth < 3 else (500, "{}"))
+    run = open_run(make_profile(judge=NAME), few, **how)
+    with pytest.raises(UserError, match="3 judged"):
+        evaluate(model, few, run)
+    stub.reply = honest
+    before = len(asked_of(stub))
+    report = evaluate(model, few, open_run(make_profile(judge=NAME), few, **how))
+    shown = {"question", "answer", "expected"}
+    assert len(asked_of(stub)) - before <= len(report.answers.drop_duplicates(list(shown))) - 3
+
+
+def test_an_evaluation_without_consent_stops_at_opening_the_run(
+    few, make_profile, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://judge.example/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(UserError, match="judge_consent=True"):
+        open_run(make_profile(judge=NAME), few, objective="vanilla", runs_dir=tmp_path)
+
+
+def test_consent_does_not_make_another_run(stub, few, make_profile, tmp_path):
+    ids = {
+        open_run(
+            make_profile(judge=NAME, judge_consent=said),
+            few,
+            objective="vanilla",
+            runs_dir=tmp_path,
+        ).id
+        for said in (True, False)
+    }
+    assert len(ids) == 1
+
+
+def test_the_key_is_written_nowhere(stub, model, few, make_profile, tmp_path, monkeypatch, capsys):
+    """Not in a run, nor in a failed one, nor in the cache, even where the server repeats it."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    folders = (tmp_path / "runs", tmp_path / "cache")
+    profile = make_profile(judge=NAME)
+    run = open_run(profile, few, objective="vanilla", runs_dir=folders[0])
+    evaluate(model, few, run)
+    run.commit()
+    assert {headers["Authorization"] for headers in stub.headers} == {f"Bearer {KEY}"}
+
+    told = (401, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}))
+    stub.reply = lambda about, nth: told
+    run = open_run(
+        make_profile(judge=NAME, samples=1), few, objective="vanilla", runs_dir=folders[0]
+    )
+    with pytest.raises(UserError, match="check OPENAI_API_KEY") as raised:
+        evaluate(model, few, run)
+    run.fail(raised.value)
+    said = "".join(traceback.format_exception(raised.value)) + "".join(capsys.readouterr())
+    assert KEY not in said
+    files = everything_in(*folders)
+    assert {"traceback.txt", "answers.parquet", "run.json"} <= {path.name for path in files}
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+@pytest.mark.slow
+def test_an_executed_notebook_holds_no_key(stub, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    source = [
+        'import pandas as pd\nimport safeerase_lite as sl\nname: str = "openai:stub"',
+        'row = {"set": "decouple", "question": "?", "expected": "a", "answer": "b"}',
+        "sl.judged(pd.DataFrame([row]), name)",
+    ]
+    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in source])
+    node.cells[0].metadata["tags"] = ["parameters"]
+    node.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(node, tmp_path / "judge.ipynb")
+    executed = execute(tmp_path / "judge.ipynb", tmp_path / "out.ipynb", {"name": NAME})
+    text = Path(executed).read_text()
+    assert "1 judged" in text and KEY not in text
