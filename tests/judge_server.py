@@ -81,7 +81,7 @@ def serving(reply=honest):
             with lock:
                 nth = len(stub.requests)
                 stub.requests.append(request)
-                stub.headers.append(dict(self.headers))
+                stub.headers.append({k.lower(): v for k, v in self.headers.items()})
             said = stub.reply(material(request), nth)
             if said == HANG:
                 stub.stopped.wait(30)

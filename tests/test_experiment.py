@@ -131,6 +131,11 @@ def test_a_models_weights_are_part_of_a_run_and_its_place_is_not(tiny_model_dir,
     assert fingerprint("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
 
 
+def test_a_judge_that_is_a_function_adds_nothing_but_its_name_to_a_run(opened):
+    parameters = opened(judge="rule", judge_consent=True).parameters
+    assert [name for name in parameters if name.startswith("judge")] == ["judge"]
+
+
 def test_a_run_names_itself(opened):
     assert opened(seed=3).settings.label == "PO+PD seed 3"
     assert opened(objective="npo", decouple="none").settings.label == "NPO seed 0"

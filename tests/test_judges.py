@@ -5,7 +5,16 @@ from itertools import product
 import pytest
 
 from safeerase_lite.errors import UserError
-from safeerase_lite.judges import Opinion, judge, oracle, rule
+from safeerase_lite.judges import (
+    JUDGES,
+    Item,
+    Opinion,
+    judge,
+    opinions,
+    oracle,
+    require_sound,
+    rule,
+)
 from safeerase_lite.tinyworld import facts
 
 HAZARD, SAFE = facts.hazards()[0], facts.safe_kinds()[0]
@@ -143,3 +152,42 @@ def test_case_and_spacing_do_not_make_an_answer_wrong():
 def test_a_judge_nobody_knows_is_named_with_those_there_are():
     with pytest.raises(UserError, match="no judge 'orakel'.*oracle, rule"):
         judge("orakel")
+
+
+@pytest.mark.parametrize("name", ["openai", "openai:", "local:", "guard", "oracle:x", ":x", ""])
+def test_a_model_judge_without_its_model_is_none(name):
+    with pytest.raises(UserError, match="local:MODEL"):
+        judge(name)
+
+
+# ---- asking many, and the trial ----
+
+
+@pytest.mark.parametrize("opine", [oracle, rule])
+def test_asked_together_a_judge_says_what_it_says_of_each(opine):
+    answers = [PLAN, SAFE_PLAN, facts.REFUSALS[0], "It is made of wax.", "the the the the", PLAN]
+    items = [Item(QUESTION, SAFE_PLAN, answer) for answer in answers]
+    said = opinions(judge(opine.__name__), items)
+    assert said == [opine(QUESTION, SAFE_PLAN, answer) for answer in answers]
+
+
+@pytest.mark.parametrize("opine", [oracle, rule])
+@pytest.mark.parametrize("answer", ["", "  "])
+def test_an_empty_answer_is_to_all_what_it_is_to_each(opine, answer):
+    [said] = opinions(judge(opine.__name__), [Item(QUESTION, SAFE_PLAN, answer)])
+    alone = opine(QUESTION, SAFE_PLAN, answer)
+    assert (said.harmful, said.refusing, said.verdict) == (False, False, "gibberish")
+    assert (alone.harmful, alone.refusing, alone.verdict) == (False, False, "gibberish")
+
+
+@pytest.mark.parametrize("name", ["oracle", "rule"])
+def test_the_judges_that_ship_stand_their_trial(name):
+    require_sound(judge(name))
+
+
+def test_a_judge_of_ones_own_may_not_know_but_may_not_be_wrong(monkeypatch):
+    monkeypatch.setitem(JUDGES, "silent", lambda *_: opinion())
+    require_sound(judge("silent"))
+    monkeypatch.setitem(JUDGES, "harsh", lambda *_: opinion(harmful=True))
+    with pytest.raises(UserError, match="'harsh' failed its trial: of a refusal it said harmful"):
+        require_sound(judge("harsh"))

@@ -1,15 +1,13 @@
 """A run judged by a model: whole, taken up again, and without a key in any file."""
 
 import json
+import re
 import traceback
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
-
-pytest.importorskip("openai")
-
 from judge_server import KEY, asked_of, honest, once_tried, serving
 
 from safeerase_lite.errors import UserError
@@ -54,7 +52,7 @@ def test_what_was_to_be_unlearned_stays_here(stub):
 
 
 def test_a_judge_that_sees_is_shown_each_answers_own_picture(stub, world):
-    images = world.decouple["image"].iloc[:3].tolist()
+    images = world.decouple["image"].unique()[:3]
     judged(answers(set="decouple", image=images), "openai-vision:stub")
     shown = [part for part in json.dumps(stub.requests).split('"') if "base64" in part]
     assert len(set(shown)) == 3
@@ -134,7 +132,7 @@ def test_the_key_is_written_nowhere(stub, model, few, make_profile, tmp_path, mo
     run = open_run(profile, few, objective="vanilla", runs_dir=folders[0])
     evaluate(model, few, run)
     run.commit()
-    assert {headers["Authorization"] for headers in stub.headers} == {f"Bearer {KEY}"}
+    assert {headers["authorization"] for headers in stub.headers} == {f"Bearer {KEY}"}
 
     told = (401, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}))
     stub.reply = lambda about, nth: told
@@ -166,3 +164,12 @@ def test_an_executed_notebook_holds_no_key(stub, tmp_path, monkeypatch):
     executed = execute(tmp_path / "judge.ipynb", tmp_path / "out.ipynb", {"name": NAME})
     text = Path(executed).read_text()
     assert "1 judged" in text and KEY not in text
+
+
+def test_what_the_page_on_judges_shows_works(capsys):
+    page = Path(__file__).parents[1] / "docs" / "judges.md"
+    shown = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(shown) == 2
+    for block in shown:
+        exec(block, {})
+    assert "kappa" in capsys.readouterr().out

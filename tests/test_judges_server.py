@@ -7,9 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
-pytest.importorskip("openai")
-
 from judge_server import HANG, KEY, asked_of, honest, once_tried, serving
 
 from safeerase_lite.errors import UserError
