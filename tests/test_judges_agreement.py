@@ -56,6 +56,11 @@ def test_agreeing_on_everything_being_the_same_says_nothing():
     assert row["agree"] == 1 and np.isnan([row["kappa"], row["low"], row["high"]]).all()
 
 
+def test_a_judge_that_says_one_thing_agrees_with_nobody_beyond_chance():
+    row = of(agreement(table([True] * 8), table([True, False] * 4)))
+    assert row["kappa"] == 0 and np.isnan([row["low"], row["high"]]).all()
+
+
 def test_rare_labels_make_kappa_small_where_agreement_is_high():
     """The paradox of Feinstein and Cicchetti (1990)."""
     first = table([True] + [False] * 49)

@@ -22,7 +22,8 @@ def agreement(
 
     kappa = (agree - chance) / (1 - chance), chance being the agreement of two judges who draw at
     random, each with its own shares (Cohen 1960). "unknown" is a label like any other. 1 is full
-    agreement, 0 that of chance; NaN where both call everything the same. Kinds, templates and
+    agreement, 0 that of chance. It is NaN where both call everything the same, and 0 without an
+    interval where one of them does. Kinds, templates and
     pictures are resampled as everywhere (`safeerase_lite.intervals`).
     Raises UserError when the two tables do not hold the same answers, or a column is missing.
     """
@@ -70,7 +71,7 @@ def _interval(a: np.ndarray, b: np.ndarray, drawn: Resamples) -> Interval:
     kind a bootstrap collapses, and the exact interval of the share over kinds is carried through
     the formula, chance as it was found."""
     [agree], [chance] = _shares(a, b, np.ones((1, len(a))))
-    if drawn.kinds < 2 or chance >= 1 - 1e-12:
+    if drawn.kinds < 2 or min(len(set(a)), len(set(b))) < 2:
         return UNKNOWN
     if min(agree, 1 - agree) * drawn.kinds < 1:
         low, high = _kappa(np.array(exact_interval(float(agree), drawn.kinds)), np.array(chance))
