@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from types import ModuleType, SimpleNamespace
 
 import pandas as pd
@@ -49,12 +48,10 @@ def room(monkeypatch):
     return build
 
 
-def test_help_comes_quickly_and_names_every_command():
-    began = time.perf_counter()
+def test_help_names_every_command():
     command = [sys.executable, "-m", "safeerase_lite", "--help"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert time.perf_counter() - began < 2  # 0.4 s on an idle machine
-    for name in ("safeerase", "doctor", "run", "data", "tiny", "demo"):
+    for name in ("doctor", "run", "sweep", "report", "data", "tiny", "demo", "export", "inject"):
         assert name in answer.stdout
 
 
