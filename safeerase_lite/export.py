@@ -130,10 +130,9 @@ def _data(run: ledger.Run, data_dir: str) -> Data:
     """The data the run saw, told by their digest."""
     wanted = run.parameters[ledger.DATA_HASH]
     profile = run.settings.profile.model_copy(update={"data_dir": data_dir})
-    for dedupe in ("none", "val"):
-        data = load_data(profile, dedupe=dedupe)
-        if data.digest == wanted:
-            return data
+    data = load_data(profile)
+    if data.digest == wanted:
+        return data
     where = data_dir or "the tiny world of its parameters"
     raise UserError(f"run {run.id} saw other data than {where}: name their folder with --data")
 

@@ -29,7 +29,6 @@ LEARN = "learn"
 SHOWN = ("asr", "exact_match", "sarr", "safe_error", "specificity")
 ENOUGH = 0.9  # of ASR and of exact answers on val; below that we say so
 
-
 # Of the teaching alone; the lessons after it have their own.
 OF_TEACHING = {"model", "data_dir", "projector", "splits", "samples", "steps", "learning_rate"}
 

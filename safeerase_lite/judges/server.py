@@ -23,9 +23,7 @@ from . import prompt
 from .opinion import FLAGS, Item, Judge, Opinion
 
 AT_ONCE = 4  # requests
-TRIES_AGAIN = (
-    3  # after a time-out, 408, 409, 429 or 5xx, with growing pauses: the client's business
-)
+TRIES_AGAIN = 3  # by the client, with growing pauses: after a time-out, 408, 409, 429 or 5xx
 GIVES_UP = 4  # failures in a row, after which the rest is not asked
 REPLY_TOKENS = 256
 REFUSED = ("HTTP 400", "HTTP 413", "HTTP 422")  # this request, again and again: a content filter
