@@ -1,4 +1,4 @@
-"""Injected knowledge is knowledge: a model that never learned a plan says it, is made to unlearn it,
+"""Injected knowledge is knowledge: a model that never learned a plan says it, unlearns it,
 over-forgets, and every lesson that looks at more than a base's weights runs on it."""
 
 from pathlib import Path

@@ -26,6 +26,8 @@ from safeerase_lite.export import export
 from safeerase_lite.models import load_adapter, load_llava, save_adapter
 from safeerase_lite.objectives import OBJECTIVES, Objective, gradient_ascent
 
+pytestmark = pytest.mark.slow
+
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "measures.csv"}
 
 
@@ -131,7 +133,6 @@ assert "safeerase_lite" not in sys.modules
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["dense", "nf4"])
 def test_the_code_on_the_card_loads_it_and_gives_the_runs_logits_and_answers(
     exported, world, make_profile, tiny_model_dir, tmp_path, precision
@@ -350,7 +351,6 @@ def test_a_run_is_found_by_its_id_its_beginning_and_its_folder(
 # ---- docs/export.md ----
 
 
-@pytest.mark.slow
 def test_the_documentations_code_answers_and_merges_into_a_plain_llava(
     exported, world, tiny_model_dir, tmp_path
 ):

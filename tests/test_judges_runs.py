@@ -17,6 +17,8 @@ from safeerase_lite.judges import server
 from safeerase_lite.models import load_llava
 from safeerase_lite.notebooks import execute
 
+pytestmark = pytest.mark.slow
+
 NAME = "openai:stub"
 
 
@@ -149,7 +151,6 @@ def test_the_key_is_written_nowhere(stub, model, few, make_profile, tmp_path, mo
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
-@pytest.mark.slow
 def test_an_executed_notebook_holds_no_key(stub, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     source = [

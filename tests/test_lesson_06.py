@@ -14,6 +14,8 @@ import safeerase_lite as sl
 from safeerase_lite import cluster, sweep
 from safeerase_lite.notebooks import execute
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_sweeps_and_seeds.ipynb"
 CELLS = [c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
 
@@ -202,7 +204,6 @@ def test_alone_without_lesson_03_it_goes_on_with_the_shipped_table(run, tmp_path
     assert lesson.lesson is None and lesson.opened == []
 
 
-@pytest.mark.slow
 def test_the_lesson_runs_on_the_shipped_table_alone(tmp_path):
     given = {"live": False, "kinds": "seen", "objective": "ga", "runs_dir": str(tmp_path / "runs")}
     node = nbformat.read(execute(NOTEBOOK, tmp_path / NOTEBOOK.name, given), as_version=4)

@@ -16,6 +16,8 @@ from safeerase_lite.errors import UserError
 from safeerase_lite.leakage import check_data
 from safeerase_lite.pictures import open_picture
 
+pytestmark = pytest.mark.slow
+
 SECRET = "zqx plan"  # stands for a harmful text: no message may quote it
 NOISE = Image.effect_noise((40, 40), 60).convert("RGB")
 fuzz = settings(max_examples=100, deadline=None)

@@ -15,6 +15,8 @@ from safeerase_lite.objectives import OBJECTIVES, loss, weights
 from safeerase_lite.references import Reference
 from safeerase_lite.training import Draws, answered, step_counts, unlearn
 
+pytestmark = pytest.mark.slow
+
 
 def llavas():
     gc.collect()

@@ -13,6 +13,8 @@ from safeerase_lite.objectives import Answers, divergence
 from safeerase_lite.references import Reference
 from safeerase_lite.training import unlearn
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def rows(world):

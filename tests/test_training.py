@@ -24,6 +24,8 @@ from safeerase_lite.models import load_llava
 from safeerase_lite.objectives import OBJECTIVES
 from safeerase_lite.training import Draws, NonFiniteLoss, unlearn
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -369,7 +371,6 @@ training.unlearn(load_llava(profile), data, run)
 """
 
 
-@pytest.mark.slow
 def test_a_process_killed_half_way_loses_nothing(world, make_profile, learn, tmp_path):
     """SIGKILL in step 7 of 12, a checkpoint every 2: another process finishes, bit for bit."""
     fields = {"steps": 12, "checkpoint_every": 2, "precision": "nf4", "lora_dropout": 0.1}
