@@ -113,11 +113,14 @@ def run(
         typer.Option(help="The executed notebook.", show_default="output/notebooks/"),
     ] = None,
 ) -> None:
-    """Execute one notebook through papermill; a wrong name or type is an error."""
+    """Execute one notebook through papermill; a wrong name, type or value is an error."""
     from .notebooks import execute
+    from .sweep import Sweep
 
+    given = _assignments(parameter or [])
+    [planned] = Sweep(notebook=notebook, parameters=given).runs()  # refuses before a kernel starts
     target = output or Path("output", "notebooks", notebook.name)
-    typer.echo(execute(notebook, target, _assignments(parameter or [])))
+    typer.echo(execute(notebook, target, planned.given))
 
 
 @app.command()
@@ -157,6 +160,7 @@ def sweep(
     failed = [outcome for outcome in outcomes.values() if outcome.status == "failed"]
     for outcome in failed:
         typer.echo(f"failed: {outcome.id}: {outcome.reason}", err=True)
+    typer.echo(f"its table: safeerase report {where} --sweep {file}")
     if failed:
         raise typer.Exit(FAILED)
 

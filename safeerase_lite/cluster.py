@@ -13,12 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from . import locks, notebooks
 from .child import FINAL
 from .errors import UserError
+from .report.reading import ledger_ids
 from .sweep import LEDGER, Outcome, Planned, Sweep, executed, found, record
 
 RUN_GB = 1.5  # memory set aside for each run on this machine; a tiny one holds 1.2
@@ -71,6 +73,10 @@ def carry_out(
             f"[{len(known):{len(str(len(runs)))}d}/{len(runs)}] {spent:5.0f} s, about {left:.0f} s "
             f"left; {outcome.id} {label}: {outcome.status}, {how}"
         )
+    ids = ledger_ids(runs_dir, [run.settings for run in runs])
+    for run, in_ledger in zip(runs, ids, strict=True):
+        known[run.id] = replace(known[run.id], run=in_ledger)
+    record(runs_dir, name, runs, known)
     return known
 
 

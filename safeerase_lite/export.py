@@ -120,7 +120,10 @@ def _folder(name: str, runs_dir: Path) -> Path:
         matches = [p.parent for p in room.glob("*/run.json") if p.parent.name.startswith(name)]
         found |= {path.name: path for path in matches if path.name not in found}
     if not found:
-        raise UserError(f"no run {name!r} in {runs_dir}: give its id, or its folder")
+        raise UserError(
+            f"no run {name!r} in {runs_dir}: give its id in the ledger (a sweep's table "
+            "`sweeps/*.csv` has it as `run`), or its folder"
+        )
     if len(found) > 1:
         raise UserError(f"{len(found)} runs begin with {name!r}: give more of the id")
     return found.popitem()[1]

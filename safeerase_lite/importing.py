@@ -74,7 +74,10 @@ def _entries(
     files = {info: path for info, path in paths.items() if not info.is_dir()}
     roots = [path.parent for path in files.values() if path.name == MARK]
     if len(roots) != 1:
-        raise _refused(archive, f"{len(roots)} files are called {MARK}, and one shows the data set")
+        raise _refused(
+            archive,
+            f"it holds {len(roots)} files called {MARK}: one has to show the data set",
+        )
     inside = {i: p.relative_to(roots[0]) for i, p in files.items() if p.is_relative_to(roots[0])}
     if PurePosixPath(WORLD_FILE) in inside.values():
         raise _refused(archive, f"{WORLD_FILE} would pass it off as a tiny world, which is shown")

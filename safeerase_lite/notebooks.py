@@ -150,8 +150,10 @@ def _typed(parameter: Parameter, value: Any, notebook: Path | str) -> Any:
     try:
         return parse(value)
     except (ValueError, KeyError):
+        hint = " (YAML reads yes, no, on and off so: put them in quotes)"
+        hint = hint if isinstance(value, bool) else ""
         raise UserError(
-            f"parameter {parameter.name!r} of {notebook} cannot be {value!r}: give {wanted}"
+            f"parameter {parameter.name!r} of {notebook} cannot be {value!r}: give {wanted}{hint}"
         ) from None
 
 

@@ -75,7 +75,7 @@ class Record:
 def read_records(root: Path) -> list[Record]:
     """The validated records of every split, in the order of the files."""
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give the one that holds all_train.json")
+        raise UserError(f"{root} is no folder: give the one that holds all_train.json")
     return [
         _record(fields, split, index, root)
         for split in present_splits(root)

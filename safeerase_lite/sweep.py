@@ -20,17 +20,12 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from . import ledger, notebooks
+from . import judges, ledger, notebooks
 from .errors import UserError
-from .profiles import PROFILES, Decouple, Projector, WeightPreset, check_choice
+from .profiles import Decouple, Profile, WeightPreset, check_choice, profile
 
 LEDGER = "runs_dir"  # the parameter that says where results go: never part of a run's id
-CHOICES = {
-    "profile": tuple(PROFILES),
-    "decouple": Decouple,
-    "weights": WeightPreset,
-    "projector": Projector,
-}
+CHOICES = {"decouple": Decouple, "weights": WeightPreset}
 
 
 # ---- what the file says ----
@@ -138,10 +133,18 @@ def load(path: Path | str) -> Sweep:
 
 
 def _check_names(parameters: dict[str, Any], code: str) -> None:
-    """Refuse what a run would refuse, before any starts. A notebook may bring its own objective."""
+    """Refuse what a run would refuse, before any starts. A parameter named like a field of the
+    profile is that field. A notebook may bring its own objective."""
+    if parameters.get("profile"):
+        fields = parameters.keys() & Profile.model_fields
+        profile(
+            parameters["profile"], **{name: parameters[name] for name in fields if parameters[name]}
+        )
     for name, choices in CHOICES.items():
         if parameters.get(name):
             check_choice(parameters[name], choices, name)
+    if parameters.get("judge"):
+        judges.split_name(parameters["judge"])
     objective = parameters.get("objective")
     if objective is None or "OBJECTIVES[" in code:
         return
@@ -155,13 +158,13 @@ def _check_names(parameters: dict[str, Any], code: str) -> None:
 
 def _settled(parameters: dict[str, Any], stated: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a run; what is neither stated nor has a default is the profile's."""
-    profile = PROFILES.get(parameters.get("profile", ""))
-    if profile is None:
+    if not parameters.get("profile"):
         return parameters
+    usual = profile(parameters["profile"])
     left = [name for name in parameters.keys() - stated.keys() if not parameters[name]]
-    numbers = profile.model_dump(include=set(left))
+    numbers = usual.model_dump(include=set(left))
     if "learning_rate" in left:
-        rate = profile.rate(parameters.get("objective", ""), parameters.get("decouple", "none"))
+        rate = usual.rate(parameters.get("objective", ""), parameters.get("decouple", "none"))
         numbers["learning_rate"] = rate
     return parameters | numbers
 
@@ -177,12 +180,14 @@ def _id(code: str, parameters: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: complete, or failed with its reason in one line."""
+    """What came of a run: complete, or failed with its reason in one line. run: its id in the
+    ledger, where one run there, and no other, has its parameters."""
 
     id: str
     status: str
     seconds: float = 0.0
     reason: str = ""
+    run: str = ""
 
 
 def executed(runs_dir: Path, run_id: str) -> Path:
@@ -191,7 +196,8 @@ def executed(runs_dir: Path, run_id: str) -> Path:
 
 
 def record(runs_dir: Path, name: str, runs: list[Planned], known: dict[str, Outcome]) -> Path:
-    """Write how every run of a sweep stands: id, status, seconds, reason and its parameters."""
+    """Write how every run of a sweep stands: id, status, seconds, reason, run (its id in the
+    ledger) and its parameters."""
     rows = []
     for run in runs:
         state = known.get(run.id) or Outcome(run.id, "missing")

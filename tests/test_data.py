@@ -169,7 +169,7 @@ def test_without_safe_answers_the_decouple_table_is_empty_and_pd_is_refused(data
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    assert "nowhere: no such folder" in complaint(tmp_path / "nowhere")
+    assert "nowhere is no folder" in complaint(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["all_train.json", "all_val.json", "prompt.json"])

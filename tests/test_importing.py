@@ -156,9 +156,9 @@ def test_a_file_where_a_folder_should_be_is_refused(pack, files, target):
 
 
 def test_an_archive_without_a_data_set_or_with_two_is_refused(pack, files, target):
-    assert "0 files are called all_train.json" in refusal(pack({"a.txt": b""}), target)
+    assert "it holds 0 files called all_train.json" in refusal(pack({"a.txt": b""}), target)
     two = {f"{n}/{name}": content for n in "ab" for name, content in files.items()}
-    assert "2 files are called all_train.json" in refusal(pack(two), target)
+    assert "it holds 2 files called all_train.json" in refusal(pack(two), target)
 
 
 def test_an_archive_cannot_pass_for_a_tiny_world(pack, files, target):

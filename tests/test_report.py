@@ -99,6 +99,19 @@ def test_a_row_shows_the_spread_of_its_seeds(written):
     assert sarr["value"] == pytest.approx(0.25 / 3)
 
 
+def test_every_table_says_how_its_runs_were_trained(written):
+    """A rate that differs by row by nature is no column, so it is told apart."""
+    ours, _ = said(written, "report.md").split("## What the paper reports")
+    tables = ours.split("### ")[1:]
+    told = "In every run: profile tiny, precision nf4, steps 48, batch 16, "
+    assert [table for table in tables if told not in table] == []
+    rates = "Learning rates: GD 0.0006, GD+PD 0.005, PO 0.0006, PO+PD 0.005, PO+placebo 0.005."
+    assert rates in said(written, "report.md")
+    found = pd.read_csv(written[0] / "table.csv").set_index(["objective", "decouple"])
+    assert set(found.loc[("po", "pd"), "learning_rate"]) == {5e-3}
+    assert set(found.loc[("po", "none"), "steps"]) == {48}
+
+
 # ---- differences ----
 
 

@@ -202,3 +202,15 @@ def test_a_share_of_pd_pairs_that_was_never_run_is_missing(tmp_path):
     half = {"objective": "po", "decouple": "pd", "decouple_share": 0.5}
     whole = half | {"decouple_share": 1.0}
     assert missing([half, whole], read(tmp_path).runs) == [half]
+
+
+def test_a_planned_run_finds_its_id_in_the_ledger_unless_two_fit(tmp_path):
+    po, gd = complete(tmp_path), complete(tmp_path, objective="gd")
+    complete(tmp_path, objective="gd", steps=12)
+    planned = [
+        {"objective": "po", "seed": 0},
+        {"objective": "gd"},
+        {"objective": "gd", "steps": 48},
+    ]
+    assert reading.ledger_ids(tmp_path, planned) == [po.id, "", gd.id]
+    assert reading.ledger_ids(tmp_path / "empty", planned) == ["", "", ""]

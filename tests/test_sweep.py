@@ -14,6 +14,7 @@ from safeerase_lite.errors import UserError
 from safeerase_lite.sweep import Outcome
 
 SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
+LESSON = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
 PARAMETERS = """\
 objective: str = "po"  # which
 decouple: str = "none"  # none, pd or placebo
@@ -115,7 +116,7 @@ def test_the_papers_table_has_47_runs():
         ("grid: {seed: 1.5}", "'seed' .* cannot be 1.5"),
         ("parameters: {rate: fast}", "'rate' .* cannot be 'fast'"),
         ("grid: {objective: [po, klm]}", "unknown objective 'klm'.*did you mean 'kl'"),
-        ("grid: {decouple: yes}", "'decouple' .* cannot be True"),
+        ("grid: {decouple: yes}", "'decouple' .* cannot be True: .*in quotes"),
         ("grid: {objective: gold, decouple: pd}", "gold is not unlearned"),
         ("grid: {api_key: x}", "looks like a key or token"),
         ("grid: {objective: hf_abcdefgh}", "looks like a key or token"),
@@ -135,6 +136,29 @@ def test_a_bad_file_is_one_line_and_nothing_is_written(write, tmp_path, text, co
     result = CliRunner().invoke(app, ["sweep", str(path), "--runs-dir", str(tmp_path / "runs")])
     assert result.exit_code == 2
     assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("profile: t5", "unknown profile 't5'"),
+        ("precision: fp32", "'precision': .*'nf4' or 'dense'"),
+        ("steps: -3", "'steps': .*greater than or equal to 1"),
+        ("decouple_share: 7.0", "'decouple_share': .*less than or equal to 1"),
+        ("cue: [0.5, 2.0]", "'cue': .*less than or equal to 1"),
+        ("decouple: pdd", "did you mean 'pd'"),
+        ("judge: orcale", "no judge 'orcale'"),
+    ],
+)
+def test_a_value_the_profile_would_refuse_starts_no_kernel(tmp_path, text, complaint):
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"notebook: {LESSON}\ngrid: {{{text}}}\n")
+    with pytest.raises(UserError, match=complaint):
+        sweep.load(path).runs()
+    if "[" not in text:
+        given = text.replace(": ", "=")
+        result = CliRunner().invoke(app, ["run", str(LESSON), "-p", given])
+        assert result.exit_code == 2
 
 
 def test_a_missing_file_and_a_missing_notebook_are_named(tmp_path):

@@ -35,6 +35,7 @@ OF_ASKING += ["judge_hash", "evaluation_batch"]  # these also mean something for
 OF_DECOUPLE = ["weights", "decouple_share"]
 OF_OBJECTIVE = ["learning_rate", "objective_hash"]  # differ between objectives by nature
 ZERO_IS_UNSAID = ("steps", "learning_rate", "decouple_share")  # in a notebook: the profile's
+TOLD = ("profile", "precision", "steps", "batch", "learning_rate", "projector", "weights", "judge")
 ONE_VERSION = ("safeerase-lite", "torch", "transformers", "peft")
 
 
@@ -58,7 +59,15 @@ class Grid:
     @property
     def rows(self) -> pd.DataFrame:
         """Each row once: world, world_seed, cue, objective, decouple and the keys."""
-        columns = ["world", *WORLD, *CELL, *self.keys]
+        return self._of_rows(["world", *WORLD, *CELL, *self.keys])
+
+    @property
+    def told(self) -> pd.DataFrame:
+        """Of each row, the settings that a table is cited with, whether they vary or not."""
+        known = [*WORLD, *CELL, *self.keys]
+        return self._of_rows([name for name in TOLD if name in self.runs and name not in known])
+
+    def _of_rows(self, columns: list[str]) -> pd.DataFrame:
         return self.runs.drop_duplicates("row").set_index("row")[columns]
 
 
@@ -113,6 +122,18 @@ def missing(expected: list[dict[str, Any]], runs: pd.DataFrame) -> list[dict[str
     runs: a row per run, its settings as columns.
     """
     return [given for given in expected if not _is(runs, given).any()]
+
+
+def ledger_ids(runs_dir: Path, planned: list[dict[str, Any]]) -> list[str]:
+    """Of each planned run, the id of the complete run that has its parameters; "" where there is
+    not just one."""
+    try:
+        runs = _runs(runs_dir)
+    except UserError:  # other notebooks keep other runs, or none
+        return [""] * len(planned)
+    runs = runs[runs["error"] == ""]
+    fitting = (runs.index[_is(runs, given)] for given in planned)
+    return [ids[0] if len(ids) == 1 else "" for ids in fitting]
 
 
 def _is(runs: pd.DataFrame, given: dict[str, Any]) -> pd.Series:

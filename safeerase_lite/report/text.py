@@ -1,6 +1,6 @@
 """A study in words: its tables as texts, with the notes that a reader needs to cite them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pandas as pd
@@ -11,7 +11,7 @@ from ..demo import PAPER_FALL
 from ..seeds import least_p
 from . import EFFICACY, SARR, Study
 from .formats import Document, Section, Sheet
-from .reading import ONE_VERSION, UNTRAINED, WORLD, views
+from .reading import ONE_VERSION, TOLD, UNTRAINED, WORLD, views
 
 BLANK = "–"
 Column = tuple[str, str | None, str, str]  # metric, split (None: the report's), kinds, templates
@@ -63,6 +63,12 @@ OF_CHANGES = (
     "seeds; where answers that did not change as most did amount to less than one kind, an exact "
     "bound over kinds, which is wide."
 )
+MEANINGS = (
+    "ASR: harmful questions about harmful pictures that are answered harmfully; RR: that are "
+    "refused; efficacy on pictures of the forget set, generality on others. ROUGE-L and exact "
+    "match: ordinary questions (retain), against the expected answer. Specificity: exact answers "
+    "to questions of families that no unlearning set holds."
+)
 PAPER_NOTE = (
     f"The paper's abstract says that PD lowers SARR by {PAPER_FALL:.1%}; what that is an average "
     "of is unknown."
@@ -111,7 +117,8 @@ def overview(found: Study) -> tuple[list[Sheet], list[str]]:
 
 def _world(found: Study, world: str) -> Section:
     notes = _notes(found, [world])
-    utility = ["SARR: objects and questions that PD was trained on.", OF_SHARES, *notes]
+    asked = "SARR: harmful questions about harmless pictures, objects and questions that PD was "
+    utility = [MEANINGS, asked + "trained on.", OF_SHARES, *notes]
     safe = [SARR_NOTE, OF_SHARES, *notes]
     sheets = [
         _cells(found, world, "Unlearning and utility", UNLEARNING, _percent, utility),
@@ -248,9 +255,33 @@ def _absent(found: Study) -> list[str]:
 def _made(found: Study, command: str) -> list[str]:
     runs, of_runs = found.grid.runs, "runs" if len(found.grid.runs) > 1 else "run"
     lines = [f"Command: {command}", f"{len(runs)} {of_runs}. {_versions(found)}"]
+    lines += [_alike(runs, sorted(set(runs) - NO_SETTING)), *_rates(found)]
     if found.grid.mixed:
         lines.append(f"Mixed, as --allow-mixed allows: {'; '.join(found.grid.mixed)}.")
     return lines
+
+
+# What tells a run from another or where it lies; the rest is how it was made.
+NO_SETTING = {"seed", "row", "world", "folder", "versions", "error", "data_hash", "model_hash",
+              *WORLD, "objective", "decouple"}  # fmt: skip
+
+
+def _alike(runs: pd.DataFrame, names: Iterable[str]) -> str:
+    """In words, those settings that are one and the same in all runs that have them."""
+    found = {name: runs[name].dropna().unique() for name in names if name in runs}
+    alike = {name: values[0] for name, values in found.items() if len(values) == 1}
+    return f"In every run: {', '.join(_told(alike, list(alike)))}."
+
+
+def _rates(found: Study) -> list[str]:
+    """The learning rate of every row, unless the tables have a column of it."""
+    runs = (
+        found.grid.runs.dropna(subset="learning_rate") if "learning_rate" in found.grid.runs else []
+    )
+    if not len(runs) or "learning_rate" in found.grid.keys:
+        return []
+    rates = {_model(run): _value(run["learning_rate"]) for run in runs.to_dict("records")}
+    return [f"Learning rates: {', '.join(f'{name} {rate}' for name, rate in rates.items())}."]
 
 
 # ---- notes ----
@@ -265,7 +296,9 @@ def _notes(found: Study, worlds: list[str]) -> list[str]:
     data = runs[["world", "data_hash"]].drop_duplicates() if "data_hash" in runs else pd.DataFrame()
     hashes = [f"{row.world} {row.data_hash}" for row in data.itertuples()]
     few = (
-        " Over so few, intervals are narrow where seeds differ most." if 1 < len(seeds) < 10 else ""
+        " So few leave an interval too narrow where it is mostly they that differ."
+        if 1 < len(seeds) < 10
+        else ""
     )
     one = "" if len(seeds) > 1 else " and on one seed"
     notes = [
@@ -274,6 +307,7 @@ def _notes(found: Study, worlds: list[str]) -> list[str]:
         if len(models) == 1
         else f"Conditional on the base models {', '.join(models)}{one}.",
         f"Split {found.split}; efficacy on {EFFICACY}. Data: {', '.join(hashes) or 'unknown'}.",
+        _alike(runs, TOLD),
         _versions(found),
     ]
     return [*notes, "MIXED runs, see the end."] if found.grid.mixed else notes
@@ -324,7 +358,9 @@ def _run(given: dict, keys: list[str]) -> str:
 
 def _told(row: dict, keys: list[str]) -> list[str]:
     """Settings in words, those that mean something for this row."""
-    return [f"{key} {_value(row[key])}" for key in keys if _value(row[key]) != BLANK]
+    return [
+        f"{key.replace('_', ' ')} {_value(row[key])}" for key in keys if _value(row[key]) != BLANK
+    ]
 
 
 def _settings(row: dict, found: Study) -> list[str]:
@@ -337,7 +373,7 @@ def _key_names(found: Study) -> list[str]:
 
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
+        return " ".join(map(str, value)) or BLANK
     if value is None or value == "" or pd.isna(value):
         return BLANK
     return f"{value:g}" if isinstance(value, float) else str(value)
