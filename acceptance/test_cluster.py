@@ -3,10 +3,12 @@
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import nbformat
@@ -224,6 +226,38 @@ def test_a_worker_killed_in_the_middle_of_a_run_loses_nothing(write, scheduler):
     assert sum(starts(path).values()) == 4  # the killed worker's run, begun again by the other
 
 
+def test_a_notebook_saved_while_its_sweep_runs_changes_nothing(write):
+    path = write("grid: {seconds: 2}\nseeds: [0, 1]")
+    process = start(path, "--workers", "1")
+    while not re.match(r"\[1/2\]", process.stdout.readline()):
+        assert process.poll() is None
+    notebook = path.parent / "small.ipynb"
+    notebook.write_text(notebook.read_text().replace("seed / 7", "seed / 3"))
+    process.communicate()
+    assert metrics(path)["value"].tolist() == [0, 1 / 7]
+
+
+def test_a_run_names_its_folder_in_the_ledger_and_is_repeated_when_that_is_gone(write):
+    path = write("seeds: [0, 1]")
+    runs_dir = path.parent / "runs"
+    for _ in range(2):
+        assert start(path, "--workers", "2").wait() == 0
+        table = pd.read_csv(runs_dir / "sweeps" / "grid.csv")
+        assert all((runs_dir / run / "run.json").exists() for run in table["run"])
+    shutil.rmtree(runs_dir / table["run"][0])
+    assert start(path, "--workers", "2").wait() == 0
+    assert metrics(path)["seed"].tolist() == [0, 1] and starts(path) == {0: 2, 1: 1}
+
+
+def test_one_worker_with_two_threads_runs_the_same_run_once(write, tmp_path):
+    path = write("grid: {seconds: 2}\nseeds: [0]")
+    [run] = sweep.load(path).runs()
+    with ThreadPoolExecutor() as threads:
+        both = list(threads.map(lambda _: cluster.perform(run, tmp_path / "runs"), range(2)))
+    assert [outcome.status for outcome in both] == ["complete"] * 2
+    assert starts(path) == {0: 1}
+
+
 def test_a_scheduler_that_is_not_there_is_one_line(write, monkeypatch):
     monkeypatch.setattr(cluster, "ANSWERS_WITHIN", 1)
     path = write("seeds: [0]")
@@ -253,6 +287,28 @@ def test_a_sweep_that_wants_gpus_is_refused_where_there_are_none(write, monkeypa
     path = write("gpu: true\nseeds: [0]")
     with pytest.raises(UserError, match="none is here"):
         cluster.carry_out(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
+
+
+def test_no_more_runs_at_a_time_than_gpus(write, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    plan = sweep.load(write("gpu: true\nworkers: 2\nseeds: [0, 1]"))
+    with cluster._cluster(plan, 2, None) as local:
+        assert len(local.worker_spec) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="none is here"):
+        cluster._cluster(plan, 2, None)
+
+
+def test_without_sbatch_a_slurm_sweep_is_one_line(write):
+    path = write("seeds: [0]\nslurm: {queue: short, memory: 16GB, walltime: '02:00:00'}")
+    with pytest.raises(UserError, match="no sbatch is here"):
+        cluster.carry_out(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
+
+
+def test_a_slurm_job_carries_one_run_at_a_time(write):
+    path = write("threads: 4\nslurm: {queue: short, memory: 16GB, walltime: '02:00:00'}")
+    script = cluster.job_script(sweep.load(path))
+    assert "--cpus-per-task=4" in script and "--nthreads 1" in script
 
 
 def test_the_slurm_job_script_is_printed_and_not_submitted(write):

@@ -25,6 +25,9 @@ def main() -> int:
     except (UserError, NotebookFailed) as error:
         print(error, flush=True)
         return next(status for kind, status in KINDS.items() if isinstance(error, kind))
+    except Exception as error:  # a full disk, say: the next attempt may do better
+        print(f"{type(error).__name__}: {error}".splitlines()[0], flush=True)
+        return LOST
     return COMPLETE
 
 

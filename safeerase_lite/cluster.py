@@ -4,24 +4,25 @@ This machine by default; a scheduler that is running already; or a SLURM job for
 worker elsewhere needs this package and the same folders (a shared file system).
 """
 
+import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import locks, notebooks
+from . import ledger, locks, notebooks
 from .child import FINAL
 from .errors import UserError
-from .report.reading import ledger_ids
-from .sweep import LEDGER, Outcome, Planned, Sweep, executed, found, record
+from .sweep import LEDGER, Outcome, Planned, Sweep, completed, executed, found, record
 
 RUN_GB = 1.5  # memory set aside for each run on this machine; a tiny one holds 1.2
 ANSWERS_WITHIN = 10.0  # seconds that a running scheduler may take
@@ -54,6 +55,8 @@ def carry_out(
     Raises:
         UserError: a bad grid, or no cluster to run it on.
     """
+    sweep.runs()  # what is refused is refused before anything is written
+    sweep = sweep.model_copy(update={"notebook": _copied(sweep.notebook, runs_dir)})
     runs = sweep.runs()
     known = found(runs_dir, name, runs)
     waiting = [run for run in runs if run.id not in known]
@@ -73,11 +76,18 @@ def carry_out(
             f"[{len(known):{len(str(len(runs)))}d}/{len(runs)}] {spent:5.0f} s, about {left:.0f} s "
             f"left; {outcome.id} {label}: {outcome.status}, {how}"
         )
-    ids = ledger_ids(runs_dir, [run.settings for run in runs])
-    for run, in_ledger in zip(runs, ids, strict=True):
-        known[run.id] = replace(known[run.id], run=in_ledger)
-    record(runs_dir, name, runs, known)
     return known
+
+
+def _copied(notebook: Path, runs_dir: Path) -> Path:
+    """A copy of the notebook as it is now: every run of the sweep executes that one, whatever is
+    saved meanwhile."""
+    text = notebook.read_text(encoding="utf-8")
+    name = hashlib.sha256(text.encode()).hexdigest()[:12]
+    copy = runs_dir / "sweeps" / "notebooks" / name / notebook.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    ledger.replace(copy, text)
+    return copy
 
 
 def _outcomes(sweep, waiting, runs_dir, workers, scheduler, say) -> Iterator[Outcome]:
@@ -121,12 +131,20 @@ def perform(
     notebook does. Another sweep that is at this run is waited for."""
     target = executed(runs_dir, run.id)
     target.parent.mkdir(parents=True, exist_ok=True)
+    with _turns[target]:
+        return _perform(run, runs_dir, target, threads, retries, time_limit)
+
+
+_turns: dict[Path, threading.Lock] = defaultdict(threading.Lock)  # the file lock is a process's
+
+
+def _perform(run, runs_dir, target, threads, retries, time_limit) -> Outcome:
     lock = target.with_suffix(".lock")
     locks.take(lock, run.id, wait=math.inf)
     begin = time.perf_counter()
     try:
-        if target.exists():
-            return Outcome(run.id, "complete")
+        if there := completed(runs_dir, run.id):
+            return there
         notebooks.sweep_up(target)
         for _ in range(retries + 1):
             status, said = _papermill(run, target, runs_dir, threads, time_limit)
@@ -134,7 +152,8 @@ def perform(
                 break
         seconds = round(time.perf_counter() - begin, 1)
         if status == 0:
-            return Outcome(run.id, "complete", seconds)
+            opened = " ".join(notebooks.opened(target))
+            return Outcome(run.id, "complete", seconds, run=opened)
         return Outcome(run.id, "failed", seconds, said or f"its process ended with {status}")
     finally:
         locks.release(lock)
@@ -227,9 +246,15 @@ def _client(sweep: Sweep, runs: int, workers: int | None, scheduler: str, say) -
 def _cluster(sweep: Sweep, runs: int, workers: int | None):
     count = min(workers or sweep.workers or size(sweep), runs)
     if sweep.slurm:
+        if not shutil.which("sbatch"):
+            raise UserError(
+                "this sweep wants SLURM and no sbatch is here: start it on a login node"
+            )
         cluster = _slurm(sweep)
         cluster.scale(jobs=count)
         return cluster
+    if sweep.gpu:
+        count = min(count, size(sweep))
     cluster = _local()(
         n_workers=0,
         threads_per_worker=1,
@@ -277,7 +302,8 @@ def _slurm(sweep: Sweep):
     from dask_jobqueue import SLURMCluster
 
     extra = ["--resources", "GPU=1"] if sweep.gpu else []
-    settings = {"processes": 1, "cores": sweep.threads, "worker_extra_args": extra} | sweep.slurm
+    of_a_job = {"processes": 1, "cores": 1, "job_cpu": sweep.threads}  # one run at a time
+    settings = of_a_job | {"worker_extra_args": extra} | sweep.slurm
     try:
         return SLURMCluster(**settings, nanny=True)
     except (TypeError, ValueError) as error:

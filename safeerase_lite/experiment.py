@@ -36,6 +36,8 @@ OF_TRAINING = (
     "npo_beta",
 )
 
+OF_TINY_WORLDS = ("world_seed", "cue", "picture_size")
+
 SINCE = ("optimizer", "picture_size")  # fields that profiles did not have from the start
 
 
@@ -151,6 +153,8 @@ def _parameters(settings: Settings, data: Data) -> dict:
         numbers["decouple_share"] = None
     if data.dedupe != "none":
         numbers["dedupe"] = data.dedupe
+    if not data.invented:
+        numbers |= dict.fromkeys(OF_TINY_WORLDS)
     if data.left_out:
         numbers["left_out"] = ", ".join(data.left_out)
     for name in SINCE:

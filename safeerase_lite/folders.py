@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .errors import UserError
 
+OPENED = "SAFEERASE_OPENED"  # names a file that is told the folder of every run that is opened
+
 
 def require_new(folder: Path) -> None:
     """Raise a UserError unless the folder is absent or empty."""

@@ -29,6 +29,7 @@ import pandas as pd
 
 from safeerase_lite import locks
 from safeerase_lite.errors import UserError
+from safeerase_lite.folders import OPENED
 
 SCHEMA = 1
 PROJECT = "safeerase-lite"
@@ -192,6 +193,9 @@ def open_run(runs_dir: Path | str, parameters: dict[str, Any], *, wait: float = 
     parameters = json.loads(canonical)
     complete, partial = runs_dir / run_id, _partial(runs_dir, run_id)
     lock = _lock_path(runs_dir, run_id)
+    if told := os.environ.get(OPENED):
+        with open(told, "a", encoding="utf-8") as file:
+            file.write(f"{complete}\n")
 
     if not (complete / "run.json").exists():
         lock.parent.mkdir(parents=True, exist_ok=True)

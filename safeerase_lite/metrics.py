@@ -184,6 +184,7 @@ def by_seed(answers: pd.DataFrame) -> pd.DataFrame:
 class Difference:
     """b - a on the same questions: mean, 95% interval, pairs, and pairs with an unknown in them.
 
+    least, most: of the value, whatever the unknown ones are.
     before: the mean of a.  seeds: each seed's mean difference, in the order of the seeds; empty
     without a column seed.
     """
@@ -193,6 +194,8 @@ class Difference:
     high: float
     n: int
     unknown: int
+    least: float
+    most: float
     before: float
     seeds: tuple[float, ...] = ()
 
@@ -235,7 +238,8 @@ def paired_difference(
         )
     chosen = places[kinds, templates]
     scored_a, scored_b = (_scores(metric, asked)[chosen] for asked in (asked_a, asked_b))
-    before, after = (_readings(metric, scored)[0][1] for scored in (scored_a, scored_b))
+    readings = [_readings(metric, scored) for scored in (scored_a, scored_b)]
+    (before, at_most_before), (after, at_most_after) = ((r[0][1], r[-1][1]) for r in readings)
     differences = after - before
     interval = bootstrap_interval if metric in UNBOUNDED else difference_interval
     asked = asked_a[chosen]
@@ -245,7 +249,9 @@ def paired_difference(
     if "seed" in asked:
         seeds = tuple(pd.Series(differences).groupby(asked["seed"].to_numpy()).mean())
     mean, of_a = float(differences.mean()), float(before.mean())
-    return Difference(mean, low, high, len(differences), unknown, of_a, seeds)
+    least, most = (after - at_most_before).mean(), (at_most_after - before).mean()
+    bounds = float(least), float(most)
+    return Difference(mean, low, high, len(differences), unknown, *bounds, of_a, seeds)
 
 
 def _cells(

@@ -10,17 +10,18 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .folders import OPENED
 from .live import is_live
 
 START_ATTEMPTS = 3  # kernels started side by side can race for a port
 SECRET_NAME = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
-SECRET_VALUE = re.compile(r"(?<![\w./-])(sk-|hf_|ghp_|gho_|github_pat_)\w")
+SECRET_VALUE = re.compile(r"(?<![\w./-])(sk-|hf_|ghp_|gho_|github_pat_|AKIA)\w")
 PYTHON = {"name": "python3", "language": "python", "display_name": "Python 3"}
 
 
@@ -88,16 +89,28 @@ def checked(
         _refuse_secret(name, value)
         if name not in declared:
             raise UserError(_unknown(name, list(declared), notebook))
-    return {name: _typed(declared[name], value, notebook) for name, value in given.items()}
+    typed = {name: _typed(declared[name], value, notebook) for name, value in given.items()}
+    for name, value in typed.items():
+        _refuse_secret(name, value)
+    return typed
 
 
 def code(notebook: Path | str) -> str:
-    """The source of every code cell but the one with the parameters."""
-    return "\n\n".join(
-        cell.source
-        for cell in _read(Path(notebook)).cells
-        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", [])
-    )
+    """The source of every code cell; of the one with the parameters, what declares none."""
+    names = {parameter.name for parameter in parameters(notebook)}
+    cells = [cell for cell in _read(Path(notebook)).cells if cell.cell_type == "code"]
+    sources = [
+        _undeclared(cell.source, names)
+        if "parameters" in cell.metadata.get("tags", [])
+        else cell.source
+        for cell in cells
+    ]
+    return "\n\n".join(source for source in sources if source)
+
+
+def _undeclared(source: str, names: set[str]) -> str:
+    lines = (line for line in source.splitlines() if line.strip())
+    return "\n".join(line for line in lines if re.split(r"\W", line, maxsplit=1)[0] not in names)
 
 
 def _read(notebook: Path):
@@ -125,7 +138,13 @@ def _literal(source: str, name: str, notebook: Path | str) -> Any:
 
 
 def _refuse_secret(name: str, value: Any) -> None:
-    if SECRET_NAME.search(name) or SECRET_VALUE.search(str(value)):
+    if isinstance(value, dict):
+        for inner, its in value.items():
+            _refuse_secret(str(inner), its)
+    elif isinstance(value, list | tuple):
+        for its in value:
+            _refuse_secret(name, its)
+    elif SECRET_NAME.search(name) or SECRET_VALUE.search(str(value)):
         raise UserError(
             f"parameter {name!r} looks like a key or token, and a notebook keeps its parameters: "
             "set it as an environment variable instead"
@@ -216,7 +235,8 @@ def execute(
         time_limit: seconds; a notebook that takes longer has failed. Main thread only.
 
     Returns:
-        The output's path.
+        The output's path. Its metadata name the complete runs it opened, those of the ledger
+        `runs_dir` where it has that parameter (`opened`).
 
     Raises:
         UserError: a bad notebook, parameter or path.
@@ -236,9 +256,10 @@ def execute(
 
     failed = output.with_suffix(".failed.ipynb")
     with tempfile.TemporaryDirectory(prefix=_partial(output), dir=output.parent) as folder:
-        draft = Path(folder) / output.name
+        draft, told = Path(folder) / output.name, Path(folder) / "opened"
+        told.touch()
         try:
-            with _at_most(time_limit):
+            with _at_most(time_limit), _environment(OPENED, str(told)):
                 _run(notebook, draft, values, cwd)
         except TimeLimit:
             if draft.exists():
@@ -251,9 +272,17 @@ def execute(
                 raise
             _publish(draft, failed, notebook)
             raise type(error)(f"{error} (see {failed})") from None
-        _publish(draft, output, notebook)
+        runs = [Path(line) for line in told.read_text(encoding="utf-8").splitlines()]
+        if where := values.get("runs_dir"):
+            runs = [run for run in runs if run.parent == Path(where).expanduser().resolve()]
+        _publish(draft, output, notebook, runs)
     failed.unlink(missing_ok=True)
     return output
+
+
+def opened(executed: Path) -> list[str]:
+    """The ids of the runs that an executed notebook opened and that were complete in the end."""
+    return _read(executed).metadata.get("safeerase", {}).get("runs", [])
 
 
 def sweep_up(output: Path) -> None:
@@ -264,6 +293,18 @@ def sweep_up(output: Path) -> None:
 
 def _partial(output: Path) -> str:
     return f".partial-{output.stem}-"
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable for what starts in the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        os.environ |= {name: before} if before is not None else {}
 
 
 @contextlib.contextmanager
@@ -336,15 +377,18 @@ def _what_failed(notebook: Path, error: Any) -> str:
     return f"{notebook} stopped at cell In [{error.exec_count}] `{code}`: {reason}"
 
 
-def _publish(draft: Path, target: Path, notebook: Path) -> None:
+def _publish(draft: Path, target: Path, notebook: Path, runs: Iterable[Path] = ()) -> None:
     """Move an executed notebook into place, without widget state and this machine's folders.
 
     GitHub shows "Invalid Notebook" when `metadata.widgets` lacks its state.
+    runs: the folders of runs that were opened.
     """
     import nbformat
 
     node = nbformat.read(draft, as_version=4)
     node.metadata.pop("widgets", None)
+    complete = dict.fromkeys(run.name for run in runs if (run / "run.json").is_file())
+    node.metadata |= {"safeerase": {"runs": list(complete)}} if complete else {}
     node.metadata["papermill"] |= {"input_path": notebook.name, "output_path": target.name}
     nbformat.write(node, draft)
     os.replace(draft, target)

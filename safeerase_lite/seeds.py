@@ -18,7 +18,8 @@ class SeedTest:
 
     n: seeds.  mean, least, most: of their differences.  p: exact sign-flip test, never below
     `least_p(n)`.  p_t: paired t test (Student 1908), which may go lower, because it takes the
-    seeds' differences for normal; NaN for fewer than two seeds or seeds that do not differ.
+    seeds' differences for normal; 1 where every difference is 0, NaN for fewer than two seeds or
+    for differences that are one and the same and not 0.
     """
 
     n: int
@@ -52,7 +53,9 @@ def seed_test(differences: Sequence[float]) -> SeedTest:
     if values.size > 1:
         flipped = {"permutation_type": "samples", "n_resamples": np.inf, "batch": 4096}
         p = float(permutation_test((values,), np.mean, **flipped).pvalue)
-    if np.ptp(values) > 1e-9:
+    if values.size > 1 and np.abs(values).max() <= 1e-9:
+        p_t = 1.0
+    elif np.ptp(values) > 1e-9:
         p_t = float(ttest_1samp(values, 0).pvalue)
     mean, least, most = (float(f(values)) for f in (np.mean, np.min, np.max))
     return SeedTest(values.size, mean, least, most, p, p_t)

@@ -10,7 +10,7 @@ no sweep repeats. Results are in the ledger, where the notebook puts them.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -25,6 +25,9 @@ from .errors import UserError
 from .profiles import Decouple, Profile, WeightPreset, check_choice, profile
 
 LEDGER = "runs_dir"  # the parameter that says where results go: never part of a run's id
+MODEL = "model_dir"  # the parameter that names the profile's model
+# What a ledger does not record as it is stated: hashes stand for the data, their parts too.
+UNTOLD = ("rates", "data_dir", "categories", "checkpoint_every", "judge_consent", MODEL, LEDGER)
 CHOICES = {"decouple": Decouple, "weights": WeightPreset}
 
 
@@ -53,7 +56,7 @@ class Sweep(BaseModel):
     threads: int = Field(1, ge=1)
     gpu: bool = False
     retries: int = Field(1, ge=0)
-    time_limit: float | None = Field(None, gt=0)
+    time_limit: float | None = Field(None, gt=0, allow_inf_nan=False)
     slurm: dict[str, Any] = {}
 
     def runs(self) -> list["Planned"]:
@@ -70,7 +73,7 @@ class Sweep(BaseModel):
             typed = notebooks.checked(self.notebook, given, declared)
             everything = {p.name: p.default for p in declared} | typed
             _check_names(everything, code)
-            settings = _settled(everything, typed)
+            settings = _settled(everything)
             run = Planned(_id(code, everything), self.notebook, typed, settings)
             found.setdefault(run.id, run)
         return list(found.values())
@@ -79,6 +82,8 @@ class Sweep(BaseModel):
         """The parameters of every run, before anything is checked."""
         for block in self.grid:
             names = ({"seed": self.seeds} if self.seeds else {}) | block
+            if empty := [name for name, value in names.items() if value == []]:
+                raise UserError(f"grid: {empty[0]} has no value: give one, or leave it out")
             names = {name: names[name] for name in (*block, *names)}  # seeds turn fastest
             lists = [value if isinstance(value, list) else [value] for value in names.values()]
             for values in product(*lists):
@@ -104,13 +109,16 @@ def load(path: Path | str) -> Sweep:
     """A sweep file; its notebook is looked for from the file's own folder.
 
     Raises:
-        UserError: no such file, no YAML, an unknown field or a value of another type.
+        UserError: no such file, no YAML, a name stated twice, an unknown field or a value of
+            another type.
     """
     path = Path(path)
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        said = yaml.load(path.read_text(encoding="utf-8"), _EachOnce)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not YAML: no text in UTF-8") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
@@ -125,21 +133,35 @@ def load(path: Path | str) -> Sweep:
     for name in said:
         check_choice(str(name), tuple(Sweep.model_fields), f"field of {path}")
     try:
-        return Sweep(**said)
+        found = Sweep(**said)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: {where}: {first['msg']}") from None
+    if "seed" in found.parameters and found.seeds:
+        raise UserError(f"{path}: parameters name a seed, and seeds others: leave one of them out")
+    if any(LEDGER in names for names in (found.parameters, *found.grid)):
+        raise UserError(f"{path}: {LEDGER} is no part of a sweep: say --runs-dir when you start it")
+    return found
+
+
+class _EachOnce(yaml.SafeLoader):
+    """YAML in which a name stands once in its place; plain YAML takes the last and says nothing."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name, (key, _) in zip(names, node.value, strict=True):
+            if isinstance(name, Hashable) and names.count(name) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{name} stands there twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 def _check_names(parameters: dict[str, Any], code: str) -> None:
-    """Refuse what a run would refuse, before any starts. A parameter named like a field of the
-    profile is that field. A notebook may bring its own objective."""
+    """Refuse what a run would refuse, before any starts. A notebook may bring its own objective."""
     if parameters.get("profile"):
-        fields = parameters.keys() & Profile.model_fields
-        profile(
-            parameters["profile"], **{name: parameters[name] for name in fields if parameters[name]}
-        )
+        _profile(parameters)
     for name, choices in CHOICES.items():
         if parameters.get(name):
             check_choice(parameters[name], choices, name)
@@ -156,17 +178,25 @@ def _check_names(parameters: dict[str, Any], code: str) -> None:
         raise UserError(f"{objective} is not unlearned: give it `decouple: none` in the grid")
 
 
-def _settled(parameters: dict[str, Any], stated: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a run; what is neither stated nor has a default is the profile's."""
+def _settled(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run as a ledger has them; what no parameter says is the profile's."""
     if not parameters.get("profile"):
         return parameters
-    usual = profile(parameters["profile"])
-    left = [name for name in parameters.keys() - stated.keys() if not parameters[name]]
-    numbers = usual.model_dump(include=set(left))
-    if "learning_rate" in left:
-        rate = usual.rate(parameters.get("objective", ""), parameters.get("decouple", "none"))
-        numbers["learning_rate"] = rate
-    return parameters | numbers
+    numbers = _profile(parameters)
+    rate = numbers.rate(parameters.get("objective", ""), parameters.get("decouple", "none"))
+    fields = numbers.model_dump(exclude={"name", *UNTOLD}) | {"learning_rate": rate}
+    return {name: value for name, value in parameters.items() if name not in UNTOLD} | fields
+
+
+def _profile(parameters: dict[str, Any]) -> Profile:
+    """A parameter named like a field of the profile is that field; one that is empty says nothing.
+
+    Raises UserError as `profile` does.
+    """
+    fields = {name: parameters[name] for name in parameters.keys() & Profile.model_fields}
+    fields |= {"model": parameters.get(MODEL)}
+    given = {name: value for name, value in fields.items() if value}
+    return profile(parameters["profile"], **given)
 
 
 def _id(code: str, parameters: dict[str, Any]) -> str:
@@ -181,7 +211,7 @@ def _id(code: str, parameters: dict[str, Any]) -> str:
 @dataclass(frozen=True)
 class Outcome:
     """What came of a run: complete, or failed with its reason in one line. run: its id in the
-    ledger, where one run there, and no other, has its parameters."""
+    ledger, or the ids, if its notebook opened several there."""
 
     id: str
     status: str
@@ -193,6 +223,15 @@ class Outcome:
 def executed(runs_dir: Path, run_id: str) -> Path:
     """Where a complete run's notebook is."""
     return runs_dir / "notebooks" / f"{run_id}.ipynb"
+
+
+def completed(runs_dir: Path, run_id: str, seconds: float = 0.0) -> Outcome | None:
+    """The outcome of a run whose notebook was executed and whose results are still there."""
+    notebook = executed(runs_dir, run_id)
+    opened = notebooks.opened(notebook) if notebook.exists() else None
+    if opened is None or not all((runs_dir / run / "run.json").exists() for run in opened):
+        return None
+    return Outcome(run_id, "complete", seconds, run=" ".join(opened))
 
 
 def record(runs_dir: Path, name: str, runs: list[Planned], known: dict[str, Outcome]) -> Path:
@@ -212,8 +251,5 @@ def found(runs_dir: Path, name: str, runs: list[Planned]) -> dict[str, Outcome]:
     """The runs that were executed before, by whichever sweep."""
     path = runs_dir / "sweeps" / f"{name}.csv"
     seconds = pd.read_csv(path).set_index("id")["seconds"].to_dict() if path.exists() else {}
-    return {
-        run.id: Outcome(run.id, "complete", seconds.get(run.id, 0.0))
-        for run in runs
-        if executed(runs_dir, run.id).exists()
-    }
+    outcomes = (completed(runs_dir, run.id, seconds.get(run.id, 0.0)) for run in runs)
+    return {outcome.id: outcome for outcome in outcomes if outcome}

@@ -13,7 +13,7 @@ PARAMETERS = {
     "profile": "tiny", "objective": "po", "decouple": "none", "weights": "official", "seed": 0,
     "world_seed": 0, "cue": 1.0, "data_hash": "d0", "model": "tiny-llava", "model_hash": "m0",
     "projector": "trained", "steps": 48, "learning_rate": 6e-4, "decouple_share": None,
-    "splits": ["train", "test"], "samples": 1,
+    "splits": ["train", "val", "test"], "samples": 3,
 }  # fmt: skip
 
 

@@ -333,7 +333,9 @@ def test_questions_asked_twice_are_paired_in_their_order():
 
 def test_a_pair_with_an_unknown_is_counted_as_such():
     plain = answer_rows("decouple", 4, verdict=["refused", "unknown", "right", "right"])
-    assert paired_difference(plain, plain.assign(verdict="right"), "sarr").unknown == 1
+    found = paired_difference(plain, plain.assign(verdict="right"), "sarr")
+    assert found.unknown == 1
+    assert (found.least, found.value, found.most) == (-0.5, -0.25, -0.25)
 
 
 def test_likelihoods_differ_in_nats():

@@ -351,6 +351,23 @@ def test_unknown_judgements_show_as_both_bounds(tmp_path):
     assert "0.0 to 25.0 [" in markdown_of(study(tmp_path))
 
 
+def test_a_change_with_unknown_judgements_shows_as_both_bounds_and_no_interval(tmp_path):
+    complete(tmp_path)
+    table = answers("pd", 0)
+    seen = (table["set"] == "decouple") & table["seen_kind"] & table["seen_template"]
+    complete(tmp_path, decouple="pd", table=table.assign(verdict="unknown").where(seen, table))
+    headline = markdown_of(study(tmp_path)).split("## What is missing")[0]
+    assert "−100.0 to +0.0 (8 of 8 pairs unknown), –, 1 " in headline
+
+
+def test_a_judges_score_has_a_column_where_there_is_one(tmp_path):
+    scored = answers("none", 0).assign(judge_score=0.5)
+    complete(
+        tmp_path, table=scored.where(scored["set"] == "retain", scored.assign(judge_score=None))
+    )
+    assert " judge score |" in markdown_of(study(tmp_path))
+
+
 def test_data_without_unseen_kinds_leaves_their_cells_empty(tmp_path):
     for decouple in ("none", "pd"):
         table = answers(decouple, 0)

@@ -1,13 +1,17 @@
 """Which rows a ledger has, what it may not mix, and what is missing from it."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from synthetic_ledger import PARAMETERS, answers, complete, fail, rewrite, vanilla
 
-from safeerase_lite import experiment
+from safeerase_lite import experiment, ledger, sweep
 from safeerase_lite.errors import UserError
 from safeerase_lite.report import reading
 from safeerase_lite.report.reading import missing, read
+
+LESSON = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
 
 # ---- rows ----
 
@@ -204,13 +208,41 @@ def test_a_share_of_pd_pairs_that_was_never_run_is_missing(tmp_path):
     assert missing([half, whole], read(tmp_path).runs) == [half]
 
 
-def test_a_planned_run_finds_its_id_in_the_ledger_unless_two_fit(tmp_path):
-    po, gd = complete(tmp_path), complete(tmp_path, objective="gd")
-    complete(tmp_path, objective="gd", steps=12)
-    planned = [
-        {"objective": "po", "seed": 0},
-        {"objective": "gd"},
-        {"objective": "gd", "steps": 48},
-    ]
-    assert reading.ledger_ids(tmp_path, planned) == [po.id, "", gd.id]
-    assert reading.ledger_ids(tmp_path / "empty", planned) == ["", "", ""]
+def test_real_data_are_worlds_by_their_hash_under_any_profile(tmp_path):
+    """Two data sets are two worlds, whose seeds are not those of one row."""
+    for profile, seed, data in (("t4", 0, "a"), ("t4", 1, "b"), ("tiny", 0, "mine")):
+        real = {"world_seed": None, "cue": None} if profile == "tiny" else {}
+        complete(tmp_path, profile=profile, seed=seed, data_hash=data, **real)
+    complete(tmp_path)
+    grid = read(tmp_path)
+    assert sorted(grid.rows["world"]) == ["data a", "data b", "data mine", "default world"]
+    assert grid.mixed == []
+
+
+def planned(**grid):
+    return [run.settings for run in sweep.Sweep(notebook=LESSON, grid=[grid]).runs()]
+
+
+def test_what_a_notebook_does_not_name_is_what_the_profile_says(tmp_path):
+    """A run in another batch is not the planned one, and one without samples no twin of it."""
+    wanted = planned(objective="po", decouple="none")
+    complete(tmp_path, batch=8)
+    with pytest.raises(UserError, match="holds no run of this sweep"):
+        read(tmp_path, planned=wanted)
+    complete(tmp_path)
+    complete(tmp_path, samples=0)
+    assert read(tmp_path, planned=wanted).runs["samples"].tolist() == [3]
+
+
+def test_another_model_folder_is_another_run(tmp_path):
+    complete(tmp_path, model="a")
+    wanted = planned(model_dir=["a", "b"], objective="po", decouple="none")
+    assert [given["model"] for given in missing(wanted, read(tmp_path).runs)] == ["b"]
+
+
+def test_a_ledger_of_other_runs_is_said_to_be_one(tmp_path):
+    run = ledger.open_run(tmp_path, {"seed": 1})
+    run.write_metrics(pd.DataFrame({"metric": []}))
+    run.commit()
+    with pytest.raises(UserError, match="have no objective, decouple and seed"):
+        read(tmp_path)

@@ -35,7 +35,7 @@ def test_flipping_signs_is_counting_patterns():
 
 def test_no_difference_is_no_evidence():
     assert seed_test([0.0] * 5).p == 1
-    assert math.isnan(seed_test([0.0] * 5).p_t)
+    assert math.isnan(seed_test([-1.0] * 5).p_t) and seed_test([0.0] * 5).p_t == 1
 
 
 def test_the_paired_t_test_may_say_what_sign_flips_cannot():

@@ -83,14 +83,22 @@ def test_stating_a_default_is_not_another_run(runs):
     assert runs("grid: {objective: po}")[0].id == runs("grid: {objective: po, seed: 0}")[0].id
 
 
-def test_where_results_go_is_no_part_of_a_run(runs):
-    assert runs("grid: {runs_dir: a}")[0].id == runs("grid: {runs_dir: b}")[0].id
+def test_where_results_go_is_no_part_of_a_run(tmp_path):
+    write_notebook(tmp_path / "small.ipynb")
+    a, b = (
+        sweep.Sweep(notebook=tmp_path / "small.ipynb", parameters={"runs_dir": r}) for r in "ab"
+    )
+    assert a.runs()[0].id == b.runs()[0].id
 
 
 def test_other_parameters_or_other_code_are_another_run(runs, tmp_path):
     one = runs("grid: {seed: 1}")[0].id
     assert one != runs("grid: {seed: 2}")[0].id
     write_notebook(tmp_path / "small.ipynb", code="print(seed + 1)")
+    assert one != sweep.load(tmp_path / "grid.yaml").runs()[0].id
+    write_notebook(
+        tmp_path / "small.ipynb", parameters=PARAMETERS + '\nurl: str = "a=b"  # unparsed'
+    )
     assert one != sweep.load(tmp_path / "grid.yaml").runs()[0].id
 
 
@@ -124,6 +132,15 @@ def test_the_papers_table_has_47_runs():
         ("retries: -1", "retries: .*greater than or equal to 0"),
         ("time_limit: soon", "time_limit: .*number"),
         ("grid: []", "grid: .*at least 1"),
+        ("grid: {seed: []}", "seed has no value"),
+        ("grid:\n- {seed: 1}\n- {objective: []}", "objective has no value"),
+        ("grid: {seed: [0, 1], seed: [5]}", "seed stands there twice"),
+        ("seeds: [0]\nseeds: [1]", "line 2 is not YAML: seeds stands there twice"),
+        ("parameters: {seed: 5}\nseeds: [0]", "parameters name a seed, and seeds others"),
+        ("grid: {runs_dir: [a, b]}", "runs_dir is no part of a sweep"),
+        ("time_limit: .inf", "time_limit: .*finite"),
+        ("grid: {layers: [[{api_key: abc}]]}", "looks like a key or token"),
+        ("parameters: {layers: [[AKIAIOSFODNN7EXAMPLE]]}", "looks like a key or token"),
         ("grid: {seed: [1, 2", "line 3 is not YAML"),
     ],
 )
@@ -168,6 +185,9 @@ def test_a_missing_file_and_a_missing_notebook_are_named(tmp_path):
     path.write_text("notebook: lost.ipynb\n")
     with pytest.raises(UserError, match=r"no notebook .*lost\.ipynb"):
         sweep.load(path).runs()
+    path.write_bytes(b"notebook: \xff\n")
+    with pytest.raises(UserError, match="no text in UTF-8"):
+        sweep.load(path)
     path.write_text("- 1\n")
     with pytest.raises(UserError, match="is no sweep"):
         sweep.load(path)
@@ -187,7 +207,7 @@ def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
     runs = sweep.load(path).runs()
     done = sweep.executed(ledger, runs[1].id)
     done.parent.mkdir(parents=True)
-    done.touch()
+    nbformat.write(new_notebook(), done)
     result = CliRunner().invoke(app, ["sweep", str(path), "--dry-run", "--runs-dir", str(ledger)])
     assert result.exit_code == 0
     lines = result.output.splitlines()
@@ -195,6 +215,21 @@ def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
     assert ["complete" in line for line in lines[:4]] == [False, True, False, False]
     assert lines[4].startswith("4 runs, 1 of them complete")
     assert list(ledger.rglob("*.ipynb")) == [done] and not (ledger / "sweeps").exists()
+
+
+def test_a_run_whose_results_were_removed_is_to_be_run_again(write, tmp_path):
+    runs = sweep.load(write("seeds: [0, 1, 2]")).runs()
+    for run, told in zip(runs, (["here"], ["gone"], []), strict=True):
+        path = sweep.executed(tmp_path, run.id)
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(new_notebook(metadata={"safeerase": {"runs": told}}), path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "run.json").touch()
+    known = sweep.found(tmp_path, "grid", runs)
+    assert {run: outcome.run for run, outcome in known.items()} == {
+        runs[0].id: "here",
+        runs[2].id: "",
+    }
 
 
 def test_the_record_has_every_run_and_how_it_stands(write, tmp_path):

@@ -190,7 +190,7 @@ def stripped(node: NotebookNode, lesson: Lesson) -> Findings:
     """No widget state (GitHub would show nothing) and no trace of papermill."""
     parts = [(WHOLE, node.metadata), *((cell.id, cell.metadata) for cell in node.cells)]
     for id, metadata in parts:
-        for key in ("widgets", "papermill"):
+        for key in ("widgets", "papermill", "safeerase"):
             if key in metadata:
                 yield id, f"carries metadata.{key}: strip it"
 

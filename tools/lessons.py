@@ -157,7 +157,7 @@ def stripped(node: NotebookNode) -> NotebookNode:
             cell.metadata.pop(key, None)
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
-    for key in ("papermill", "widgets"):
+    for key in ("papermill", "widgets", "safeerase"):
         node.metadata.pop(key, None)
     return node
 

@@ -23,7 +23,8 @@ CHANGES = [SARR, ("safe_error", "seen", "seen"), ("sarr", "unseen", "seen")]
 SIDES = {"none": "plain", "pd": "PD", "placebo": "placebo"}
 CONTRASTS = [("none", "pd"), ("none", "placebo"), ("placebo", "pd")]
 PLACE = ["metric", "split", "kinds", "templates"]
-NUMBERS = ["before", "after", "value", "low", "high", "relative", "n", "seeds", "least", "most"]
+NUMBERS = ["before", "after", "value", "low", "high", "relative", "n", "unknown", "at_least",
+           "at_most", "seeds", "least", "most"]  # fmt: skip
 TESTS = ["p", "p_holm", "p_t", "p_t_holm"]
 
 
@@ -36,8 +37,10 @@ class Study:
         settings that vary, metric, split, kinds, templates, value, low, high, n (answers), seeds
         (how many), least and most (of the seeds' values).
     differences: a row per contrast, objective and metric: before, after, value = after - before,
-        low, high, relative (the fall as a share of before), n (pairs), seeds, least and most, p
-        (sign-flip) and p_t (paired t), and both adjusted by Holm over the objectives of a world.
+        low, high, relative (the fall as a share of before), n (pairs), unknown (pairs with an
+        unknown judgement), at_least and at_most (of the value, whatever those are), seeds, least
+        and most, p (sign-flip) and p_t (paired t), and both adjusted by Holm over the rows of a
+        contrast and world that share their settings, learning rates apart.
     by_seed: the values of every seed: as `table`, with seed and value alone.
     missing: the parameters of runs that are expected and not there.
     left_out: what was not compared: objective, contrast, world, the settings, and the reason.
@@ -243,6 +246,9 @@ def _difference(
             "high": found.high,
             "relative": -found.value / found.before if found.before else float("nan"),
             "n": found.n,
+            "unknown": found.unknown,
+            "at_least": found.least,
+            "at_most": found.most,
             "seeds": test.n,
             "least": test.least,
             "most": test.most,

@@ -23,20 +23,14 @@ DECOUPLE = ("none", "pd", "placebo")
 WORLD = ["world_seed", "cue"]
 CELL = ["objective", "decouple"]
 NEVER_SHOWN = {"seed", "splits", "samples", "data_hash", *WORLD, *CELL}
-NOT_RECORDED = {
-    "name",
-    "rates",
-    "data_dir",
-    "checkpoint_every",
-    "judge_consent",
-}  # fields no run has
+NOT_RECORDED = {"name", "rates", "data_dir", "categories", "checkpoint_every", "judge_consent"}
 OF_ASKING = ["profile", "model", "model_hash", "precision", "compute", "judge", "new_tokens"]
 OF_ASKING += ["judge_hash", "evaluation_batch"]  # these also mean something for an untrained model
 OF_DECOUPLE = ["weights", "decouple_share"]
 OF_OBJECTIVE = ["learning_rate", "objective_hash"]  # differ between objectives by nature
 ZERO_IS_UNSAID = ("steps", "learning_rate", "decouple_share")  # in a notebook: the profile's
 TOLD = ("profile", "precision", "steps", "batch", "learning_rate", "projector", "weights", "judge")
-ONE_VERSION = ("safeerase-lite", "torch", "transformers", "peft")
+ONE_VERSION = ("safeerase-lite", "torch", "transformers", "peft", "bitsandbytes")
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ def read(
     keys = _keys(usable)
     usable = _ordered(usable, keys)
     usable = usable.drop_duplicates([c for c in usable if c not in ("folder", "versions")])
-    row = usable.groupby([*WORLD, *CELL, *keys], sort=False, dropna=False).ngroup()
+    row = usable.groupby(["world", *WORLD, *CELL, *keys], sort=False, dropna=False).ngroup()
     usable = usable.assign(row=row)
     _refuse_twins(usable)
     return Grid(usable, runs[runs["error"] != ""], keys, _mixed(usable))
@@ -122,18 +116,6 @@ def missing(expected: list[dict[str, Any]], runs: pd.DataFrame) -> list[dict[str
     runs: a row per run, its settings as columns.
     """
     return [given for given in expected if not _is(runs, given).any()]
-
-
-def ledger_ids(runs_dir: Path, planned: list[dict[str, Any]]) -> list[str]:
-    """Of each planned run, the id of the complete run that has its parameters; "" where there is
-    not just one."""
-    try:
-        runs = _runs(runs_dir)
-    except UserError:  # other notebooks keep other runs, or none
-        return [""] * len(planned)
-    runs = runs[runs["error"] == ""]
-    fitting = (runs.index[_is(runs, given)] for given in planned)
-    return [ids[0] if len(ids) == 1 else "" for ids in fitting]
 
 
 def _is(runs: pd.DataFrame, given: dict[str, Any]) -> pd.Series:
@@ -200,9 +182,10 @@ def _runs(folder: Path) -> pd.DataFrame:
     folders = [folder / run if how == "complete" else folder / "failed" / run
                for run, how in status.items()]  # fmt: skip
     records = [json.loads((path / "run.json").read_text(encoding="utf-8")) for path in folders]
-    runs = _settings([record["parameters"] for record in records], status.index)
-    if not {*CELL, "seed"} <= set(runs):
+    parameters = [record["parameters"] for record in records]
+    if not any({*CELL, "seed"} <= set(given) for given in parameters):
         raise UserError(f"the runs in {folder} have no objective, decouple and seed: name another")
+    runs = _settings(parameters, status.index)
     unlearning = runs[[*CELL, "seed"]].notna().all(axis=1).to_numpy()
     runs = runs.assign(
         folder=folders,
@@ -247,7 +230,7 @@ def _world_names(runs: pd.DataFrame) -> list[str]:
     names = {DEFAULT_SEED: "default world", FRESH_SEED: "fresh world"}
 
     def name(run: Any) -> str:
-        if getattr(run, "profile", "tiny") != "tiny":
+        if getattr(run, "profile", "tiny") != "tiny" or pd.isna(run.world_seed):
             return f"data {getattr(run, 'data_hash', 'unknown')}"
         shown = names.get(run.world_seed, f"world {run.world_seed}")
         return shown if run.cue == 1 else f"{shown}, cue {run.cue:g}"
@@ -273,7 +256,7 @@ def _keys(runs: pd.DataFrame) -> list[str]:
     return keys + [
         name
         for name in OF_OBJECTIVE
-        if name in runs and _varies(runs[name], runs[[*WORLD, *CELL, *keys]])
+        if name in runs and _varies(runs[name], runs[["world", *WORLD, *CELL, *keys]])
     ]
 
 

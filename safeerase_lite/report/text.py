@@ -27,6 +27,7 @@ UNLEARNING: dict[str, Column] = {
     "specificity": ("specificity", None, "all", "all"),
     "SARR": ("sarr", None, "seen", "seen"),
 }
+JUDGE_SCORE: Column = ("judge_score", None, "all", "all")  # of judges that score
 OVER_FORGETTING: dict[str, Column] = {
     "SARR": ("sarr", None, "seen", "seen"),
     "refused": ("sarr_refused", None, "seen", "seen"),
@@ -137,6 +138,8 @@ def _cells(
     notes: list[str] | None = None,
 ) -> Sheet:
     """A row per row of the world: its name, settings, the columns as `show` writes them, seeds."""
+    if "judge_score" in set(found.table["metric"]):
+        columns = {**columns, **({"judge score": JUDGE_SCORE} if columns is UNLEARNING else {})}
     rows = []
     for _, cells in found.table[found.table["world"] == world].groupby("row", sort=False):
         at = cells.set_index(["metric", "split", "kinds", "templates"]).to_dict("index")
@@ -290,19 +293,24 @@ def _rates(found: Study) -> list[str]:
 def _notes(found: Study, worlds: list[str]) -> list[str]:
     """What a table of these worlds needs beside it to be cited."""
     runs = found.grid.runs[found.grid.runs["world"].isin(worlds)]
-    seeds = sorted(set(runs["seed"]))
+    trained = runs[~runs["objective"].isin(UNTRAINED)]
+    trained = runs if trained.empty else trained
+    seeds = sorted(set(trained["seed"]))
+    per_row = trained.groupby("row")["seed"].nunique()
+    fewest, most = int(per_row.min()), int(per_row.max())
+    how_many = f"{most} seed{'s' * (most > 1)}" if fewest == most else f"{fewest} to {most} seeds"
     models = runs[[c for c in ("model", "model_hash") if c in runs]].dropna(how="all")
     models = models.drop_duplicates().fillna("").agg(" ".join, axis=1)
     data = runs[["world", "data_hash"]].drop_duplicates() if "data_hash" in runs else pd.DataFrame()
     hashes = [f"{row.world} {row.data_hash}" for row in data.itertuples()]
     few = (
         " So few leave an interval too narrow where it is mostly they that differ."
-        if 1 < len(seeds) < 10
+        if most > 1 and fewest < 10
         else ""
     )
-    one = "" if len(seeds) > 1 else " and on one seed"
+    one = "" if most > 1 else " and on one seed"
     notes = [
-        f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))}).{few}",
+        f"{how_many} ({', '.join(map(str, seeds))}).{few}",
         f"Conditional on one base model{one}: {', '.join(models)}."
         if len(models) == 1
         else f"Conditional on the base models {', '.join(models)}{one}.",
@@ -320,7 +328,7 @@ def _test_notes(rows: list[dict]) -> list[str]:
         "Questions are paired within a seed. p tests the seeds' mean differences: by all flips of "
         f"their signs, which cannot give less than {least}; and by a paired t test, which takes "
         "them for normal and needs seeds that differ. In parentheses adjusted by Holm over the "
-        "objectives of this table.",
+        "rows of a change that share their settings, learning rates apart.",
         PAPER_NOTE,
     ]
 
@@ -413,13 +421,21 @@ def _signed(number: float, digits: int = 1) -> str:
 
 
 def _points(row: dict) -> str:
+    """The change and its interval; where judgements are unknown, both bounds instead."""
+    if row["unknown"]:
+        least, most = (_signed(100 * row[end]) for end in ("at_least", "at_most"))
+        return f"{least} to {most} ({row['unknown']} of {row['n']} pairs unknown)"
     low, high = (_signed(100 * row[end], 0) for end in ("low", "high"))
     interval = "" if pd.isna(row["low"]) else f" [{low}, {high}]"
     return _signed(100 * row["value"]) + interval
 
 
 def _relative(row: dict) -> str:
-    return BLANK if pd.isna(row["relative"]) else f"{_signed(-100 * row['relative'])}%"
+    return (
+        BLANK
+        if pd.isna(row["relative"]) or row["unknown"]
+        else f"{_signed(-100 * row['relative'])}%"
+    )
 
 
 def _moved(row: dict | None) -> str:
