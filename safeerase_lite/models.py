@@ -3,6 +3,7 @@
 The same code loads the tiny models and `llava-hf/llava-1.5-7b-hf`.
 """
 
+import os
 import re
 import warnings
 from contextlib import contextmanager
@@ -45,7 +46,8 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
         seed: draws the adapter's first weights.
 
     Returns:
-        The model in evaluation mode, on the GPU if there is one, its processor at `.processor`.
+        The model in evaluation mode, on its process's GPU if there is one, its processor at
+        `.processor`.
 
     Raises:
         UserError: no such model, or a quantisation or adapter that did not take.
@@ -66,7 +68,7 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
             quantization_config=nf4_config(dtype, skip=NOT_QUANTISED)
             if precision == "nf4"
             else None,
-            device_map={"": 0} if torch.cuda.is_available() else None,
+            device_map=own_gpu(),
             local_files_only=local,
             use_safetensors=True,
         )
@@ -83,6 +85,16 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
         model = _put_under(model, knowledge.folder)
     model.processor = processor
     return model.eval()
+
+
+def own_gpu() -> dict[str, int] | None:
+    """The device map of a model that is whole on this process's GPU; None without a GPU.
+
+    `torchrun` numbers the processes of a machine, and Accelerate deals the GPUs out in this order.
+    """
+    if not torch.cuda.is_available():
+        return None
+    return {"": int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()}
 
 
 def compute_type(profile: Profile) -> torch.dtype:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, gather_object
 from safetensors.torch import load_file, save_file
 from transformers import get_cosine_schedule_with_warmup
@@ -76,6 +77,7 @@ def unlearn(
         profile.decouple_share,
     )  # fmt: skip
 
+    AcceleratorState._reset_state()  # else the first precision of a process is its only one
     accelerator = Accelerator(
         mixed_precision=MIXED.get(compute_type(profile), "no"),
         step_scheduler_with_optimizer=False,

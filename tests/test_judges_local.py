@@ -7,7 +7,12 @@ import pytest
 import torch
 from judge_server import honest, material
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from safeerase_lite.errors import UserError
 from safeerase_lite.experiment import open_run
@@ -83,6 +88,16 @@ def test_in_4_bit_its_layers_really_are(chat_model):
     assert type(loaded.lm_head).__name__ == "Linear"
     chat = [{"role": "user", "content": [{"type": "text", "text": "yes"}]}]
     assert len(replies(name, [chat], "nf4")) == 1
+
+
+def test_it_goes_where_the_models_of_its_process_go(chat_model, monkeypatch):
+    def no_gpu_here(*arguments, device_map, **named):
+        raise OSError(f"onto {device_map['']}")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", no_gpu_here)
+    monkeypatch.setattr(local, "own_gpu", lambda: {"": 1})
+    with pytest.raises(UserError, match="onto 1"):
+        local._loaded("another", str(chat_model), "dense")
 
 
 @pytest.mark.parametrize("kind", ["local", "guard"])

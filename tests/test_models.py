@@ -70,6 +70,24 @@ def linear_names(model):
     }
 
 
+# ---- where a model goes ----
+
+
+@pytest.mark.parametrize(("rank", "gpu"), [(None, 0), ("0", 0), ("1", 1), ("2", 0)])
+def test_each_process_of_a_launch_loads_onto_its_own_gpu(make_profile, monkeypatch, rank, gpu):
+    def no_gpu_here(*arguments, device_map, **named):
+        raise OSError(f"onto {device_map['']}")
+
+    monkeypatch.setattr(models.AutoModelForImageTextToText, "from_pretrained", no_gpu_here)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    with pytest.raises(UserError, match=f"onto {gpu}"):
+        load_llava(make_profile())
+
+
 # ---- what is 4-bit ----
 
 

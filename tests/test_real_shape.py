@@ -6,6 +6,7 @@ without its mark and without all that the benchmark has not.
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -14,16 +15,18 @@ import random_llava
 import torch
 from safetensors.torch import load_file
 
+import safeerase_lite as sl
 from safeerase_lite import ledger
 from safeerase_lite.batches import encode, image_tokens
 from safeerase_lite.data import read_data
 from safeerase_lite.memory import LLAVA_7B
 from safeerase_lite.models import load_llava
-from safeerase_lite.notebooks import execute
-from safeerase_lite.profiles import profile
+from safeerase_lite.notebooks import code, execute
+from safeerase_lite.profiles import PROFILES, profile
 from safeerase_lite.tinyworld.world import WORLD_FILE
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
+NOTEBOOKS = (Path(__file__).parents[1] / "notebooks").glob("*.ipynb")
+LESSONS = {path.name[:2]: path for path in NOTEBOOKS}
 SMALL = {"width": 64, "feed_forward": 128, "layers": 2, "heads": 2}
 SMALL_EYES = {"eyes": 64, "eyes_feed_forward": 128, "eyes_layers": 3, "eyes_heads": 2}
 ONLY_TINY = ("SDkeyword", "placebo_pairs", "specificity_pairs")
@@ -44,7 +47,7 @@ def data_dir(world, tmp_path_factory):
     shutil.copytree(world.root, root)
     (root / WORLD_FILE).unlink()
     (root / "all_test.json").unlink()
-    for split, count in (("train", 2), ("val", 1)):
+    for split, count in (("train", 4), ("val", 1)):
         path = root / f"all_{split}.json"
         records = json.loads(path.read_text())[:count]
         kept = [{k: v for k, v in record.items() if k not in ONLY_TINY} for record in records]
@@ -100,9 +103,82 @@ def test_every_weight_is_loaded_and_the_prompt_is_the_real_ones(model_dir, data_
 def test_lesson_03_runs_on_the_real_format(model_dir, data_dir, tmp_path):
     given = {"profile": "t4", "model_dir": str(model_dir), "data_dir": str(data_dir), "steps": 2,
              "objective": "kl", "decouple": "pd", "runs_dir": str(tmp_path / "runs")}  # fmt: skip
-    node = nbformat.read(execute(NOTEBOOK, tmp_path / "03.ipynb", given), as_version=4)
+    node = nbformat.read(execute(LESSONS["03"], tmp_path / "03.ipynb", given), as_version=4)
     outputs = [output for cell in node.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.get("name") == "stderr"]
     tables = ledger.load(tmp_path / "runs")
     assert list(tables.runs["status"]) == ["complete"]
     assert set(tables.metrics["split"]) == {"train", "val"}
+
+
+# ---- the other lessons: here and now, where the profile can be made small ----
+
+
+@pytest.fixture
+def few(world):
+    """Four questions of every situation."""
+
+    def some(table):
+        ways = [name for name in ("split", "seen_kind", "seen_template") if name in table]
+        return table.groupby(ways).head(4).reset_index(drop=True)
+
+    tables = ("forget", "retain", "decouple", "placebo", "specificity")
+    return replace(world, **{name: some(getattr(world, name)) for name in tables})
+
+
+@pytest.fixture
+def loaded(model_dir, monkeypatch):
+    """The profile t4 made small, and the profiles of the models that are loaded."""
+    small = {"model": str(model_dir), "steps": 2, "batch": 2, "accumulation": 2, "samples": 0,
+             "new_tokens": 2, "evaluation_batch": 16}  # fmt: skip
+    monkeypatch.setitem(PROFILES, "t4", PROFILES["t4"].model_copy(update=small))
+    profiles = []
+
+    def load(profile, **how):
+        profiles.append(profile)
+        return load_llava(profile, **how)
+
+    monkeypatch.setattr(sl, "load_llava", load)
+    return profiles
+
+
+def run_here(number, **given):
+    """A lesson's code, in this process."""
+    names = {"display": print}
+    for cell in nbformat.read(LESSONS[number], as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, cell.id, "exec"), names)
+        if "parameters" in cell.metadata.get("tags", []):
+            names.update(given)
+
+
+@pytest.mark.parametrize("number", ["00", "02", "04", "05"])
+@pytest.mark.parametrize(
+    ("name", "precision", "expected"),
+    [
+        ("tiny", "", "dense"),
+        ("tiny", "nf4", "nf4"),
+        ("t4", "", "nf4"),
+        ("t4", "dense", "dense"),
+        ("full", "", "dense"),
+    ],
+)
+def test_a_lesson_is_in_the_profiles_precision_and_tiny_is_dense(number, name, precision, expected):
+    source = code(LESSONS[number])
+    [given] = [line for line in source.splitlines() if line.startswith("given = ")]
+    names = {"profile": name, "precision": precision}
+    exec(given, names)
+    assert profile(name, **names["given"]).precision == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["00", "02", "04", "05"])
+def test_a_lesson_runs_in_4_bit_on_one_model(loaded, few, data_dir, tmp_path, monkeypatch, number):
+    given = {"05": {"every": 2}}.get(number, {})
+    if number == "02":  # it plants records between those of a folder
+        given = {"data_dir": str(data_dir), "control": True}
+    else:
+        monkeypatch.setattr(sl, "load_data", lambda profile: few)
+    run_here(number, profile="t4", runs_dir=str(tmp_path), **given)
+    [numbers] = loaded
+    assert (numbers.name, numbers.precision) == ("t4", "nf4")

@@ -179,6 +179,12 @@ def test_a_watched_run_is_the_same_run(world, make_profile, learn, tmp_path, pre
     assert same(load_file(run.adapter_dir / "adapter_model.safetensors"), unwatched)
 
 
+def test_a_process_may_train_in_one_precision_after_another(learn):
+    kinds = ("float32", "bfloat16", "float32")
+    first, half, again = (learn(str(n), steps=1, compute=kind)[2] for n, kind in enumerate(kinds))
+    assert same(first, again) and not same(first, half)
+
+
 def test_another_seed_is_another_result(learn):
     one, history, weights = learn("runs", seed=0)
     two, again, weights_too = learn("runs", seed=1)

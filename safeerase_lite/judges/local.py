@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safeerase_lite.errors import UserError
 from safeerase_lite.live import track
-from safeerase_lite.models import NOT_QUANTISED, nf4_config, usable_precision
+from safeerase_lite.models import NOT_QUANTISED, nf4_config, own_gpu, usable_precision
 
 from . import prompt
 from .opinion import FLAGS, Item, Judge, Opinion
@@ -111,12 +111,10 @@ def _found(name: str, loader, model: str, **asked):
 @lru_cache(maxsize=1)
 def _loaded(name: str, model: str, precision: str):
     """The model in evaluation mode, on the GPU if there is one, and what makes tensors for it."""
-    import torch
     import transformers
 
     configuration = _configuration(name, model)
     sees = hasattr(configuration, "vision_config")
-    on_gpu = torch.cuda.is_available()
     quantised_before = getattr(configuration, "quantization_config", None) is not None
     nf4 = not quantised_before and usable_precision(precision) == "nf4"
     reader = _found(name, transformers.AutoProcessor if sees else transformers.AutoTokenizer, model)
@@ -133,7 +131,7 @@ def _loaded(name: str, model: str, precision: str):
         quantization_config=nf4_config(_compute(), skip=NOT_QUANTISED if sees else None)
         if nf4
         else None,
-        device_map={"": 0} if on_gpu else None,
+        device_map=own_gpu(),
         use_safetensors=True,
     )
     return loaded.eval(), reader, tokenizer
