@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from judge_server import KEY, serving
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -20,9 +22,10 @@ from safeerase_lite import export as exporting
 from safeerase_lite.batches import encode
 from safeerase_lite.cli import app
 from safeerase_lite.data import read_data
-from safeerase_lite.evaluation import ask, evaluate
+from safeerase_lite.evaluation import SETS, ask, evaluate
 from safeerase_lite.experiment import open_run
 from safeerase_lite.export import export
+from safeerase_lite.judges import server
 from safeerase_lite.models import load_adapter, load_llava, save_adapter
 from safeerase_lite.objectives import OBJECTIVES, Objective, gradient_ascent
 
@@ -327,6 +330,46 @@ def test_an_adapter_of_preference_optimisation_on_real_data_may_leave(
     export(run.id, tmp_path / "out", runs_dir=runs_dir, data_dir=str(real.root))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "real, in the SafeEraser layout" in card and "publish neither" in card
+
+
+def with_private(root):
+    """The first half of every split now belongs to a category that is left out until named."""
+    for path in root.glob("all_*.json"):
+        records = json.loads(path.read_text())
+        for record in records[: len(records) // 2]:
+            record["category"] = "Privacy"
+        path.write_text(json.dumps(records))
+    return root
+
+
+@pytest.mark.parametrize("choice", ["some", "all", "default"])
+def test_the_runs_choice_of_categories_is_found_again(complete, real, runs_dir, tmp_path, choice):
+    root = with_private(Path(shutil.copytree(real.root, tmp_path / "data")))
+    usual = [name for name in real.forget["category"].unique() if name != "Privacy"]
+    chosen = {"some": usual[1:], "all": [*usual, "Privacy"], "default": []}[choice]
+    data = read_data(root, categories=chosen)
+    heads = {n: getattr(data, n).groupby("split").head(2) for n in SETS}
+    run = complete(data=replace(data, **heads))
+    found = exporting._finished(run.id, runs_dir, str(root))
+    assert found.data.digest == data.digest and found.data.left_out == data.left_out
+
+
+def test_a_judge_elsewhere_is_asked_with_consent_alone(
+    refused, complete, world, runs_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path / "cache"))
+    with serving() as stub:
+        monkeypatch.setenv("OPENAI_BASE_URL", stub.url)
+        run = complete(judge="openai:stub")
+        monkeypatch.setattr(server, "is_here", lambda host: False)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        before = len(stub.requests)
+        assert "judge_consent=True" in refused(run.id)
+        assert len(stub.requests) == before
+        command = ["export", run.id, str(tmp_path / "out"), "--runs-dir", str(runs_dir)]
+        command += ["--data", str(world.root), "--judge-consent"]
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, AssertionError)  # it went on, to load the model
 
 
 # ---- the ways to name a run ----
