@@ -18,6 +18,7 @@ from judge_server import KEY, serving
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from safeerase_lite import card
 from safeerase_lite import export as exporting
 from safeerase_lite.batches import encode
 from safeerase_lite.cli import app
@@ -202,6 +203,31 @@ def test_the_card_is_valid_for_the_hub_and_says_what_it_is_and_is_not(exported):
     assert "{" not in re.sub(r"```.*?```|\{idk, r\}", "", text, flags=re.S)
     table = [row for row in text.splitlines() if row.startswith("| ASR")]
     assert len(table) == 1 and table[0].count("%") == 6
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ("oracle", "oracle"),
+        ("local:/home/alice/secret/llama-guard", "local:llama-guard"),
+        ("guard:secret/models/llama-guard/", "guard:llama-guard"),
+        ("local:secret/llama-guard", "local:llama-guard"),
+        ("openai:/home/alice/secret/vllm", "openai:vllm"),
+        ("guard:meta-llama/Llama-Guard-3-8B", "guard:meta-llama/Llama-Guard-3-8B"),
+        ("openai:accounts/firm/models/llama3:8b", "openai:accounts/firm/models/llama3:8b"),
+    ],
+)
+def test_the_card_names_a_judge_without_the_folders_of_this_machine(
+    complete, few, tmp_path, monkeypatch, judge, said
+):
+    monkeypatch.chdir(tmp_path)
+    Path("secret/llama-guard").mkdir(parents=True)
+    run = complete()
+    profile = run.settings.profile.model_copy(update={"judge": judge})
+    run.settings = run.settings.model_copy(update={"profile": profile})
+    measures = run.metrics[run.metrics["split"] == "test"].assign(precision="dense")
+    text = card.write(exporting.Finished(run, {"versions": {}}, few), measures, {})
+    assert f"judge `{said}`" in text and "secret" not in text
 
 
 def test_without_bitsandbytes_the_card_says_not_measured(
