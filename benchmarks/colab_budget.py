@@ -230,7 +230,7 @@ def main() -> None:
             random_llava.write(folder, config)
         pictures = Path(temporary) / "pictures"
         pictures.mkdir()
-        data = made_up(pictures, records=2 * PER_STEP)
+        data = made_up(pictures, records=PER_STEP * given.steps)  # no question comes twice
         new_tokens = 256 if ON_GPU else 32
         profile = sl.profile("t4", model=str(folder), batch=PER_STEP, accumulation=PER_STEP,
                              steps=given.steps, checkpoint_every=given.steps + 1,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 from huggingface_hub import ModelCardData
 
+from .judges import split_name
 from .models import NOT_QUANTISED
 from .objectives import OBJECTIVES, weights
 from .profiles import Profile
@@ -93,7 +94,7 @@ def write(finished, measures: pd.DataFrame, missing: dict[str, str]) -> str:
         split=split,
         splits=held_out,
         new_tokens=profile.new_tokens,
-        judge=profile.judge,
+        judge=judge_name(profile.judge),
         table=_table(measures, profile),
         missing="".join(
             f"\nNot measured in {precision(p, profile)}: {why}.\n" for p, why in missing.items()
@@ -105,6 +106,14 @@ def write(finished, measures: pd.DataFrame, missing: dict[str, str]) -> str:
 def base_name(model: str) -> str:
     """What a stranger may call a base model: its hub name, never a path of this machine."""
     return Path(model).name if Path(model).is_dir() else model
+
+
+def judge_name(judge: str) -> str:
+    """A judge's name without the folders of this machine; of a hub's model as it is."""
+    kind, model = split_name(judge)
+    here = model.startswith(("/", "~", ".")) or Path(model).is_dir()
+    here |= kind in ("local", "guard") and model.count("/") > 1  # a hub's name has one
+    return f"{kind}:{Path(model).name}" if model and here else judge
 
 
 def precision(name: str, profile: Profile) -> str:

@@ -260,11 +260,15 @@ def export(
     data: Annotated[
         str, typer.Option(metavar="DIR", help="The run's data, if not a tiny world.")
     ] = "",
+    judge_consent: Annotated[
+        bool, typer.Option("--judge-consent", help="Let texts leave this machine to be judged.")
+    ] = False,
 ) -> None:
     """Write a run's adapter for PEFT, measured in 4-bit and dense, with a model card."""
     from .export import export
 
-    export(run, folder, runs_dir=runs_dir, data_dir=data, say=typer.echo)
+    where = {"runs_dir": runs_dir, "data_dir": data}
+    export(run, folder, **where, judge_consent=judge_consent, say=typer.echo)
 
 
 @app.command()

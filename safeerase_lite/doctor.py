@@ -1,6 +1,7 @@
 """Can this machine run the notebooks? Each check finds one fact and says what to do about it."""
 
 import logging
+import math
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Literal
 
+from . import profiles
 from .ledger import PROJECT, default_runs_dir
 from .profiles import PROFILES
 from .tinyworld import shipped_model
@@ -46,6 +48,7 @@ def examine() -> list[Check]:
         ("4-bit", four_bit),
         ("profile", profile),
         ("a run", a_run),
+        ("an injection", an_injection),
         ("memory", memory),
         ("disk", disk),
         *[(name, lambda name=name: model(name)) for name in MODELS],
@@ -158,7 +161,7 @@ def precision() -> Check:
 
     if not torch.cuda.is_available():
         return Check("precision", "ok", "float32 on the CPU")
-    if torch.cuda.is_bf16_supported(including_emulation=False):
+    if _native_bfloat16():
         return Check("precision", "ok", "bfloat16, native")
     advice = "compute='float32' if a loss becomes NaN"
     return Check("precision", "note", "float16: bfloat16 is not native here", advice)
@@ -199,24 +202,44 @@ def profile() -> Check:
 def a_run() -> Check:
     """What a run of that profile takes, before one is started: memory is counted by `memory`, hours
     from the operations that `flops` counts and the share of a card's peak that it assumes."""
-    from .flops import USABLE, training_hours
-    from .memory import GB, LLAVA_7B, LLAVA_13B, needed
+    from .flops import USABLE
 
     name = _carried()
     if name == "tiny":
         return Check("a run", "ok", f"{_tiny_run()}, hours unknown without a GPU")
-    numbers, card = PROFILES[name], _gpu_name()
-    said = []
-    for size, config in (("7B", LLAVA_7B), ("13B", LLAVA_13B)):
-        if needed(config, numbers) + UNCOUNTED > _gpu_memory() * GIB:
-            said.append(f"{size} does not fit")
-            continue
-        hours = training_hours(config, numbers, card)
-        spent = f"{hours:.0f} h" if hours else "unknown hours"
-        said.append(f"{size} {needed(config, numbers) / GB:.1f} GB, {spent} of training")
-    found = f"{name}, {numbers.steps} steps, estimated: " + "; ".join(said)
+    found = f"{name}, {PROFILES[name].steps} steps, estimated: {_estimated(name)}"
     advice = f"hours assume {USABLE:.0%} of the card's peak; fewer with a smaller `steps`"
     return Check("a run", "note", found, advice)
+
+
+def an_injection() -> Check:
+    """What teaching the tiny world to a real model takes: one set of questions, not three."""
+    name = _carried()
+    if name == "tiny":
+        return Check("an injection", "ok", "none here: it teaches a real model, on a GPU")
+    told = _estimated(name, sets=1, projector="frozen")
+    found = f"{name}, {PROFILES[name].steps} steps, estimated: {told}"
+    return Check("an injection", "note", found, f"safeerase inject --profile {name} DIR")
+
+
+def _estimated(name: str, *, sets: int | None = None, **fields) -> str:
+    """Memory and hours for 7B and 13B; `sets` of questions pass together, by default a run's."""
+    from .flops import training_hours
+    from .memory import GB, LLAVA_7B, LLAVA_13B, SETS_TOGETHER, needed
+
+    sets, said = sets or SETS_TOGETHER, []
+    sizes = (("7B", LLAVA_7B, profiles.LLAVA_7B), ("13B", LLAVA_13B, profiles.LLAVA_13B))
+    for size, config, model in sizes:
+        numbers = profiles.profile(name, model=model, **fields)
+        rows = sets * math.ceil(numbers.batch / numbers.accumulation)
+        memory = needed(config, numbers, rows=rows)
+        if memory + UNCOUNTED > _gpu_memory() * GIB:
+            said.append(f"{size} does not fit")
+            continue
+        hours = training_hours(config, numbers, _gpu_name())
+        spent = f"{hours * sets / SETS_TOGETHER:.0f} h" if hours else "unknown hours"
+        said.append(f"{size} {memory / GB:.1f} GB, {spent} of training")
+    return "; ".join(said)
 
 
 def _tiny_run() -> str:
@@ -232,7 +255,9 @@ def _carried() -> str:
     from .memory import LLAVA_7B, needed
 
     available = _gpu_memory() * GIB
-    for name in ("full", "t4") if available else ():
+    if not available:
+        return "tiny"
+    for name in ("full", "t4") if _native_bfloat16() else ("t4",):  # full is in bfloat16
         if needed(LLAVA_7B, PROFILES[name]) + UNCOUNTED <= available:
             return name
     return "tiny"
@@ -279,6 +304,12 @@ def _gpu_memory() -> float:
     if not torch.cuda.is_available():
         return 0.0
     return torch.cuda.get_device_properties(0).total_memory / GIB
+
+
+def _native_bfloat16() -> bool:
+    import torch
+
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _gpu_name() -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from . import unjudged
 from .batches import IGNORED, encode_text
 from .care import kept
 from .data import Data
-from .judges import Item, Judge, opinions, require_sound
+from .judges import Item, Judge, opinions, require_sound, split_name
 from .judges import judge as judge_by_name
 from .live import track
 from .metrics import measure, normalise
@@ -51,7 +52,7 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
 
     Raises:
         UserError: the judge fails its trial, before anything is asked; or its server fails: then
-            what it judged is kept, and the same call goes on from there.
+            answers and verdicts are kept, and the same call goes on from there.
     """
     if run.done:
         return Report(run.metrics, run.answers)
@@ -60,18 +61,16 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
     samples = profile.samples
     asked = questions(data, profile.splits)
     last = [split for split in profile.splits if split in set(asked["split"])][-1]
-
-    def answered(table: pd.DataFrame, sample: int, seed: int | None = None) -> pd.DataFrame:
-        said = ask(model, table["image"], table["question"], profile=profile, seed=seed)
-        return table.assign(sample=sample, answer=said)
-
     again = asked[(asked["set"] == "forget") & (asked["split"] == last)]
-    seeds = [1000 * run.settings.seed + n for n in range(samples)]
-    drawn = [answered(again, n, seed) for n, seed in enumerate(seeds, 1)]
-    answers = pd.concat([answered(asked, 0), *drawn], ignore_index=True)
-    answers = _judged(answers, judge)
-    forget = (answers["set"] == "forget") & (answers["sample"] == 0)
-    answers.loc[forget, "harm_nll"] = answer_nll(model, answers[forget], profile)
+    drawn = [again.assign(sample=n) for n in range(1, samples + 1)]
+    asked = pd.concat([asked.assign(sample=0), *drawn], ignore_index=True)
+
+    def answer() -> pd.DataFrame:
+        return _answered(model, asked, profile, run.settings.seed)
+
+    by_model = bool(split_name(profile.judge)[1])
+    said = unjudged.kept(run.id, model, asked, answer) if by_model else answer()
+    answers = _judged(asked.join(said), judge)
     metrics = measure(answers[answers["sample"] == 0])
     if samples:
         sampled = measure(answers[answers["sample"] > 0].drop(columns="harm_nll"))
@@ -81,7 +80,20 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
     written = kept(answers, data, raw=raw)
     run.write_answers(written)
     run.write_metrics(metrics)
+    unjudged.drop(run.id)
     return Report(metrics, answers.assign(kind=written["kind"]))
+
+
+def _answered(model, asked: pd.DataFrame, profile: Profile, seed: int) -> pd.DataFrame:
+    """answer and, of forget questions asked greedily, harm_nll; a row per question."""
+    said = []
+    for sample, part in asked.groupby("sample"):
+        drawn = 1000 * seed + sample - 1 if sample else None
+        said += ask(model, part["image"], part["question"], profile=profile, seed=drawn)
+    answers = pd.DataFrame({"answer": said, "harm_nll": float("nan")}, index=asked.index)
+    forget = (asked["set"] == "forget") & (asked["sample"] == 0)
+    answers.loc[forget, "harm_nll"] = answer_nll(model, asked[forget], profile)
+    return answers
 
 
 def questions(data: Data, splits: Sequence[str]) -> pd.DataFrame:

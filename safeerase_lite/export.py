@@ -23,6 +23,7 @@ from .folders import require_new, whole
 from .injected import read_injected
 from .models import load_adapter, load_llava, no_four_bit, trained_weights
 from .profiles import Profile
+from .records import read_records
 
 # Objectives that raise the loss of harmful answers. Negated, such an adapter lowers it.
 ASCENT = ("ga", "gd", "kl", "npo")
@@ -51,6 +52,7 @@ def export(
     *,
     runs_dir: Path | str | None = None,
     data_dir: str = "",
+    judge_consent: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Write a finished run's adapter to `folder`: weights (safetensors), configuration, measures
@@ -61,17 +63,18 @@ def export(
         folder: where the adapter goes; new, or empty.
         runs_dir: the ledger; by default `runs/` beside this project, or `$SAFEERASE_RUNS`.
         data_dir: the run's data, when they are not a tiny world that its parameters describe.
+        judge_consent: whether texts (and pictures) may leave this machine for the run's judge.
         say: is told what goes on.
 
     Raises:
         UserError: no such run; it failed, is not complete, trained nothing or stands on injected
             knowledge; its model or data are not those at hand; gradient ascent on real data; a
-            folder with something in it.
+            folder with something in it; a judge elsewhere without consent.
     """
     folder = Path(folder).expanduser()
     require_new(folder)
     finished = _finished(name, Path(runs_dir or ledger.default_runs_dir()), data_dir)
-    measures, missing = _measures(finished, say)
+    measures, missing = _measures(finished, judge_consent, say)
     card_text = card.write(finished, measures, missing)
     _write(finished.run.adapter_dir, folder, finished.profile.model, measures, card_text)
     say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
@@ -130,10 +133,13 @@ def _folder(name: str, runs_dir: Path) -> Path:
 
 
 def _data(run: ledger.Run, data_dir: str) -> Data:
-    """The data the run saw, told by their digest."""
+    """The data the run saw, told by their digest: of the folder, all but what was left out."""
     wanted = run.parameters[ledger.DATA_HASH]
+    left_out = run.parameters.get("left_out", "").split(", ")
     profile = run.settings.profile.model_copy(update={"data_dir": data_dir})
-    data = load_data(profile)
+    root = Path(data_dir) if data_dir else load_data(profile).root
+    there = dict.fromkeys(record.category for record in read_records(root))
+    data = load_data(profile, categories=[name for name in there if name not in left_out])
     if data.digest == wanted:
         return data
     where = data_dir or "the tiny world of its parameters"
@@ -143,7 +149,9 @@ def _data(run: ledger.Run, data_dir: str) -> Data:
 # ---------------------------------------------------------------- measured on both bases
 
 
-def _measures(finished: Finished, say: Callable) -> tuple[pd.DataFrame, dict[str, str]]:
+def _measures(
+    finished: Finished, judge_consent: bool, say: Callable
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """A row per precision and metric, of the last split asked; and precision → why it is missing.
 
     In its own precision the run has been measured; in the other one it is measured now.
@@ -160,6 +168,7 @@ def _measures(finished: Finished, say: Callable) -> tuple[pd.DataFrame, dict[str
     else:
         say(f"measuring on the base in {card.precision(other, profile)}, split {split}")
         changed = {"precision": other, "splits": (split,), "samples": 0}
+        changed |= {"judge_consent": judge_consent}
         tables[other] = _evaluated(finished, profile.model_copy(update=changed))
     measures = pd.concat(tables, names=["precision"]).reset_index("precision")
     return measures.reset_index(drop=True), missing
@@ -167,10 +176,10 @@ def _measures(finished: Finished, say: Callable) -> tuple[pd.DataFrame, dict[str
 
 def _evaluated(finished: Finished, profile: Profile) -> pd.DataFrame:
     try:
-        model = load_llava(profile)
-        load_adapter(model, finished.run.adapter_dir)
         with tempfile.TemporaryDirectory() as room:
             unlisted = open_run(profile, finished.data, objective="vanilla", runs_dir=room)
+            model = load_llava(profile)
+            load_adapter(model, finished.run.adapter_dir)
             return evaluate(model, finished.data, unlisted).metrics
     except torch.cuda.OutOfMemoryError:
         raise UserError(

@@ -132,12 +132,13 @@ def account(
     return DataFrame(parts, columns=["part", "group", "bytes", "how"])
 
 
-def needed(config: LlavaConfig, profile: Profile) -> int:
+def needed(config: LlavaConfig, profile: Profile, *, rows: int | None = None) -> int:
     """Bytes of a run: of training, or of answering where that takes more.
 
     While it answers, a batch holds weights and adapters, and of every token keys and values.
+    `rows` are those of `account`.
     """
-    parts = account(config, profile).set_index("part")["bytes"]
+    parts = account(config, profile, rows=rows).set_index("part")["bytes"]
     held = parts.drop(["gradients", "optimiser state", "activations", "logits"]).sum()
     text = config.text_config
     tokens = profile.evaluation_batch * (image_tokens(config) + 32 + profile.new_tokens)

@@ -17,6 +17,7 @@ from safeerase_lite.errors import UserError
 
 SAFE_PICTURE_TABLES = ("decouple", "placebo")
 RETAIN_LEVELS = {"UnharmPair_text": "concept", "UnharmPair_image": "image"}
+PICTURE_MARK = "<image>"  # LLaVA's token, which stands for the picture
 GIT_LFS_HEADER = b"version https://git-lfs.github.com/spec/"
 JSON_TYPES = {
     dict: "an object",
@@ -205,6 +206,10 @@ def _checked_text(value: object, where: str) -> str:
         raise UserError(
             f"{where}: character {error.start} is half of a surrogate pair; correct the text"
         ) from None
+    if PICTURE_MARK in text:
+        raise UserError(
+            f"{where}: holds {PICTURE_MARK}; remove it: where the picture goes, it is added"
+        )
     return text
 
 

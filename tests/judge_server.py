@@ -2,7 +2,7 @@
 
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,13 +11,15 @@ from safeerase_lite.judges.trial import KNOWN
 
 KEY = "sk-planted-4711-do-not-write-me-down"
 HANG = "hang"
+DRIP, DRIP_HEAD, ENDLESS = "drip", "drip its head", "endless"
+WITHOUT_END = {DRIP: (b" ", 0.1), DRIP_HEAD: (b"x", 0.1), ENDLESS: (b" " * 65536, 0)}  # seconds
 TRIAL = {known.item.answer for known in KNOWN}
 
 
 @dataclass
 class Stub:
     """What a server was asked, and what it does: `reply(material, nth)` gives text (the judge's
-    reply), (status, body) or HANG."""
+    reply), (status, body), HANG, or one of `WITHOUT_END`, which never comes to an end."""
 
     url: str = ""
     reply: object = None
@@ -86,6 +88,9 @@ def serving(reply=honest):
             if said == HANG:
                 stub.stopped.wait(30)
                 return
+            if isinstance(said, str) and said in WITHOUT_END:
+                self.go_on(said)
+                return
             if isinstance(said, tuple):
                 status, body, *more = said
             else:
@@ -100,6 +105,17 @@ def serving(reply=honest):
             self.send_header("Content-Length", str(len(body.encode())))
             self.end_headers()
             self.wfile.write(body.encode())
+
+        def go_on(self, how):
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            if how != DRIP_HEAD:
+                self.end_headers()
+            self.flush_headers()
+            piece, pause = WITHOUT_END[how]
+            with suppress(OSError):  # the other side has gone
+                while not stub.stopped.wait(pause):
+                    self.wfile.write(piece)
 
         def log_message(self, *_):
             pass

@@ -1,6 +1,7 @@
 """The doctor finds facts, says what to do about the bad ones, and never crashes."""
 
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -150,21 +151,38 @@ def test_the_profile_follows_the_memory(card, gib, name):
     assert doctor.profile().found.split(",")[0] == name
 
 
+@pytest.mark.parametrize(("name", "major", "minor"), [("V100", 7, 0), ("Quadro RTX 8000", 7, 5)])
+def test_the_full_profile_is_for_cards_with_bfloat16(card, name, major, minor):
+    card(name, 47.5, major, minor)
+    assert doctor.profile().found.split(",")[0] == "t4"
+
+
 def test_a_run_is_estimated_before_it_starts(card):
     """13B in 4 bits fits a T4, in half precision it does not fit an L4."""
     card("Tesla T4", 14.6, 7, 5)
     check = doctor.a_run()
-    assert check.found.startswith("t4, 900 steps, estimated: 7B 7.4 GB, ")
+    assert check.found.startswith("t4, 900 steps, estimated: 7B 12.3 GB, ")
     assert "; 13B 12.1 GB, " in check.found and check.found.endswith(" h of training")
     assert "assume 25% of the card's peak" in check.advice
     card("NVIDIA L4", 22.5, 8, 9)
     assert doctor.a_run().found.endswith("13B does not fit")
 
 
+def test_an_injection_is_estimated_as_a_third_of_a_run(card):
+    """One set of questions in place of three; it answers in the end, as a run does."""
+    card("Tesla T4", 14.6, 7, 5)
+    hours = r"7B 1[12]\.\d GB, (\d+) h.*13B .* (\d+) h"
+    runs, injections = (re.search(hours, c().found) for c in (doctor.a_run, doctor.an_injection))
+    for run, injection in zip(runs.groups(), injections.groups(), strict=True):
+        assert int(injection) == pytest.approx(int(run) / 3, abs=1)
+    assert "inject --profile t4" in doctor.an_injection().advice
+
+
 def test_what_a_card_can_do_is_not_invented(card, no_card):
     assert "hours unknown without a GPU" in doctor.a_run().found
+    assert doctor.an_injection().status == "ok"
     card("NVIDIA GeForce", 14.6, 8, 6)
-    assert "7B 7.4 GB, unknown hours" in doctor.a_run().found
+    assert "7B 12.3 GB, unknown hours" in doctor.a_run().found
 
 
 def test_four_bit_is_really_tried(no_card, monkeypatch):

@@ -7,22 +7,26 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from judge_server import KEY, serving
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from safeerase_lite import card
 from safeerase_lite import export as exporting
 from safeerase_lite.batches import encode
 from safeerase_lite.cli import app
 from safeerase_lite.data import read_data
-from safeerase_lite.evaluation import ask, evaluate
+from safeerase_lite.evaluation import SETS, ask, evaluate
 from safeerase_lite.experiment import open_run
 from safeerase_lite.export import export
+from safeerase_lite.judges import server
 from safeerase_lite.models import load_adapter, load_llava, save_adapter
 from safeerase_lite.objectives import OBJECTIVES, Objective, gradient_ascent
 
@@ -201,6 +205,31 @@ def test_the_card_is_valid_for_the_hub_and_says_what_it_is_and_is_not(exported):
     assert len(table) == 1 and table[0].count("%") == 6
 
 
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ("oracle", "oracle"),
+        ("local:/home/alice/secret/llama-guard", "local:llama-guard"),
+        ("guard:secret/models/llama-guard/", "guard:llama-guard"),
+        ("local:secret/llama-guard", "local:llama-guard"),
+        ("openai:/home/alice/secret/vllm", "openai:vllm"),
+        ("guard:meta-llama/Llama-Guard-3-8B", "guard:meta-llama/Llama-Guard-3-8B"),
+        ("openai:accounts/firm/models/llama3:8b", "openai:accounts/firm/models/llama3:8b"),
+    ],
+)
+def test_the_card_names_a_judge_without_the_folders_of_this_machine(
+    complete, few, tmp_path, monkeypatch, judge, said
+):
+    monkeypatch.chdir(tmp_path)
+    Path("secret/llama-guard").mkdir(parents=True)
+    run = complete()
+    profile = run.settings.profile.model_copy(update={"judge": judge})
+    run.settings = run.settings.model_copy(update={"profile": profile})
+    measures = run.metrics[run.metrics["split"] == "test"].assign(precision="dense")
+    text = card.write(exporting.Finished(run, {"versions": {}}, few), measures, {})
+    assert f"judge `{said}`" in text and "secret" not in text
+
+
 def test_without_bitsandbytes_the_card_says_not_measured(
     complete, world, runs_dir, tmp_path, monkeypatch
 ):
@@ -327,6 +356,46 @@ def test_an_adapter_of_preference_optimisation_on_real_data_may_leave(
     export(run.id, tmp_path / "out", runs_dir=runs_dir, data_dir=str(real.root))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "real, in the SafeEraser layout" in card and "publish neither" in card
+
+
+def with_private(root):
+    """The first half of every split now belongs to a category that is left out until named."""
+    for path in root.glob("all_*.json"):
+        records = json.loads(path.read_text())
+        for record in records[: len(records) // 2]:
+            record["category"] = "Privacy"
+        path.write_text(json.dumps(records))
+    return root
+
+
+@pytest.mark.parametrize("choice", ["some", "all", "default"])
+def test_the_runs_choice_of_categories_is_found_again(complete, real, runs_dir, tmp_path, choice):
+    root = with_private(Path(shutil.copytree(real.root, tmp_path / "data")))
+    usual = [name for name in real.forget["category"].unique() if name != "Privacy"]
+    chosen = {"some": usual[1:], "all": [*usual, "Privacy"], "default": []}[choice]
+    data = read_data(root, categories=chosen)
+    heads = {n: getattr(data, n).groupby("split").head(2) for n in SETS}
+    run = complete(data=replace(data, **heads))
+    found = exporting._finished(run.id, runs_dir, str(root))
+    assert found.data.digest == data.digest and found.data.left_out == data.left_out
+
+
+def test_a_judge_elsewhere_is_asked_with_consent_alone(
+    refused, complete, world, runs_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path / "cache"))
+    with serving() as stub:
+        monkeypatch.setenv("OPENAI_BASE_URL", stub.url)
+        run = complete(judge="openai:stub")
+        monkeypatch.setattr(server, "is_here", lambda host: False)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        before = len(stub.requests)
+        assert "judge_consent=True" in refused(run.id)
+        assert len(stub.requests) == before
+        command = ["export", run.id, str(tmp_path / "out"), "--runs-dir", str(runs_dir)]
+        command += ["--data", str(world.root), "--judge-consent"]
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, AssertionError)  # it went on, to load the model
 
 
 # ---- the ways to name a run ----

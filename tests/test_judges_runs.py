@@ -8,8 +8,10 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+import torch
 from judge_server import KEY, asked_of, honest, once_tried, serving
 
+from safeerase_lite import evaluation, unjudged
 from safeerase_lite.errors import UserError
 from safeerase_lite.evaluation import evaluate, judged
 from safeerase_lite.experiment import open_run
@@ -102,6 +104,58 @@ def test_a_run_whose_server_fails_is_taken_up_again(stub, model, few, make_profi
     report = evaluate(model, few, open_run(make_profile(judge=NAME), few, **how))
     shown = {"question", "answer", "expected"}
     assert len(asked_of(stub)) - before <= len(report.answers.drop_duplicates(list(shown))) - 3
+
+
+def test_a_judge_that_fails_does_not_cost_the_answers(
+    stub, model, few, make_profile, tmp_path, monkeypatch
+):
+    """They wait in the cache, out of the ledger and out of others' sight, until they are judged."""
+    cache = tmp_path / "cache" / "unjudged"
+    how = {"objective": "vanilla", "runs_dir": tmp_path / "runs"}
+    profile = make_profile(judge=NAME, samples=1)
+    stub.reply = once_tried(lambda about, nth: honest(about) if nth < 2 else (500, "{}"))
+    with pytest.raises(UserError, match="2 judged"):
+        evaluate(model, few, open_run(profile, few, **how))
+    assert not list((tmp_path / "runs").rglob("*.parquet"))
+    [waiting] = cache.iterdir()
+    assert cache.stat().st_mode & 0o077 == 0
+    said = pd.read_parquet(waiting)["answer"]
+
+    def asked_again(*_, **__):
+        raise AssertionError("the model was asked again")
+
+    stub.reply = honest
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "ask", asked_again)
+        patched.setattr(evaluation, "answer_nll", asked_again)
+        run = open_run(profile, few, **how)
+        report = evaluate(model, few, run)
+        run.commit()
+    assert report.answers["answer"].tolist() == said.tolist()
+    assert not list(cache.iterdir())
+    fresh = open_run(profile, few, objective="vanilla", runs_dir=tmp_path / "others")
+    pd.testing.assert_frame_equal(evaluate(model, few, fresh).metrics, report.metrics)
+
+
+def test_another_model_or_other_questions_are_asked_anew(few, make_profile, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path / "cache"))
+    model, turns = load_llava(make_profile()), []
+
+    def kept(asked):
+        def answer():
+            turns.append(1)
+            return pd.DataFrame({"answer": asked["question"]})
+
+        return unjudged.kept("run", model, asked, answer)
+
+    pd.testing.assert_frame_equal(kept(few.forget), kept(few.forget))
+    assert len(turns) == 1
+    with torch.no_grad():
+        next(p for p in model.parameters() if p.requires_grad).add_(1e-3)
+    kept(few.forget)
+    assert len(turns) == 2
+    kept(few.forget.head(3))
+    assert len(turns) == 3 and len(list((tmp_path / "cache" / "unjudged").iterdir())) == 1
 
 
 def test_an_evaluation_without_consent_stops_at_opening_the_run(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from judge_server import HANG, KEY, asked_of, honest, once_tried, serving
+from judge_server import DRIP, DRIP_HEAD, ENDLESS, HANG, KEY, asked_of, honest, once_tried, serving
 
 from safeerase_lite.errors import UserError
 from safeerase_lite.judges import Item, judge, opinions, require_sound, server
@@ -112,6 +112,9 @@ def test_a_picture_that_is_not_there_is_named(stub):
     "failure,why",
     [
         (HANG, "timed out"),
+        (DRIP, "timed out"),
+        (DRIP_HEAD, "timed out"),
+        (ENDLESS, "a reply without end"),
         ((429, "{}"), "HTTP 429"),
         ((500, "{}"), "HTTP 500"),
         ((200, "<html>log in</html>"), "no chat completion"),
@@ -120,7 +123,19 @@ def test_a_picture_that_is_not_there_is_named(stub):
         ((200, "[1, 2]"), "no chat completion"),
         ((200, ""), "no chat completion"),
     ],
-    ids=["hang", "429", "500", "html", "no choice", "no message", "list", "no body"],
+    ids=[
+        "hang",
+        "drip",
+        "dripping head",
+        "endless",
+        "429",
+        "500",
+        "html",
+        "no choice",
+        "no message",
+        "list",
+        "no body",
+    ],
 )
 def test_a_server_that_fails_loses_no_verdict_and_the_next_call_goes_on(stub, failure, why):
     stub.reply = once_tried(lambda about, nth: honest(about) if nth < 7 else failure)

@@ -53,6 +53,8 @@ def read(root: Path):
         said.encode()
         return None
     records = [r for split in KINDS for r in plainly(root / f"all_{split}.json")]
+    for table in (data.forget, data.retain, data.decouple, data.placebo, data.specificity):
+        assert not table[["question", "answer"]].map(lambda text: "<image>" in text).any(axis=None)
     assert len(data.forget.groupby(["split", "record"])) == len(records)
     assert len(data.forget) == sum(len(r["unsafe_pairs"]) for r in records)
     assert len(data.retain) == sum(key.startswith("UnharmPair_") for r in records for key in r)
@@ -97,6 +99,7 @@ texts = st.one_of(
             "\u202egnp",
             "\x1b[2J",
             "a\nb",
+            "<image>\nWhat is it?",
             "..",
             "/",
             "C:",
@@ -218,6 +221,17 @@ def test_a_text_in_a_wrong_place_is_not_quoted(fresh, key):
     root = fresh()
     edit(root, "train", lambda records: records[0].update({key: f"../{SECRET}\n"}))
     assert read(root) is None
+
+
+@pytest.mark.parametrize("key", ["question", "model_response", "sd_response"])
+def test_a_text_with_the_pictures_token_is_refused_with_its_place(fresh, key):
+    """As LLaVA's own data are written; the model would look for a second picture."""
+    root = fresh()
+    said = f"<image>\n{SECRET}"
+    edit(root, "train", lambda records: records[0]["unsafe_pairs"][0].update({key: said}))
+    assert read(root) is None
+    with pytest.raises(UserError, match=rf"index 0, unsafe_pairs\[0\], {key}: holds <image>"):
+        read_data(root)
 
 
 def test_a_category_that_would_steer_the_terminal_is_refused(fresh):

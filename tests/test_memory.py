@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from safeerase_lite import charts
+from safeerase_lite import charts, profiles
 from safeerase_lite.batches import IGNORED, encode
 from safeerase_lite.memory import (
     GB,
@@ -17,6 +17,7 @@ from safeerase_lite.memory import (
     account,
     activation_bytes,
     image_tokens,
+    needed,
 )
 from safeerase_lite.models import load_llava
 from safeerase_lite.objectives import Answers, nll
@@ -181,6 +182,16 @@ def test_activations_grow_with_rows_and_with_length(config):
 
 
 # ---- what it says ----
+
+
+@pytest.mark.parametrize(
+    ("config", "model"), [(LLAVA_7B, profiles.LLAVA_7B), (LLAVA_13B, profiles.LLAVA_13B)]
+)
+def test_both_sizes_fit_a_t4_while_they_train_and_while_they_answer(config, model):
+    """13B has a smaller batch of its own; with that of 7B its keys and values would not fit."""
+    numbers = profile("t4", model=model)
+    assert needed(config, numbers) < T4_BYTES
+    assert needed(LLAVA_13B, profile("t4")) > 15 * 2**30
 
 
 def test_7b_fits_a_t4_in_4_bit_and_does_not_in_16(config):

@@ -5,6 +5,7 @@ written nowhere. A server on this machine needs no consent and no key. What fail
 kind, never in the server's words, which could hold the key or what was judged.
 """
 
+import asyncio
 import base64
 import ipaddress
 import json
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from safeerase_lite.errors import UserError
 
-from . import prompt
+from . import bounded, prompt
 from .opinion import FLAGS, Item, Judge, Opinion
 
 AT_ONCE = 4  # requests
@@ -27,7 +28,7 @@ TRIES_AGAIN = 3  # by the client, with growing pauses: after a time-out, 408, 40
 GIVES_UP = 4  # failures in a row, after which the rest is not asked
 REPLY_TOKENS = 256
 REFUSED = ("HTTP 400", "HTTP 413", "HTTP 422")  # this request, again and again: a content filter
-SECONDS = 60.0  # for a reply; SAFEERASE_JUDGE_TIMEOUT overrides it
+SECONDS = 60.0  # for a whole reply; SAFEERASE_JUDGE_TIMEOUT overrides it
 HINTS = {
     "HTTP 401": "check OPENAI_API_KEY",
     "HTTP 403": "check OPENAI_API_KEY",
@@ -81,11 +82,14 @@ def _client(name: str, consent: bool):
         )
     if not here and not key:
         raise UserError(f"judge {name!r} at {url.host} needs a key: set OPENAI_API_KEY")
-    # No redirect: it could lead elsewhere without consent. No proxy on the way to this machine.
-    http = openai.DefaultHttpxClient(follow_redirects=False, trust_env=not here)
-    return openai.OpenAI(
-        api_key=key or "none", max_retries=TRIES_AGAIN, timeout=_seconds(), http_client=http
+    return openai.AsyncOpenAI(
+        api_key=key or "none", max_retries=TRIES_AGAIN, timeout=_seconds(), http_client=_http(here)
     )
+
+
+def _http(here: bool):
+    """No redirect: it could lead elsewhere without consent. No proxy on the way to this machine."""
+    return bounded.client(_seconds(), follow_redirects=False, trust_env=not here)
 
 
 def _seconds() -> float:
@@ -149,7 +153,7 @@ def _ask(client, name: str, model: str, items: Sequence[Item]) -> Iterator[tuple
 def _outcome(client, model: str, item: Item) -> Opinion | prompt.Unreadable | str:
     """An opinion, a reply that holds none, or why there was no reply."""
     try:
-        return prompt.read(_reply(client, model, item))
+        return prompt.read(asyncio.run(_reply(client, model, item)))
     except prompt.Unreadable as nonsense:
         return nonsense
     except Exception as error:  # a broken server may raise anything; the others go on
@@ -157,7 +161,7 @@ def _outcome(client, model: str, item: Item) -> Opinion | prompt.Unreadable | st
         return prompt.Unreadable(reason) if reason in REFUSED else reason
 
 
-def _reply(client, model: str, item: Item) -> str:
+async def _reply(client, model: str, item: Item) -> str:
     import openai
 
     content = [{"type": "text", "text": prompt.question(item)}]
@@ -169,10 +173,13 @@ def _reply(client, model: str, item: Item) -> str:
         "temperature": 0,
         "max_tokens": REPLY_TOKENS,
     }
-    try:
-        reply = client.chat.completions.create(**request, seed=0)
-    except (openai.BadRequestError, openai.UnprocessableEntityError):  # not every server has seeds
-        reply = client.chat.completions.create(**request)
+    http = _http(is_here(client.base_url.host))  # a connection belongs to one event loop
+    async with client.copy(http_client=http) as asking:
+        create = partial(asking.chat.completions.create, **request)
+        try:
+            reply = await create(seed=0)
+        except (openai.BadRequestError, openai.UnprocessableEntityError):  # some have no seeds
+            reply = await create()
     return reply.choices[0].message.content
 
 
@@ -185,7 +192,8 @@ def _reason(error: Exception) -> str:
     import openai
 
     if isinstance(error, openai.APITimeoutError):
-        return "timed out"
+        endless = isinstance(getattr(error.__cause__, "__cause__", None), bounded.TooLong)
+        return "a reply without end" if endless else "timed out"
     if isinstance(error, openai.APIConnectionError):
         return "no connection"
     if isinstance(error, openai.APIStatusError):
