@@ -152,13 +152,16 @@ def test_a_seed_that_only_plain_has_is_left_out_and_named(written):
     assert line in said(written, "report.md")
 
 
-def test_both_weights_of_pd_are_held_against_the_one_plain_run(tmp_path):
-    complete(tmp_path)
-    for weights in ("official", "matched"):
-        complete(tmp_path, decouple="pd", weights=weights)
-    table = study(tmp_path).differences
+def test_both_weights_of_pd_are_held_against_the_one_plain_run_and_drawn(tmp_path):
+    for seed in (0, 2):
+        complete(tmp_path / "runs", seed=seed)
+        for weights in ("official", "matched"):
+            complete(tmp_path / "runs", decouple="pd", weights=weights, seed=seed)
+    table = report(tmp_path / "runs", tmp_path / "out").differences
     for weights in ("official", "matched"):
         assert change(table[table["weights"] == weights], "po")["value"] == -1
+        drawn = f"SARR of every seed, default world, weights {weights}"
+        assert drawn in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_pd_without_a_plain_run_has_no_difference_and_says_so(tmp_path):

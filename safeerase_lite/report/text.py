@@ -200,8 +200,9 @@ def _charts(found: Study, world: str) -> list[tuple[str, Any]]:
     for settings, rows in met:
         said = ", ".join(_told(settings, list(settings)))
         where = f"{world}, {said}" if len(met) > 1 else world
-        table = found.table[found.table["row"].isin(rows)]
+        table = found.table[found.table["row"].isin(rows)].drop(columns=found.grid.keys)
         every = sarr[sarr["row"].isin(rows) & ~sarr["objective"].isin(UNTRAINED)]
+        every = every.drop(columns=found.grid.keys)  # a blank one would be no JSON
         if (table["metric"] == "sarr").any():
             drawn.append((f"SARR, {where}", charts.over_forgetting(table, split=found.split)))
         if {"rr", "asr", "safe_error"} <= set(table["metric"]):
