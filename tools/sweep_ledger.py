@@ -29,12 +29,13 @@ def planned_by(name: str) -> list[sweep.Planned]:
 
 
 def finished(runs: Path) -> list[str]:
-    """The sweeps that are complete; half of one is no result."""
-    return [
-        name
-        for name in SWEEPS
-        if all(sweep.executed(runs, run.id).exists() for run in planned_by(name))
-    ]
+    """The sweeps of which the ledger holds every run; half of one is no result."""
+    found = []
+    for name in SWEEPS:
+        planned = [run.settings for run in planned_by(name)]
+        if not reading.missing(planned, reading.read(runs, planned=planned).runs):
+            found.append(name)
+    return found
 
 
 def table(runs: Path, ids: pd.Index) -> pd.DataFrame:
