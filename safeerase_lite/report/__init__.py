@@ -132,8 +132,9 @@ def report(
     replace(output / "report.tex", latex(told))
     replace(output / "report.html", html(told))
     told = found.table.join(found.grid.told, on="row").drop(columns="row")
-    replace(output / "table.csv", told.to_csv(index=False))
-    replace(output / "differences.csv", found.differences.to_csv(index=False))
+    replace(output / "table.csv", told.to_csv(index=False, float_format="%.6g"))
+    differences = found.differences.to_csv(index=False, float_format="%.6g")
+    replace(output / "differences.csv", differences)
     console = Console(width=120)
     sheets, lines = overview(found)
     for sheet in sheets:
