@@ -194,7 +194,7 @@ def _put_under(model: nn.Module, folder: Path) -> PeftModel:
             model.load_adapter(str(folder), adapter_name=INJECTED)
         else:
             model = PeftModel.from_pretrained(model, str(folder), adapter_name=INJECTED)
-    if get_peft_model_state_dict(model, adapter_name=INJECTED).keys() != weights.keys():
+    if adapter_weights(model, INJECTED).keys() != weights.keys():
         raise UserError(f"the adapter in {folder} does not fit its base model: inject again")
     for module in model.modules():
         if INJECTED in getattr(module, "lora_dropout", ()):
@@ -248,7 +248,12 @@ def reference(model: PeftModel):
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """Write the trained adapter, it alone, in PEFT's format, weights as safetensors."""
-    model.save_pretrained(str(folder), safe_serialization=True, selected_adapters=[LEARNING])
+    model.save_pretrained(
+        str(folder),
+        safe_serialization=True,
+        selected_adapters=[LEARNING],
+        save_embedding_layers=False,  # "auto" would ask a hub for the base's configuration
+    )
     (folder / "README.md").unlink(missing_ok=True)
 
 
@@ -268,10 +273,15 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
     if result.unexpected_keys or missing:
         odd = [*result.unexpected_keys, *missing][0]
         raise UserError(f"the adapter in {folder} does not fit this model: {odd}")
-    taken = len(get_peft_model_state_dict(model))
+    taken = len(adapter_weights(model))
     if taken != len(weights):  # a projector's weights are dropped silently where it is frozen
         odd = f"it has {len(weights)} weights, the model takes {taken}"
         raise UserError(f"the adapter in {folder} does not fit this model: {odd}")
+
+
+def adapter_weights(model: PeftModel, name: str = LEARNING) -> dict[str, torch.Tensor]:
+    """An adapter's weights, by the names they have on disk; no hub is asked for them."""
+    return get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
 
 
 def trained_weights(folder: Path) -> dict[str, torch.Tensor]:

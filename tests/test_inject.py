@@ -100,6 +100,20 @@ def step(model, batch):
 # ---- the model ----
 
 
+def test_knowledge_on_a_shipped_model_asks_no_hub(tmp_path, recwarn):
+    """PEFT would look its base's configuration up by name, to see whether the vocabulary grew."""
+    frozen = profile("tiny", precision="dense", projector="frozen")
+    model = load_llava(frozen)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    save_adapter(model, tmp_path / "knows")
+    injecting._describe(tmp_path / "knows", frozen, pd.DataFrame({"value": [1.0]}, index=["asr"]))
+    knowing = load_llava(profile(str(tmp_path / "knows"), precision="dense"))
+    save_adapter(knowing, tmp_path / "again")
+    assert [str(w.message) for w in recwarn if "config" in str(w.message)] == []
+
+
 @pytest.mark.parametrize("precision", ["nf4", "dense"])
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
 def test_the_reference_is_the_base_with_what_was_injected(
