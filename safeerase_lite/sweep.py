@@ -72,8 +72,11 @@ class Sweep(BaseModel):
         for given in self._grid():
             typed = notebooks.checked(self.notebook, given, declared)
             everything = {p.name: p.default for p in declared} | typed
-            _check_names(everything, code)
-            settings = _settled(everything)
+            empty = {p.name for p in declared if not p.default and not everything[p.name]}
+            said = {name: value for name, value in everything.items() if name not in empty}
+            _check_names(said, code)
+            settings = everything | _fields(said)
+            settings = {name: settings[name] for name in settings if name not in UNTOLD}
             run = Planned(_id(code, everything), self.notebook, typed, settings)
             found.setdefault(run.id, run)
         return list(found.values())
@@ -178,25 +181,24 @@ def _check_names(parameters: dict[str, Any], code: str) -> None:
         raise UserError(f"{objective} is not unlearned: give it `decouple: none` in the grid")
 
 
-def _settled(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run as a ledger has them; what no parameter says is the profile's."""
-    if not parameters.get("profile"):
-        return parameters
-    numbers = _profile(parameters)
-    rate = numbers.rate(parameters.get("objective", ""), parameters.get("decouple", "none"))
-    fields = numbers.model_dump(exclude={"name", *UNTOLD}) | {"learning_rate": rate}
-    return {name: value for name, value in parameters.items() if name not in UNTOLD} | fields
+def _fields(said: dict[str, Any]) -> dict[str, Any]:
+    """The profile's part of a run's settings, as a ledger has it."""
+    if not said.get("profile"):
+        return {}
+    numbers = _profile(said)
+    rate = numbers.rate(said.get("objective", ""), said.get("decouple", "none"))
+    return numbers.model_dump(exclude={"name"}) | {"learning_rate": rate}
 
 
 def _profile(parameters: dict[str, Any]) -> Profile:
-    """A parameter named like a field of the profile is that field; one that is empty says nothing.
+    """A parameter named like a field of the profile is that field.
 
     Raises UserError as `profile` does.
     """
     fields = {name: parameters[name] for name in parameters.keys() & Profile.model_fields}
-    fields |= {"model": parameters.get(MODEL)}
-    given = {name: value for name, value in fields.items() if value}
-    return profile(parameters["profile"], **given)
+    if MODEL in parameters:
+        fields["model"] = parameters[MODEL]
+    return profile(parameters["profile"], **fields)
 
 
 def _id(code: str, parameters: dict[str, Any]) -> str:

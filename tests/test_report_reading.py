@@ -234,6 +234,22 @@ def test_what_a_notebook_does_not_name_is_what_the_profile_says(tmp_path):
     assert read(tmp_path, planned=wanted).runs["samples"].tolist() == [3]
 
 
+def test_what_is_zero_and_not_by_default_is_said(tmp_path):
+    """Lesson 03's cue is 1 unless one says 0; its steps are the profile's unless one says some."""
+    for cue in (0.0, 1.0):
+        complete(tmp_path, cue=cue)
+    wanted = planned(cue=[0.0, 1.0], objective="po", decouple="none")
+    assert [given["cue"] for given in wanted] == [0, 1] and wanted[0]["steps"] == 48
+    assert set(read(tmp_path, planned=wanted).runs["cue"]) == {0, 1}
+    assert set(read(tmp_path, planned=wanted[:1]).runs["cue"]) == {0}
+
+
+def test_seed_0_is_a_seed(tmp_path):
+    complete(tmp_path, seed=3)
+    wanted = planned(objective="po", decouple="none", seed=[0, 3])
+    assert [given["seed"] for given in missing(wanted, read(tmp_path).runs)] == [0]
+
+
 def test_another_model_folder_is_another_run(tmp_path):
     complete(tmp_path, model="a")
     wanted = planned(model_dir=["a", "b"], objective="po", decouple="none")
