@@ -178,7 +178,7 @@ def _check_names(parameters: dict[str, Any], code: str) -> None:
 
     check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
     if objective in UNTRAINED and parameters.get("decouple", "none") != "none":
-        raise UserError(f"{objective} is not unlearned: give it `decouple: none` in the grid")
+        raise UserError(f"{objective} is not unlearned: give it decouple none")
 
 
 def _fields(said: dict[str, Any]) -> dict[str, Any]:
