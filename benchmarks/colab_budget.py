@@ -188,7 +188,7 @@ def a_pass(profile, data, turns: int) -> dict:
     fresh()
     one = profile.model_copy(update={"batch": 1, "accumulation": 1})
     try:
-        found = loop.step(one, data, "kl", "pd", turns)
+        found, _ = loop.step(one, data, "kl", "pd", turns)
     except torch.cuda.OutOfMemoryError:
         return {"ratio": f"none: both ways together need more than {CAP / 1e9:.1f} GB"}
     return {name: found[name] for name in ("package_s", "plain_s", "ratio", "least", "most")}
