@@ -9,11 +9,10 @@ from .. import charts
 from ..charts.theme import name_of
 from ..demo import PAPER_FALL
 from ..seeds import least_p
-from . import EFFICACY, SARR, Study
+from . import EFFICACY, SARR, Study, wording
 from .formats import Document, Section, Sheet
 from .reading import ONE_VERSION, TOLD, UNTRAINED, WORLD, views
 
-BLANK = "–"
 Column = tuple[str, str | None, str, str]  # metric, split (None: the report's), kinds, templates
 
 UNLEARNING: dict[str, Column] = {
@@ -108,7 +107,8 @@ def overview(found: Study) -> tuple[list[Sheet], list[str]]:
     as lines, what is missing."""
     worlds = list(dict.fromkeys(found.grid.rows["world"]))
     sheets = [
-        _cells(found, world, f"{world}, {found.split}", SHORT, _value_alone) for world in worlds
+        _cells(found, world, f"{world}, {found.split}", SHORT, wording.value_alone)
+        for world in worlds
     ]
     return [*sheets, _headline(found, worlds)], _absent(found)
 
@@ -122,8 +122,8 @@ def _world(found: Study, world: str) -> Section:
     utility = [MEANINGS, asked + "trained on.", OF_SHARES, *notes]
     safe = [SARR_NOTE, OF_SHARES, *notes]
     sheets = [
-        _cells(found, world, "Unlearning and utility", UNLEARNING, _percent, utility),
-        _cells(found, world, "Over-forgetting", OVER_FORGETTING, _percent, safe),
+        _cells(found, world, "Unlearning and utility", UNLEARNING, wording.percent, utility),
+        _cells(found, world, "Over-forgetting", OVER_FORGETTING, wording.percent, safe),
         *_changes(found, world, notes),
     ]
     return Section(world[0].upper() + world[1:], sheets=sheets, charts=_charts(found, world))
@@ -145,7 +145,7 @@ def _cells(
         at = cells.set_index(["metric", "split", "kinds", "templates"]).to_dict("index")
         first = cells.iloc[0].to_dict()
         texts = [show(at, (m, s or found.split, k, t)) for m, s, k, t in columns.values()]
-        rows.append([_model(first), *_settings(first, found), *texts, str(first["seeds"])])
+        rows.append([wording.model(first), *_settings(first, found), *texts, str(first["seeds"])])
     head = ["model", *_key_names(found), *columns, "seeds"]
     return Sheet(title, head, rows, notes or [], words=1 + len(found.grid.keys))
 
@@ -166,12 +166,12 @@ def _changes(found: Study, world: str, notes: list[str]) -> list[Sheet]:
             [
                 *name,
                 *(f"{100 * row[side]:.1f}" for side in ("before", "after")),
-                _points(row),
-                _relative(row),
+                wording.points(row),
+                wording.relative(row),
                 str(row["seeds"]),
-                f"{_signed(100 * row['least'])} to {_signed(100 * row['most'])}",
-                f"{_p(row['p'])} ({_p(row['p_holm'])})",
-                f"{_p(row['p_t'])} ({_p(row['p_t_holm'])})",
+                f"{wording.signed(100 * row['least'])} to {wording.signed(100 * row['most'])}",
+                f"{wording.p_value(row['p'])} ({wording.p_value(row['p_holm'])})",
+                f"{wording.p_value(row['p_t'])} ({wording.p_value(row['p_t_holm'])})",
             ]
             for name, row in zip(names, sarr, strict=True)
         ],
@@ -185,7 +185,10 @@ def _changes(found: Study, world: str, notes: list[str]) -> list[Sheet]:
     others = Sheet(
         "Paired differences in safe error and in SARR on new objects",
         ["objective", "change", *keys, *named],
-        [[*name, *(_moved(rows.get(tuple(name))) for rows in named.values())] for name in names],
+        [
+            [*name, *(wording.moved(rows.get(tuple(name))) for rows in named.values())]
+            for name in names
+        ],
         ["Before → after: the change.", OF_CHANGES, *notes],
         words,
     )
@@ -198,7 +201,7 @@ def _charts(found: Study, world: str) -> list[tuple[str, Any]]:
     met = views(found.grid, world)
     sarr = found.by_seed[_at(found.by_seed, SARR)]
     for settings, rows in met:
-        said = ", ".join(_told(settings, list(settings)))
+        said = ", ".join(wording.told(settings, list(settings)))
         where = f"{world}, {said}" if len(met) > 1 else world
         table = found.table[found.table["row"].isin(rows)].drop(columns=found.grid.keys)
         every = sarr[sarr["row"].isin(rows) & ~sarr["objective"].isin(UNTRAINED)]
@@ -223,10 +226,13 @@ def _headline(found: Study, worlds: list[str]) -> Sheet:
     for row in _of(found.differences, SARR):
         if row["contrast"] == "PD - plain":
             objective, _, *settings = _name(row, found)
-            cell = f"{_points(row)}, {_relative(row)}, {row['seeds']}"
+            cell = f"{wording.points(row)}, {wording.relative(row)}, {row['seeds']}"
             rows.setdefault((objective, *settings), {})[row["world"]] = cell
-    paper = _signed(-100 * PAPER_FALL) + "%"
-    texts = [[*name, *(cells.get(w, BLANK) for w in worlds), paper] for name, cells in rows.items()]
+    paper = wording.signed(-100 * PAPER_FALL) + "%"
+    texts = [
+        [*name, *(cells.get(w, wording.BLANK) for w in worlds), paper]
+        for name, cells in rows.items()
+    ]
     notes = [
         "Objects and questions that PD was trained on. Each cell: the change, its share of plain, "
         "and the number of seeds.",
@@ -251,7 +257,9 @@ def _absent(found: Study) -> list[str]:
         name = _run(run, found.grid.keys)
         lines.append(f"Not usable: {name}, seed {run['seed']} ({run['id']}): {run['error']}")
     for about in found.left_out:
-        name = ", ".join([*_name(about, found)[:2], about["world"], *_told(about, found.grid.keys)])
+        name = ", ".join(
+            [*_name(about, found)[:2], about["world"], *wording.told(about, found.grid.keys)]
+        )
         lines.append(f"Left out: {name}: {about['reason']}")
     return lines
 
@@ -274,7 +282,7 @@ def _alike(runs: pd.DataFrame, names: Iterable[str]) -> str:
     """In words, those settings that are one and the same in all runs that have them."""
     found = {name: runs[name].dropna().unique() for name in names if name in runs}
     alike = {name: values[0] for name, values in found.items() if len(values) == 1}
-    return f"In every run: {', '.join(_told(alike, list(alike)))}."
+    return f"In every run: {', '.join(wording.told(alike, list(alike)))}."
 
 
 def _rates(found: Study) -> list[str]:
@@ -284,7 +292,9 @@ def _rates(found: Study) -> list[str]:
     )
     if not len(runs) or "learning_rate" in found.grid.keys:
         return []
-    rates = {_model(run): _value(run["learning_rate"]) for run in runs.to_dict("records")}
+    rates = {
+        wording.model(run): wording.value(run["learning_rate"]) for run in runs.to_dict("records")
+    }
     return [f"Learning rates: {', '.join(f'{name} {rate}' for name, rate in rates.items())}."]
 
 
@@ -341,12 +351,7 @@ def _versions(found: Study) -> str:
     return f"Versions: {'; '.join(said)}."
 
 
-# ---- words and numbers ----
-
-
-def _model(row: dict) -> str:
-    extra = {"none": "", "pd": "+PD", "placebo": "+placebo"}[row["decouple"]]
-    return f"{name_of(row['objective'])}{extra}"
+# ---- rows in words ----
 
 
 def _name(row: dict, found: Study) -> list[str]:
@@ -361,31 +366,17 @@ def _run(given: dict, keys: list[str]) -> str:
     told |= set(WORLD) if where else set()
     told |= set(given) - set(keys) if where else set()
     known = {"objective", "decouple"} <= set(given)
-    name = [_model(given)] if known else [given["objective"]] if "objective" in given else ["a run"]
-    return ", ".join([*name, *where, *_told(given, [key for key in given if key not in told])])
-
-
-def _told(row: dict, keys: list[str]) -> list[str]:
-    """Settings in words, those that mean something for this row."""
-    return [
-        f"{key.replace('_', ' ')} {_value(row[key])}" for key in keys if _value(row[key]) != BLANK
-    ]
+    name = wording.model(given) if known else given.get("objective", "a run")
+    keys = [key for key in given if key not in told]
+    return ", ".join([name, *where, *wording.told(given, keys)])
 
 
 def _settings(row: dict, found: Study) -> list[str]:
-    return [_value(row[key]) for key in found.grid.keys]
+    return [wording.value(row[key]) for key in found.grid.keys]
 
 
 def _key_names(found: Study) -> list[str]:
     return [key.replace("_", " ") for key in found.grid.keys]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value)) or BLANK
-    if value is None or value == "" or pd.isna(value):
-        return BLANK
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _of(differences: pd.DataFrame, what: tuple[str, str, str]) -> list[dict]:
@@ -394,58 +385,3 @@ def _of(differences: pd.DataFrame, what: tuple[str, str, str]) -> list[dict]:
 
 def _at(table: pd.DataFrame, what: tuple[str, str, str]) -> pd.Series:
     return (table[["metric", "kinds", "templates"]] == list(what)).all(axis=1)
-
-
-def _value_alone(at: dict, place: tuple) -> str:
-    """A share as percent; where judgements are unknown, both bounds."""
-    metric, *rest = place
-    if place not in at or pd.isna(at[place]["value"]):
-        return BLANK
-    upper = at.get((f"{metric}_upper", *rest))
-    value = f"{100 * at[place]['value']:.1f}"
-    return value if upper is None else f"{value} to {100 * upper['value']:.1f}"
-
-
-def _percent(at: dict, place: tuple) -> str:
-    """A share and its interval, as percent."""
-    text = _value_alone(at, place)
-    if text == BLANK:
-        return text
-    metric, *rest = place
-    low, high = at[place]["low"], at.get((f"{metric}_upper", *rest), at[place])["high"]
-    return text if pd.isna(low) else f"{text} [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-def _signed(number: float, digits: int = 1) -> str:
-    """With its sign, a minus and not a hyphen; nothing is minus zero."""
-    return f"{round(number, digits) + 0.0:+.{digits}f}".replace("-", "−")
-
-
-def _points(row: dict) -> str:
-    """The change and its interval; where judgements are unknown, both bounds instead."""
-    if row["unknown"]:
-        least, most = (_signed(100 * row[end]) for end in ("at_least", "at_most"))
-        return f"{least} to {most} ({row['unknown']} of {row['n']} pairs unknown)"
-    low, high = (_signed(100 * row[end], 0) for end in ("low", "high"))
-    interval = "" if pd.isna(row["low"]) else f" [{low}, {high}]"
-    return _signed(100 * row["value"]) + interval
-
-
-def _relative(row: dict) -> str:
-    return (
-        BLANK
-        if pd.isna(row["relative"]) or row["unknown"]
-        else f"{_signed(-100 * row['relative'])}%"
-    )
-
-
-def _moved(row: dict | None) -> str:
-    if row is None:
-        return BLANK
-    return f"{100 * row['before']:.1f} → {100 * row['after']:.1f}: {_points(row)}"
-
-
-def _p(p: float) -> str:
-    if pd.isna(p):
-        return BLANK
-    return "<0.001" if p < 0.001 else f"{p:.3g}"
