@@ -6,7 +6,9 @@ too large and reduced; a small seeded jitter makes every picture different.
 """
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
@@ -44,6 +46,16 @@ class Scene:
     background: str
     mirrored: bool
     jitter: int
+
+
+class Extra(NamedTuple):
+    """A bystander: a being or a thing that takes no part. Place and radius are in pixels of a
+    SIDE × SIDE picture."""
+
+    name: str
+    colour: str
+    place: tuple[float, float]
+    radius: float
 
 
 def scene(shown: ORO, rng: random.Random) -> Scene:
@@ -136,10 +148,22 @@ STANDS = {
 }
 
 
-def draw(scene: Scene, side: int = SIDE) -> Image.Image:
-    """The picture of a scene, RGB, `side` × `side` pixels; a pure function of the scene."""
+def draw(
+    scene: Scene,
+    side: int = SIDE,
+    extras: Iterable[Extra] = (),
+    ground: Image.Image | None = None,
+) -> Image.Image:
+    """The picture of a scene, RGB, `side` × `side` pixels; a pure function of its arguments.
+
+    Args:
+        extras: bystanders, drawn last.
+        ground: a picture that stands behind the scene instead of its flat ground.
+    """
     rng = random.Random(f"{scene}")
     pen = _Pen(side, _shade(BACKGROUNDS[scene.background], rng, 6), -1 if scene.mirrored else 1)
+    if ground:
+        pen.image.paste(ground.resize(pen.image.size, Image.Resampling.NEAREST))
     middle = SIDE / 2 + rng.uniform(-2, 2), SIDE / 2 + rng.uniform(-2, 2)
     radius = _RADIUS * rng.uniform(0.92, 1.06)
     places = [
@@ -154,6 +178,8 @@ def draw(scene: Scene, side: int = SIDE) -> Image.Image:
     ):
         pen.figure(SHAPES[name], place, radius, _shade(COLOURS[colour], rng, 10))
     marks(pen, *places, radius, behind=False)
+    for extra in extras:
+        pen.figure(SHAPES[extra.name], extra.place, extra.radius, COLOURS[extra.colour])
     return pen.picture(side)
 
 
