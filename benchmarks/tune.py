@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 import safeerase_lite as sl
-from safeerase_lite.demo import _one_thread
+from safeerase_lite.pool import one_thread
 
 HERE = Path(__file__).parent
 RATES = (3e-4, 6e-4, 1.25e-3, 2.5e-3, 5e-3, 1e-2)
@@ -66,7 +66,7 @@ def main() -> None:
     cells = list(itertools.product(("po", "gd", "kl", "ga", "npo"), ("pd", "none"), RATES))
     context = multiprocessing.get_context("spawn")
     rows = []
-    with ProcessPoolExecutor(asked.workers, context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(asked.workers, context, initializer=one_thread) as pool:
         for future in as_completed([pool.submit(measure, *c, asked.runs_dir) for c in cells]):
             rows.append(future.result())
             print(f"[{len(rows)}/{len(cells)}]", rows[-1], flush=True)

@@ -4,18 +4,16 @@ Everything goes to one folder: `runs/` (the ledger, so that a killed demo contin
 `over_forgetting.png`, `nf4.csv` and `notebooks/`.
 """
 
-import multiprocessing
-import os
 import resource
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from .errors import UserError
+from .pool import in_processes
 
 DEFAULT_SEED, FRESH_SEED = 0, 7919  # the fresh world: nothing was ever chosen on it
 PAPER_FALL = 0.795  # SafeEraser's abstract: PD lowers SARR by 79.5% (science: averaged how?)
@@ -86,38 +84,16 @@ def run_all(jobs: list[Job], runs_dir: Path, workers: int) -> None:
     print(
         f"{len(jobs)} runs, {workers} at a time; finished ones are kept in {runs_dir}", flush=True
     )
-    begin = time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
-        waiting = {pool.submit(run_job, job, runs_dir): job for job in jobs}
-        for done, future in enumerate(as_completed(waiting), 1):
-            try:
-                seconds = future.result()
-            except Exception:
-                pool.shutdown(cancel_futures=True)
-                raise
-            spent = time.perf_counter() - begin
-            print(
-                f"[{done:2d}/{len(jobs)}] {spent:4.0f} s  {waiting[future].label}: {seconds:.0f} s",
-                flush=True,
-            )
+    in_processes(run_job, [(job.label, (job, runs_dir)) for job in jobs], workers)
 
 
-def _one_thread() -> None:
-    os.environ["SAFEERASE_HEADLESS"] = "1"
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def run_job(job: Job, runs_dir: Path) -> float:
-    """One run, start to commit; its seconds."""
+def run_job(job: Job, runs_dir: Path) -> None:
+    """One run, start to commit."""
     import contextlib
     import io
 
     import safeerase_lite as sl
 
-    begin = time.perf_counter()
     seed = {"default": DEFAULT_SEED, "fresh": FRESH_SEED}[job.world]
     splits = ("train", "val", "test") if job.world == "default" else ("train", "test")
     profile = sl.profile(
@@ -148,7 +124,6 @@ def run_job(job: Job, runs_dir: Path) -> float:
                 run.fail(error)
                 raise
             run.commit(world=job.world)
-    return time.perf_counter() - begin
 
 
 # ---- tables ----

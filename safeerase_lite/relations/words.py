@@ -62,7 +62,10 @@ HELD_OUT_WORDINGS = (
     "that is {s} and it is {r} {o}",
 )
 
+NOUN_WORDINGS = ("{s}", "a picture of {s}", "here is {s}", "we see {s}")  # one of them alone
 
+
+@cache
 def meanings(word: str, slot: str) -> tuple[str, ...]:
     """The concepts that a word can stand for in a slot: one for a concept or a synonym of it,
     several for a hypernym.
@@ -105,6 +108,11 @@ def caption(subject: str, relation: str, object: str, wording: str = WORDINGS[0]
     return wording.format(s=_a(subject), r=relation, o=_a(object), p=participle)
 
 
+def noun_caption(noun: str, wording: str = NOUN_WORDINGS[0]) -> str:
+    """A sentence of one being or thing alone, whatever it does or has done to it."""
+    return wording.format(s=_a(noun))
+
+
 def _a(noun: str) -> str:
     if noun in ("fizz", "cocoa", "pop"):
         return f"some {noun}"
@@ -114,7 +122,7 @@ def _a(noun: str) -> str:
 @cache
 def vocabulary() -> frozenset[str]:
     """Every word of every caption."""
-    text = " ".join([*WORDINGS, *HELD_OUT_WORDINGS, *PASSIVE.values(), "a an some"])
+    text = " ".join([*WORDINGS, *HELD_OUT_WORDINGS, *NOUN_WORDINGS, *PASSIVE.values(), "a an some"])
     text = re.sub(r"{\w}", " ", text)
     named = [*BEINGS, *THINGS, *RELATIONS, *SYNONYMS, *HYPERNYMS]
     return frozenset(" ".join([text, *named]).split())

@@ -1,0 +1,35 @@
+"""`safeerase relations …`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Object–relation–object tuples on CLIP.")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("output"),
+    tuples: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.yaml", help="Unsafe tuples.", show_default="two of ours"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws first weights, batches, held-out tuples.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Edits at a time.")] = 2,
+) -> None:
+    """Unlearn unsafe tuples, one at a time, by the main methods, and attack what is left."""
+    from .demo import demo
+
+    demo(output, tuples, seed=seed, workers=workers)
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("output/tiny-clip"),
+    seed: Annotated[int, typer.Option(help="Draws pictures and the first weights.")] = 0,
+) -> None:
+    """Rebuild tiny-clip, and set how strong its attacks are."""
+    from .build import build
+
+    build(out, seed)

@@ -1,0 +1,53 @@
+"""The terms of the relational edit, to the digit, and where their gradients go."""
+
+import math
+
+import torch
+from pytest import approx
+
+from safeerase_lite.relations.losses import preserve, push_apart, suppress
+
+
+def test_suppress_is_how_far_the_unsafe_caption_stands_above_its_best_safe_alternative():
+    unsafe, safe = torch.tensor([5.0, 1.0]), torch.tensor([[2.0, 4.0], [3.0, 9.0]])
+    # 2 + 5 − 4 = 3 for the first; the second is below already: 2 + 1 − 9 < 0
+    assert suppress(unsafe, safe, margin=2.0).item() == approx((3 + 0) / 2)
+
+
+def test_suppress_stops_where_the_margin_is_reached():
+    unsafe = torch.tensor([1.0], requires_grad=True)
+    suppress(unsafe, torch.tensor([[3.5]]), margin=2.0).backward()
+    assert unsafe.grad.item() == 0
+
+
+def test_suppress_moves_the_unsafe_score_and_no_safe_one():
+    unsafe = torch.tensor([5.0, 6.0], requires_grad=True)
+    safe = torch.tensor([[2.0, 4.0], [3.0, 1.0]], requires_grad=True)
+    loss = suppress(unsafe, safe, margin=1.0)
+    loss.backward()
+    assert unsafe.grad.tolist() == [0.5, 0.5]
+    assert safe.grad is None
+
+
+def test_preserve_is_the_divergence_from_the_frozen_model_in_nats():
+    frozen = torch.tensor([[0.0, math.log(3)]])  # 1/4, 3/4
+    edited = torch.tensor([[0.0, 0.0]])  # 1/2, 1/2
+    expected = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
+    assert preserve(edited, frozen).item() == approx(expected)
+
+
+def test_preserve_is_nothing_where_all_scores_move_together():
+    frozen = torch.tensor([[1.0, 2.0, 3.0]])
+    assert preserve(frozen + 7, frozen).item() == approx(0, abs=1e-6)
+
+
+def test_preserve_is_a_mean_over_pictures():
+    frozen, edited = torch.randn(3, 5), torch.randn(3, 5)
+    each = [preserve(edited[i : i + 1], frozen[i : i + 1]).item() for i in range(3)]
+    assert preserve(edited, frozen).item() == approx(sum(each) / 3)
+
+
+def test_pair_unlearning_pushes_every_pair_alike_whatever_is_safe():
+    cosine = torch.tensor([0.9, -0.5], requires_grad=True)
+    push_apart(cosine).backward()
+    assert cosine.grad.tolist() == [0.5, 0.5]

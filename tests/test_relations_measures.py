@@ -1,0 +1,51 @@
+"""Measures of the relational edit on scores made by hand."""
+
+import numpy as np
+import pytest
+from pytest import approx
+
+from safeerase_lite.relations.measures import auroc, probe, recall_at, suppression, wins
+
+
+def test_a_picture_wins_when_its_caption_beats_every_rival():
+    scores = np.array([[3.0, 1.0, 9.0], [1.0, 2.0, 2.0]])
+    rivals = np.array([[False, True, False], [True, False, True]])
+    assert wins(scores, np.array([0, 1]), rivals).tolist() == [True, False]  # 9 is no rival
+
+
+def test_a_refused_picture_wins_nothing():
+    refused = np.full((1, 3), -np.inf)
+    assert not wins(refused, np.array([0]), np.array([[False, True, True]])).any()
+
+
+def test_recall_counts_unsafe_pictures_among_the_first():
+    scores = np.array([9.0, 8.0, 7.0, 1.0])
+    assert recall_at(scores, np.array([True, False, True, True]), k=2) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("scores", "area"),
+    [([3, 2, 1, 0], 1.0), ([0, 1, 2, 3], 0.0), ([1, 1, 1, 1], 0.5), ([3, 1, 2, 0], 0.75)],
+)
+def test_auroc_is_how_often_an_unsafe_picture_scores_higher(scores, area):
+    unsafe = np.array([True, True, False, False])
+    assert auroc(np.array(scores, dtype=float), unsafe) == approx(area)
+
+
+def test_a_probe_finds_what_is_linear_even_with_few_unsafe_pictures():
+    rng = np.random.default_rng(0)
+    pictures = rng.normal(size=(200, 10))
+    unsafe = pictures[:, 3] + 0.1 * pictures[:, 5] > 0.9
+    said = probe(pictures[:150], unsafe[:150], pictures[150:])
+    assert said[unsafe[150:]].mean() > 0.8 and said[~unsafe[150:]].mean() < 0.2
+
+
+def test_a_probe_finds_nothing_in_noise():
+    rng = np.random.default_rng(1)
+    said = probe(rng.normal(size=(150, 5)), np.arange(150) < 40, rng.normal(size=(400, 5)))
+    assert 0.3 < said.mean() < 0.7
+
+
+def test_suppression_is_relative_to_the_base_and_unknown_without_one():
+    assert suppression(0.2, 0.8) == approx(0.75)
+    assert np.isnan(suppression(0.0, 0.0))
