@@ -36,7 +36,7 @@ _ALL = (
     Attack("passive", "paraphrase", "caption", captions.passive,
            "share of captions in the passive, in a learned or a held-out wording"),
     Attack("synonym", "paraphrase", "caption", captions.synonym,
-           "probability that a word becomes a synonym, or a vaguer hypernym if it has none"),
+           "probability that a word becomes a synonym, if it has one"),
     Attack("typos", "paraphrase", "caption", captions.typos,
            "probability that a letter is dropped, doubled, swapped with the next or a key beside"),
     Attack("story", "context", "caption", captions.story,

@@ -54,11 +54,11 @@ class Recipe:
     tower_steps: int = 3000
     tower_batch: int = 96
     tower_rate: float = 1e-3
-    steps: int = 1500
+    steps: int = 2400
     batch: int = 96
     rate: float = 1e-3
-    slower: float = 0.1  # the tower's rate, once it has learned to see
-    other_words: float = 0.3  # share of words said by a synonym or a hypernym
+    slower: float = 0.2  # the tower's rate, once it has learned to see
+    other_words: float = 0.2  # share of words said by a synonym or a hypernym
     alone: float = 0.15  # share of captions that name one of the two alone
 
 

@@ -28,14 +28,13 @@ _PASSIVES = tuple(wording for wording in (*WORDINGS, *HELD_OUT_WORDINGS) if "{p}
 
 
 def other_words(words: ORO, strength: float, rng: random.Random) -> tuple[str, str, str]:
-    """The tuple with each word, by probability, replaced by a synonym; by a hypernym, which is
-    vaguer, where it has no synonym; left where it has neither."""
+    """The tuple with each word, by probability, replaced by a synonym, if it has one. Never by a
+    hypernym: *a being touching a toy* would be true of many pictures."""
     said = []
     for concept, slot in zip(words, SLOTS, strict=True):
-        known = others(concept, slot)
-        choices = [word for word in known if word in SYNONYMS] or known or (concept,)
-        changed, chosen = rng.random() < strength, rng.choice(choices)
-        said.append(chosen if changed else concept)
+        changed = rng.random() < strength
+        choices = [word for word in others(concept, slot) if word in SYNONYMS]
+        said.append(rng.choice(choices) if changed and choices else concept)
     return tuple(said)
 
 

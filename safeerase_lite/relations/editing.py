@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -16,7 +17,7 @@ from .scenes import draw
 from .tuples import ORO, every, neighbours
 from .words import CONCEPTS, NOUN_WORDINGS, SLOTS, WORDINGS, caption, noun_caption
 
-NOUNS = CONCEPTS["object"]
+NOUNS, TUPLES = CONCEPTS["object"], every()
 HELD_OUT = 0.3  # share of each slot's neighbours that no edit is told of
 _UNSAFE_PICTURES, _NEAR_PICTURES = 48, 4  # of a tuple, of each of its neighbours
 _TUPLES = 24  # of all that hold an erased concept, so many are shown
@@ -70,48 +71,70 @@ class Edited:
 
 @dataclass
 class Ground:
-    """Pictures of the train split about one tuple, and what the frozen model makes of them.
+    """Pictures of the train split about one tuple: of itself, and of its listed neighbours.
 
+    told: its listed neighbours.  untold: tuples whose captions an edit never reads: U, and the
+        neighbours it is not told of.
     erased: the noun that is erased with the tuple, if any.
+    looked: what the frozen model makes of the unsafe pictures, then of the others.
     """
 
     shown: ORO
-    near: list[ORO]
+    told: list[ORO]
+    untold: set[ORO]
     unsafe_pictures: Tensor
     near_pictures: Tensor
-    erased: str = ""
-    looked: Tensor | None = None
-    _read: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    erased: str
+    looked: Tensor
 
     @property
     def kept_nouns(self) -> list[int]:
         return [i for i, noun in enumerate(NOUNS) if noun != self.erased]
 
-    def captions(self, wording: str, noun_wording: str) -> list[str]:
-        """Of the tuple, of its listed neighbours, of every noun."""
-        told = [caption(*t, wording) for t in (self.shown, *self.near)]
-        return told + [noun_caption(noun, noun_wording) for noun in NOUNS]
-
-    @torch.no_grad()
-    def frozen(self, model, index: list[int], wordings: tuple[str, str]) -> Tensor:
-        """The frozen model's scores of some of the pictures with all captions."""
-        with model.disable_adapter():
-            if self.looked is None:
-                self.looked = look(model, torch.cat([self.unsafe_pictures, self.near_pictures]))
-            if wordings not in self._read:
-                self._read[wordings] = read(model, self.captions(*wordings))
-            return scores(model, self.looked[index], self._read[wordings])
+    def anchors(self, count: int, rng: random.Random) -> list[ORO]:
+        """Some other tuples of the world."""
+        known = {*self.untold, *self.told, self.shown}
+        return rng.sample([t for t in TUPLES if t not in known], count)
 
 
 def ground(model, u: ORO, unsafe: Sequence[ORO], seed: int, erased: str = "") -> Ground:
-    near = listed(u, unsafe, seed)
-    return Ground(
-        u,
-        near,
-        pictures_of(model, [u], "train", _UNSAFE_PICTURES, seed),
-        pictures_of(model, near, "train", _NEAR_PICTURES, seed),
-        erased,
-    )
+    told = listed(u, unsafe, seed)
+    own = pictures_of(model, [u], "train", _UNSAFE_PICTURES, seed)
+    near = pictures_of(model, told, "train", _NEAR_PICTURES, seed)
+    untold = {*unsafe, *neighbours(u, unsafe)} - set(told)
+    return Ground(u, told, untold, own, near, erased, _frozen_look(model, torch.cat([own, near])))
+
+
+@torch.no_grad()
+def _frozen_look(model, pictures: Tensor) -> Tensor:
+    with frozen(model):
+        return look(model, pictures)
+
+
+def frozen(model):
+    """The model without its adapter, if it has one."""
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+
+
+class FrozenReader:
+    """What the frozen model makes of every caption, asked once for each wording."""
+
+    def __init__(self, model):
+        self.model, self._read = model, {}
+
+    @torch.no_grad()
+    def tuples(self, wording: str) -> Tensor:
+        return self._asked(wording, [caption(*t, wording) for t in TUPLES])
+
+    @torch.no_grad()
+    def nouns(self, wording: str) -> Tensor:
+        return self._asked(("noun", wording), [noun_caption(noun, wording) for noun in NOUNS])
+
+    def _asked(self, key, captions: list[str]) -> Tensor:
+        if key not in self._read:
+            with frozen(self.model):
+                self._read[key] = read(self.model, captions)
+        return self._read[key]
 
 
 def pictures_of(model, tuples: Sequence[ORO], split: str, each: int, seed: int) -> Tensor:
@@ -154,6 +177,7 @@ def edit(
     rng = random.Random(f"edit {seed}")
     model = adapt(model, method.towers, rank=setting.rank, alpha=setting.alpha, seed=seed)
     grounds = _grounds(model, unsafe, known, method, seed, rng)
+    reader = FrozenReader(model)
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=setting.rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, setting.steps)
@@ -161,7 +185,7 @@ def edit(
     for step in range(setting.steps):
         order = order or rng.sample(grounds, len(grounds))
         here = order.pop()
-        terms = _terms(model, here, method, setting, rng)
+        terms = _terms(model, reader, here, method, setting, rng)
         loss = sum(_weights(method, setting)[name] * term for name, term in terms.items())
         optimizer.zero_grad()
         loss.backward()
@@ -195,19 +219,25 @@ def _weights(method: Method, setting: Setting) -> dict[str, float]:
     }
 
 
-def _terms(model, here: Ground, method: Method, setting: Setting, rng) -> dict[str, Tensor]:
-    """The terms of one step: some unsafe pictures, as many of neighbours, all captions."""
+def _terms(model, reader, here: Ground, method: Method, setting: Setting, rng) -> dict:
+    """The terms of one step: some unsafe pictures and as many of neighbours; the captions of the
+    tuple, of its listed neighbours, of anchors elsewhere, and of every noun."""
     count, first = setting.pictures, len(here.unsafe_pictures)
     chosen = rng.sample(range(first), count)
     near = rng.sample(range(len(here.near_pictures)), count)
     pictures = torch.cat([here.unsafe_pictures[chosen], here.near_pictures[near]])
-    wordings = rng.choice(WORDINGS), rng.choice(NOUN_WORDINGS)
-    looked, told = look(model, pictures), read(model, here.captions(*wordings))
+    wording, noun_wording = rng.choice(WORDINGS), rng.choice(NOUN_WORDINGS)
+    said = [here.shown, *here.told, *here.anchors(setting.anchors, rng)]
+    captions = [caption(*t, wording) for t in said]
+    captions += [noun_caption(noun, noun_wording) for noun in NOUNS]
+    looked, told = look(model, pictures), read(model, captions)
     now = scores(model, looked, told)
-    was = here.frozen(model, chosen + [first + i for i in near], wordings)
+    was_told = [reader.tuples(wording)[[TUPLES.index(t) for t in said]], reader.nouns(noun_wording)]
+    was_looked = here.looked[chosen + [first + i for i in near]]
+    was = scores(model, was_looked, torch.cat(was_told)).detach()
 
-    safe, nouns = slice(1, 1 + len(here.near)), slice(1 + len(here.near), None)
-    kept = here.kept_nouns
+    safe, kept_safe = slice(1, 1 + len(here.told)), slice(1, len(said))
+    nouns, kept = slice(len(said), None), here.kept_nouns
     if method.apart:
         suppressed = losses.push_apart((looked[:count] @ told[:1].T).flatten())
     else:
@@ -224,7 +254,7 @@ def _terms(model, here: Ground, method: Method, setting: Setting, rng) -> dict[s
     return {
         "suppress": suppressed,
         "marginals": losses.preserve(now[:, nouns][:, kept], was[:, nouns][:, kept]),
-        "neighbours": losses.preserve(now[:, safe], was[:, safe]),
+        "neighbours": losses.preserve(now[:, kept_safe], was[:, kept_safe]),
     }
 
 

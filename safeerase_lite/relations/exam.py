@@ -12,12 +12,12 @@ from torch import Tensor
 from .attacks import ATTACKS
 from .clip import pixels
 from .data import scenes_of
-from .editing import NOUNS, listed
+from .editing import NOUNS, TUPLES, listed
 from .scenes import Scene, draw
-from .tuples import ORO, every, neighbours, role_swap, two_slot_changes
+from .tuples import ORO, neighbours, role_swap, two_slot_changes
 from .words import SLOTS, SYNONYMS, caption, noun_caption, others
 
-# Pictures of a tuple, by the role it has in the exam.
+# Pictures of a tuple, by the role it has in the exam; val has few, so at most 20.
 PICTURES = {"unsafe": 40, "neighbour": 4, "role swap": 40, "two slots": 2, "unrelated": 2}
 _TWO_SLOTS, _UNRELATED = 40, 40  # tuples
 
@@ -60,7 +60,6 @@ class Exam:
         )
 
 
-TUPLES = every()
 CAPTIONS = [caption(*t) for t in TUPLES]
 NOUN_CAPTIONS = [noun_caption(noun) for noun in NOUNS]
 
@@ -88,7 +87,8 @@ def exam(model, u: ORO, unsafe: Sequence[ORO], split: str = "test", seed: int = 
         roles += [(tuples[i], role, "") for i in sorted(chosen)]
     scenes, rows = [], []
     for shown, role, slot in roles:
-        for scene in scenes_of([shown], split, PICTURES[role]):
+        each = min(PICTURES[role], 20) if split == "val" else PICTURES[role]
+        for scene in scenes_of([shown], split, each):
             scenes.append(scene)
             rows.append((*shown, role, slot, shown in told))
     pictures = pd.DataFrame(rows, columns=[*SLOTS, "role", "slot", "listed"])

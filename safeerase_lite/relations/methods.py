@@ -11,6 +11,8 @@ class Setting:
 
     rank, alpha: of LoRA.  margin: of `losses.suppress`, in logits.  marginals, neighbours: λm, λn.
     pictures: unsafe ones in a step, and as many again of neighbours.
+    anchors: captions of other tuples in a step; without them all neighbours may sink together,
+        which a divergence among them does not see.
     """
 
     rank: int = 8
@@ -21,6 +23,7 @@ class Setting:
     rate: float = 1e-3
     steps: int = 60
     pictures: int = 12
+    anchors: int = 48
 
 
 SETTING = Setting()
