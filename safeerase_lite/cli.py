@@ -8,6 +8,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from .errors import UserError
 from .notebooks import NotebookFailed
+from .relations.commands import app as relations
 from .tinyworld import ASSETS
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -52,6 +53,7 @@ data = typer.Typer(no_args_is_help=True, help="Look at a data set.")
 tiny = typer.Typer(no_args_is_help=True, help="The embedded tiny world.")
 app.add_typer(data, name="data")
 app.add_typer(tiny, name="tiny")
+app.add_typer(relations, name="relations")
 
 
 def _show_version(wanted: bool) -> None:

@@ -4,12 +4,18 @@
 
 from .answers import VERDICTS, heat_map, trajectory, verdicts
 from .data import interval_steps
+from .relations import attack_curves, best_captions, collateral, several, tuple_graph
 from .runs import cues, forgetting, history, one_step, over_forgetting, plane
 from .seeds import seeds
 from .theme import COLOURS, INK, OBJECTIVES, contact_sheet, numbers, png, save, show, styled
 from .weights import level_spacing, memory, weight_block
 
 __all__ = [
+    "tuple_graph",
+    "several",
+    "collateral",
+    "best_captions",
+    "attack_curves",
     "COLOURS",
     "INK",
     "OBJECTIVES",

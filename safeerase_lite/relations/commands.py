@@ -33,3 +33,14 @@ def build(
     from .build import build
 
     build(out, seed)
+
+
+@app.command()
+def report(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A ledger of edits.")],
+    output: Annotated[Path, typer.Option(help="Where the tables go.")] = Path("output/relations"),
+) -> None:
+    """Tables of a ledger of edits: every method, measure and attack, with intervals."""
+    from .report import report
+
+    report(runs, output, say=typer.echo)

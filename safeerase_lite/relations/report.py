@@ -1,0 +1,88 @@
+"""What a ledger of edits says: tables one can cite."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from .. import ledger
+from ..errors import UserError
+from . import strengths
+from .study import LABELS, headline, summary
+
+ATTACKED = ("tuple top-1", "marginal on unsafe", "neighbour, listed", "neighbour, held out")
+
+
+def runs(runs_dir: Path | str) -> pd.DataFrame:
+    """Every measure of every complete run of a ledger of edits: `study.TIDY` and way (one tuple,
+    together, one after another) and tuples (how many are unlearned in the end).
+
+    Raises:
+        UserError: no run, or runs of other worlds or models side by side.
+    """
+    metrics = ledger.load(runs_dir).metrics
+    if "method" not in metrics or metrics["model_hash"].nunique() > 1:
+        raise UserError(f"{runs_dir} is no ledger of edits of one CLIP: name its folder")
+    metrics = metrics.fillna({"slot": "", "attack": ""})
+    metrics["tuples"] = metrics["unsafe"].str.len() + metrics["earlier"].str.len()
+    metrics["way"] = "together"
+    metrics.loc[metrics["earlier"].str.len() > 0, "way"] = "one after another"
+    metrics.loc[metrics["tuples"] == 1, "way"] = "one tuple"
+    return metrics
+
+
+def report(runs_dir: Path, output: Path, say: Callable[[str], None] = print) -> None:
+    """Write `summary.csv` (one tuple at a time; every method, measure and attack), `headline.md`
+    and, where the ledger has them, `several.csv`."""
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    table = runs(runs_dir)
+    single = table[table["way"] == "one tuple"]
+    found = with_left(summary(single))
+    found = found[(found["attack"] == "") | found["measure"].isin(ATTACKED)]
+    found.to_csv(output / "summary.csv", index=False, float_format="%.4f")
+    shown = headline(found)
+    text = _markdown(shown)
+    seeds, tuples = single["seed"].nunique(), single["tuple"].nunique()
+    about = (
+        f"{tuples} tuples, one at a time, {seeds} seeds, test pictures; means. All after "
+        "suppression are shares of what the base model reads.\n\n"
+    )
+    (output / "headline.md").write_text(about + text + "\n", encoding="utf-8")
+    say(about + text)
+    if (table["way"] != "one tuple").any():
+        many = several(table)
+        many.to_csv(output / "several.csv", index=False, float_format="%.4f")
+        say(many.to_string(index=False))
+
+
+def with_left(found: pd.DataFrame) -> pd.DataFrame:
+    """With a column left: the share that an attack of this strength leaves the base model; 1
+    without one."""
+    known = strengths.table()[["attack", "strength", "left"]]
+    merged = found.merge(known, on=["attack", "strength"], how="left")
+    return merged.assign(left=merged["left"].fillna(1.0))
+
+
+def several(table: pd.DataFrame) -> pd.DataFrame:
+    """Tuples unlearned together, and one after another: way, tuples, method, measure, value,
+    base, relative; means over tuples and seeds."""
+    wanted = table[(table["attack"] == "") & table["measure"].isin([*ATTACKED, "unrelated"])]
+    keys = ["tuple", "measure", "slot", "seed"]
+    base = wanted[wanted["method"] == "base"].groupby(keys)["value"].mean()
+    edited = wanted[wanted["method"] != "base"]
+    at = pd.MultiIndex.from_frame(edited[keys])
+    edited = edited.assign(base=base.reindex(at).to_numpy())
+    groups = edited.groupby(["method", "way", "tuples", "measure", "slot"], sort=False)
+    found = groups[["value", "base"]].mean().reset_index()
+    found["relative"] = found["value"] / found["base"]
+    return found.assign(method=found["method"].map(LABELS))
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    rows = [list(table.columns), ["---"] * len(table.columns)]
+    rows += [
+        [row[0], *("–" if v != v else f"{v:.0%}" for v in row[1:])]
+        for row in table.itertuples(index=False)
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
