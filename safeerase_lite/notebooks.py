@@ -235,8 +235,8 @@ def execute(
         time_limit: seconds; a notebook that takes longer has failed. Main thread only.
 
     Returns:
-        The output's path. Its metadata name the complete runs it opened, those of the ledger
-        `runs_dir` where it has that parameter (`opened`).
+        The output's path. Its metadata name the complete runs it opened (`opened`), those under the
+        ledger `runs_dir` where it has that parameter.
 
     Raises:
         UserError: a bad notebook, parameter or path.
@@ -273,15 +273,20 @@ def execute(
             _publish(draft, failed, notebook)
             raise type(error)(f"{error} (see {failed})") from None
         runs = [Path(line) for line in told.read_text(encoding="utf-8").splitlines()]
+        complete = [run for run in runs if (run / "run.json").is_file()]
         if where := values.get("runs_dir"):
-            runs = [run for run in runs if run.parent == Path(where).expanduser().resolve()]
-        _publish(draft, output, notebook, runs)
+            ledger = Path(where).expanduser().resolve()
+            ids = [run.relative_to(ledger) for run in complete if run.is_relative_to(ledger)]
+        else:
+            ids = [run.name for run in complete]
+        _publish(draft, output, notebook, map(str, ids))
     failed.unlink(missing_ok=True)
     return output
 
 
 def opened(executed: Path) -> list[str]:
-    """The ids of the runs that an executed notebook opened and that were complete in the end."""
+    """The ids of the runs that an executed notebook opened and that were complete in the end; of
+    one in a folder of the ledger, with that folder."""
     return _read(executed).metadata.get("safeerase", {}).get("runs", [])
 
 
@@ -377,18 +382,18 @@ def _what_failed(notebook: Path, error: Any) -> str:
     return f"{notebook} stopped at cell In [{error.exec_count}] `{code}`: {reason}"
 
 
-def _publish(draft: Path, target: Path, notebook: Path, runs: Iterable[Path] = ()) -> None:
+def _publish(draft: Path, target: Path, notebook: Path, runs: Iterable[str] = ()) -> None:
     """Move an executed notebook into place, without widget state and this machine's folders.
 
     GitHub shows "Invalid Notebook" when `metadata.widgets` lacks its state.
-    runs: the folders of runs that were opened.
+    runs: the ids of complete runs that were opened.
     """
     import nbformat
 
     node = nbformat.read(draft, as_version=4)
     node.metadata.pop("widgets", None)
-    complete = dict.fromkeys(run.name for run in runs if (run / "run.json").is_file())
-    node.metadata |= {"safeerase": {"runs": list(complete)}} if complete else {}
+    ids = list(dict.fromkeys(runs))
+    node.metadata |= {"safeerase": {"runs": ids}} if ids else {}
     node.metadata["papermill"] |= {"input_path": notebook.name, "output_path": target.name}
     nbformat.write(node, draft)
     os.replace(draft, target)

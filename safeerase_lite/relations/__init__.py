@@ -12,6 +12,7 @@ _HOMES = {
     "neighbours": "tuples",
     "role_swap": "tuples",
     "marginals": "tuples",
+    "expand": "tuples",
     "read": "tuples",
     "write": "tuples",
     "caption": "words",
@@ -33,13 +34,14 @@ _HOMES = {
     "tidy": "study",
     "summary": "study",
     "headline": "study",
+    "shipped": "report",
 }
-_ROOMS = {"losses", "measures", "strengths", "exam"}
+_ROOMS = {"losses", "measures", "strengths", "exam", "tuples"}
 
 __all__ = [*_HOMES, *_ROOMS]
 
 if TYPE_CHECKING:
-    from . import exam, losses, measures, strengths  # noqa: F401
+    from . import exam, losses, measures, strengths, tuples  # noqa: F401
     from .attacks import ATTACKS  # noqa: F401
     from .clip import load_clip, pixels  # noqa: F401
     from .data import UNSAFE, scenes_of  # noqa: F401
@@ -47,9 +49,10 @@ if TYPE_CHECKING:
     from .experiment import edit_run, load_edited  # noqa: F401
     from .methods import METHODS, SETTING  # noqa: F401
     from .reading import reading  # noqa: F401
+    from .report import shipped  # noqa: F401
     from .scenes import draw  # noqa: F401
     from .study import headline, study, summary, tidy  # noqa: F401
-    from .tuples import ORO, marginals, neighbours, read, role_swap, write  # noqa: F401
+    from .tuples import ORO, expand, marginals, neighbours, read, role_swap, write  # noqa: F401
     from .words import caption, noun_caption  # noqa: F401
 
 

@@ -54,7 +54,7 @@ class Recipe:
     tower_steps: int = 3000
     tower_batch: int = 96
     tower_rate: float = 1e-3
-    steps: int = 2400
+    steps: int = 1600
     batch: int = 96
     rate: float = 1e-3
     slower: float = 0.2  # the tower's rate, once it has learned to see

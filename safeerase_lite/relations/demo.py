@@ -26,7 +26,7 @@ def demo(output: Path, tuples: Path | None = None, *, seed: int = 0, workers: in
         seeds=[seed],
         others=unsafe,
         left=LEFT,
-        runs_dir=output / "runs" / "relations",
+        runs_dir=output / "runs",
         workers=workers,
     )
     table.to_csv(output / "relations.csv", index=False)

@@ -180,9 +180,10 @@ def edit(
     reader = FrozenReader(model)
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=setting.rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, setting.steps)
+    steps = setting.steps * len(unsafe)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     order, rows = [], []
-    for step in range(setting.steps):
+    for step in range(steps):
         order = order or rng.sample(grounds, len(grounds))
         here = order.pop()
         terms = _terms(model, reader, here, method, setting, rng)
@@ -194,7 +195,7 @@ def edit(
         schedule.step()
         told = {name: term.item() for name, term in terms.items()}
         rows.append({"step": step, "tuple": str(here.shown), "loss": loss.item()} | told)
-        on_step(step + 1, setting.steps)
+        on_step(step + 1, steps)
     return Edited(model), pd.DataFrame(rows)
 
 

@@ -45,17 +45,27 @@ class Exam:
         """For each picture the place of its tuple among those of the world."""
         return np.array([TUPLES.index(t) for t in _shown(self.pictures)])
 
+    @property
+    def asked(self) -> np.ndarray:
+        """Which tuples' captions are asked about any picture: bool (tuples of the world,)."""
+        asked = self.rivals.any(0)
+        asked[self.truth] = True
+        return asked
+
     def where(self, role: str) -> np.ndarray:
         return (self.pictures["role"] == role).to_numpy()
 
-    def only(self, roles: Sequence[str]) -> "Exam":
-        """The part of the exam whose pictures have one of the roles."""
-        here = self.pictures["role"].isin(roles).to_numpy()
+    def under_attack(self) -> "Exam":
+        """The part that is asked again under every attack: unsafe pictures, and every second one of
+        the neighbours'."""
+        role = self.pictures["role"]
+        turn = self.pictures.groupby([*SLOTS, "role"]).cumcount() % 2 == 0
+        here = ((role == "unsafe") | (role == "neighbour") & turn).to_numpy()
         return Exam(
             self.shown,
             self.pictures[here].reset_index(drop=True),
             [scene for scene, mine in zip(self.scenes, here, strict=True) if mine],
-            self.pixels[torch.from_numpy(here)],
+            self.pixels[torch.from_numpy(here.copy())],
             self.rivals[here],
         )
 

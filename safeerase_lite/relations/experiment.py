@@ -24,7 +24,6 @@ from .scenes import draw
 from .tuples import ORO
 
 BASE = "base"  # the frozen CLIP
-_UNDER_ATTACK = ("unsafe", "neighbour")  # roles
 
 
 def edit_run(
@@ -49,7 +48,7 @@ def edit_run(
             of its own on top of the last; they are examined too.
         others: the rest of U: not unlearned here, and no neighbours.
         strengths: attacks by name, each with a strength: the exam is taken again under each.
-        runs_dir: the ledger; by default `runs/relations/` of the project.
+        runs_dir: the ledger, where edits have a folder `relations/`; by default `runs/`.
 
     Returns:
         The run, complete. Its metrics: tuple, attack, strength, and what `measures.measure` gives.
@@ -89,8 +88,8 @@ def edit_run(
 
 
 def where(runs_dir: Path | str | None) -> Path:
-    """The ledger of relations, apart from that of LLaVA: other data, other measures."""
-    return Path(runs_dir) if runs_dir else ledger.default_runs_dir() / "relations"
+    """The edits' own folder of a ledger: they have other data and measures than LLaVA's runs."""
+    return (Path(runs_dir) if runs_dir else ledger.default_runs_dir()) / "relations"
 
 
 def _check(unsafe, known, method, split, strengths) -> None:
@@ -147,7 +146,7 @@ def _before(run: ledger.Run):
             setting=Setting(**said["setting"]),
             split=said["split"],
             model=said["model"],
-            runs_dir=run.runs_dir,
+            runs_dir=run.runs_dir.parent,
         )
         processor = model.processor
         model = _with_adapter(model, one).merge_and_unload()
@@ -176,7 +175,7 @@ def _examined(edited: Edited, run: ledger.Run) -> pd.DataFrame:
         here = ground(edited.model, u, known, said["seed"])
         probe = probed(edited, sheet, here.unsafe_pictures, here.near_pictures)
         tables.append(pd.concat([plain, probe]).assign(tuple=str(u), attack="", strength=0.0))
-        part = sheet.only(_UNDER_ATTACK)
+        part = sheet.under_attack()
         for name, strength in said["attacks"]:
             captions, pixels = _attacked(u, known, said["split"], said["model"], name, strength)
             under = measure(edited, part, captions=captions, pixels=pixels, whole=False)
@@ -199,7 +198,7 @@ def _sheet(u: ORO, unsafe: tuple[ORO, ...], split: str, seed: int, model: str) -
 @lru_cache(maxsize=64)
 def _attacked(u: ORO, unsafe: tuple[ORO, ...], split: str, model: str, name: str, strength: float):
     """An exam under attack: all captions, and the pictures; computed once for all methods."""
-    sheet = _sheet(u, unsafe, split, 0, model).only(_UNDER_ATTACK)
+    sheet = _sheet(u, unsafe, split, 0, model).under_attack()
     return attacked(_processing(model), sheet, name, strength)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import rankdata
 
 from ..intervals import exact_interval
@@ -86,8 +87,10 @@ def measure(
         them.
     """
     looked = edited.look(exam.pixels if pixels is None else pixels)
-    read = edited.read(captions)
-    table = edited.scores(looked, read).double().cpu().numpy()
+    asked = np.flatnonzero(exam.asked)
+    table = np.full((len(looked), len(captions)), -np.inf)
+    read = edited.read([captions[i] for i in asked])
+    table[:, asked] = edited.scores(looked, read).double().cpu().numpy()
     won = wins(table, exam.truth, exam.rivals)
     rows = [_share("tuple top-1", "", won[exam.where("unsafe")])]
     rows += _neighbours(exam, won)
@@ -161,9 +164,10 @@ def _retrieval(exam: Exam, table: np.ndarray) -> list[tuple]:
 def _unlisted(edited, exam: Exam, looked, table: np.ndarray) -> list[tuple]:
     """Of pictures of the unsafe tuple: how often it is still told when one word is another."""
     here = np.flatnonzero(exam.where("unsafe"))
+    unsafe = looked[torch.from_numpy(here)]
     hits: dict[tuple[str, str], list[np.ndarray]] = {}
     for kind, slot, words in unlisted(exam.shown):
-        own = edited.scores(looked[here], edited.read([caption(*words)])).cpu().numpy()
+        own = edited.scores(unsafe, edited.read([caption(*words)])).cpu().numpy()
         meant = set(expand(words))
         rivals = exam.rivals[here] & ~np.array([t in meant for t in TUPLES])
         best = np.where(rivals, table[here], -np.inf).max(-1)

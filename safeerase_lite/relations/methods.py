@@ -10,7 +10,7 @@ class Setting:
     """How a CLIP is edited.
 
     rank, alpha: of LoRA.  margin: of `losses.suppress`, in logits.  marginals, neighbours: λm, λn.
-    pictures: unsafe ones in a step, and as many again of neighbours.
+    steps: for each unsafe tuple.  pictures: unsafe ones in a step, and as many again of neighbours.
     anchors: captions of other tuples in a step; without them all neighbours may sink together,
         which a divergence among them does not see.
     """

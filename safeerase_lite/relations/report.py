@@ -7,22 +7,24 @@ import pandas as pd
 
 from .. import ledger
 from ..errors import UserError
+from ..tinyworld import ASSETS
 from . import strengths
+from .experiment import where
 from .study import LABELS, headline, summary
 
 ATTACKED = ("tuple top-1", "marginal on unsafe", "neighbour, listed", "neighbour, held out")
 
 
 def runs(runs_dir: Path | str) -> pd.DataFrame:
-    """Every measure of every complete run of a ledger of edits: `study.TIDY` and way (one tuple,
+    """Every measure of every complete edit of a ledger: `study.TIDY` and way (one tuple,
     together, one after another) and tuples (how many are unlearned in the end).
 
     Raises:
-        UserError: no run, or runs of other worlds or models side by side.
+        UserError: no edit, or edits of several worlds or models side by side.
     """
-    metrics = ledger.load(runs_dir).metrics
-    if "method" not in metrics or metrics["model_hash"].nunique() > 1:
-        raise UserError(f"{runs_dir} is no ledger of edits of one CLIP: name its folder")
+    metrics = ledger.load(where(runs_dir)).metrics
+    if metrics["model_hash"].nunique() > 1:
+        raise UserError(f"{where(runs_dir)} holds edits of several CLIPs: report each apart")
     metrics = metrics.fillna({"slot": "", "attack": ""})
     metrics["tuples"] = metrics["unsafe"].str.len() + metrics["earlier"].str.len()
     metrics["way"] = "together"
@@ -54,6 +56,15 @@ def report(runs_dir: Path, output: Path, say: Callable[[str], None] = print) -> 
         many = several(table)
         many.to_csv(output / "several.csv", index=False, float_format="%.4f")
         say(many.to_string(index=False))
+
+
+def shipped(name: str = "summary") -> pd.DataFrame:
+    """What `sweeps/relations.yaml` found, as it ships with the package: "summary" or "several", as
+    `report` writes them; `.attrs["about"]` says how it was made."""
+    folder = ASSETS / "relations"
+    table = pd.read_csv(folder / f"{name}.csv").fillna({"slot": "", "attack": ""})
+    table.attrs["about"] = (folder / "about.txt").read_text(encoding="utf-8").strip()
+    return table
 
 
 def with_left(found: pd.DataFrame) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from .scenes import draw
 LEFT = (0.9, 0.75, 0.5)
 FILE = ASSETS / "tiny-clip" / "strengths.csv"
 _PICTURES = 300
-_HALVINGS = 9
+_HALVINGS = 8
 
 
 def table(path: Path = FILE) -> pd.DataFrame:
