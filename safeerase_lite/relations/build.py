@@ -5,6 +5,7 @@ and captions together, against captions that differ in one slot or in who does i
 leaves a CLIP a bag of words (ARO, Yuksekgonul et al. 2023).
 """
 
+import hashlib
 import json
 import random
 import time
@@ -289,11 +290,8 @@ def _descend(loss, optimizer, schedule, parameters) -> None:
 
 
 def build(out: Path | str, seed: int = 0) -> None:
-    """Make tiny-clip and write it to `out`: weights in half precision, `measures.csv`,
-    `strengths.csv`. Half an hour on two cores; judged by its measures, not by its bytes."""
-    from .reading import reading
-    from .strengths import calibrate
-
+    """Make tiny-clip and write it to `out`, weights in half precision. Half an hour on two cores.
+    A rebuild is judged by its measures, not by its bytes."""
     out, recipe = Path(out).resolve(), Recipe(seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -302,7 +300,19 @@ def build(out: Path | str, seed: int = 0) -> None:
     train_pair(model, bank, recipe)
     model.half().save_pretrained(out)
     processor(recipe).save_pretrained(out)
+    describe(out)
+
+
+def describe(out: Path) -> None:
+    """Measure the model in a folder; write `measures.csv`, `strengths.csv` and the files'
+    `hashes.json` there."""
+    from .reading import reading
+    from .strengths import calibrate
+
     measures = reading(str(out))
     measures.to_csv(out / "measures.csv", index=False, float_format="%.4f")
     print(measures.to_string(index=False))
     calibrate(str(out)).to_csv(out / "strengths.csv", index=False, float_format="%.4f")
+    files = sorted(f for f in out.iterdir() if f.name not in ("README.md", "hashes.json"))
+    hashes = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    (out / "hashes.json").write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
