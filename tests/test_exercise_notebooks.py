@@ -8,7 +8,7 @@ import papermill
 import pytest
 
 from safeerase_lite.exercises import modules
-from safeerase_lite.exercises.judging import NOT_YET, RIGHT, WRONG
+from safeerase_lite.exercises.judging import NOT_YET, RIGHT
 from safeerase_lite.kernel import ThisInterpreter
 
 pytestmark = pytest.mark.slow
@@ -50,8 +50,8 @@ def quiet(outputs):
 def test_unsolved_it_runs_to_its_end(path, outputs):
     said = outputs(FOLDER / "student" / path.name)
     for exercise in modules()[path.name[0]].EXERCISES:
-        assert told(said[f"{exercise.id}-test"]).startswith(f"{NOT_YET} {exercise.id}: ")
-    assert RIGHT not in str(said) and WRONG not in str(said)
+        assert told(said[f"{exercise.id}-test"]).startswith(f"{exercise.id} {NOT_YET}: ")
+    assert "✅" not in str(said) and "❌" not in str(said)
     assert quiet(said)
 
 
@@ -60,8 +60,8 @@ def test_solved_it_ends_all_right_with_all_its_points(path, outputs):
     said = outputs(path)
     for exercise in modules()[path.name[0]].EXERCISES:
         checked, scored = said[f"{exercise.id}-test"]
-        assert checked.text.startswith(f"{RIGHT} {exercise.id}: ")
+        assert checked.text.startswith(f"{exercise.id} {RIGHT}: ")
         assert float(scored.data["text/plain"]) == exercise.points
-    assert NOT_YET not in str(said) and WRONG not in str(said)
+    assert "⏳" not in str(said) and "❌" not in str(said)
     assert "This cell waits" not in str(said)
     assert quiet(said)

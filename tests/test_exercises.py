@@ -141,7 +141,7 @@ FUNCTIONS = [
 @every
 def test_nothing_that_is_handed_in_gets_through(exercise, capsys):
     for bad in [*BAD, *FUNCTIONS] if exercise.inputs else BAD:
-        assert says(capsys, exercise.id, bad).startswith(f"{WRONG} {exercise.id}: ")
+        assert says(capsys, exercise.id, bad).startswith(f"{exercise.id} {WRONG}: ")
         assert score(exercise.id, bad) == 0
         assert capsys.readouterr() == ("", "")
     assert judge(exercise, exercise.reference).mark == RIGHT
@@ -230,7 +230,7 @@ def test_a_thing_is_brief():
 
 def test_an_exercise_that_is_not_there_is_named(capsys):
     assert says(capsys, "a99", 1).startswith(
-        f"{WRONG} a99: there is no exercise 'a99'; there are a1"
+        f"a99 {WRONG}: there is no exercise 'a99'; there are a1"
     )
     assert "'?'; there are a1" in says(capsys, "?", 1)
     check(None, 1)

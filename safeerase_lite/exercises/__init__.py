@@ -60,7 +60,7 @@ def check(id: str, answer: Any = ...) -> None:
         record.note(id, verdict.mark)
     except UserError as error:
         verdict = Verdict(WRONG, str(error))
-    print(f"{verdict.mark} {id}: {verdict.message}")
+    print(f"{id} {verdict.mark}: {verdict.message}")
 
 
 def score(id: str, answer: Any = ...) -> float:

@@ -487,19 +487,19 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "forgot the shift",
-                "no: without the shift a model that knows the plan looks *ignorant*, and this "
+                "without the shift a model that knows the plan looks *ignorant*, and this "
                 "number is too small for both models by the same factor.",
             ),
             Mistake(
                 "left the picture in",
-                "no: the picture's tokens would add their own loss (nobody trained the model to "
+                "the picture's tokens would add their own loss (nobody trained the model to "
                 "say them), and the number would be larger.",
             ),
             Mistake(
                 "averaged the answers' means",
-                "no: these answers are about equally long, so that would hardly show.",
+                "these answers are about equally long, so that would hardly show.",
             ),
-            Mistake("the sign", "no: the number is positive, as a loss should be."),
+            Mistake("the sign", "the number is positive, as a loss should be."),
         ),
     ),
 )

@@ -13,13 +13,13 @@ import numpy as np
 from .comparing import a, brief, difference, one_line
 from .exercise import Exercise
 
-NOT_YET, RIGHT, WRONG = "⏳", "✅", "❌"
+NOT_YET, RIGHT, WRONG = "⏳ not yet", "✅ right", "❌ wrong"  # words too: not every font has signs
 DRAWS = 8
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """⏳, ✅ or ❌; why, in a line; and the share of the points it is worth."""
+    """Not yet, right or wrong; why, in a line; and the share of the points it is worth."""
 
     mark: str
     message: str
@@ -37,12 +37,11 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
         return Verdict(WRONG, f"`{exercise.name}` should be a function; it is {a(answer)}.")
     said = {draw: _said(exercise, answer, draw) for draw in draws}
     if any(map(_unsolved, said.values())):
-        what = f"`{exercise.name}`, or something it uses, is still `...`."
-        return Verdict(NOT_YET, f"not yet: {what}")
+        return Verdict(NOT_YET, f"`{exercise.name}`, or something it uses, is still `...`.")
     found = _first_difference(exercise, said, exercise.reference)
     if not found:
-        on = f", on {DRAWS} random inputs" if exercise.inputs else ""
-        return Verdict(RIGHT, f"right{on}.", 1.0)
+        on = f"on {DRAWS} random inputs." if exercise.inputs else "that is it."
+        return Verdict(RIGHT, on, 1.0)
     for mistake in exercise.mistakes:
         if not _first_difference(exercise, said, mistake.answer):
             return Verdict(WRONG, mistake.message, mistake.credit)
