@@ -10,6 +10,7 @@ from pathlib import Path
 import exercises as tool
 import lesson_rules
 import lessons
+import pandas as pd
 import pytest
 
 api = pytest.importorskip("nbgrader.api", reason="pip install 'safeerase-lite[classroom]'")
@@ -29,7 +30,8 @@ def half():
 
 
 def answered(released, right, wrong=()):
-    """A released notebook, some exercises solved as in the source, some answered wrongly."""
+    """A released notebook, some exercises solved as in the source, some answered wrongly and with
+    the cell that grades them forged."""
     node, solved = lessons.read(released), {cell.id: cell for cell in lessons.read(SOURCE).cells}
     for cell in node.cells:
         for exercise in MODULE.EXERCISES:
@@ -37,6 +39,8 @@ def answered(released, right, wrong=()):
                 cell.source = tool.without_markers(solved[cell.id].source)
             elif cell.id == f"{exercise.id}-answer" and exercise in wrong:
                 cell.source += f"\n{exercise.name} = lambda *inputs: 1 / 0"
+            elif cell.id == f"{exercise.id}-test" and exercise in wrong:
+                cell.source = f"{exercise.points}"
     return lesson_rules.written(node)
 
 
@@ -51,14 +55,14 @@ def course(tmp_path_factory):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
 
-    def nbgrader(command):
+    def nbgrader(command, *names):
         done = subprocess.run(
-            [sys.executable, "-m", "nbgrader", command, NAME],
+            [sys.executable, "-m", "nbgrader", command, *names],
             cwd=folder, env=os.environ | {"PATH": programs}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
 
-    nbgrader("generate_assignment")
+    nbgrader("generate_assignment", NAME)
     released = folder / "release" / NAME / f"{NAME}.ipynb"
     hand_in = {
         "all": answered(released, MODULE.EXERCISES),
@@ -66,11 +70,13 @@ def course(tmp_path_factory):
         "none": answered(released, (), MODULE.EXERCISES[::2]),
     }
     for student, text in hand_in.items():
-        submitted = folder / "submitted" / student / NAME / f"{NAME}.ipynb"
-        submitted.parent.mkdir(parents=True)
-        submitted.write_text(text, encoding="utf-8")
-    nbgrader("autograde")
-    nbgrader("generate_feedback")
+        sent = folder / "downloaded" / NAME / "archive" / f"{student}__{NAME}.ipynb"
+        sent.parent.mkdir(parents=True, exist_ok=True)
+        sent.write_text(text, encoding="utf-8")
+    nbgrader("zip_collect", NAME)
+    nbgrader("autograde", NAME)
+    nbgrader("generate_feedback", NAME)
+    nbgrader("export")
     yield folder
     shutil.rmtree(folder)
 
@@ -82,6 +88,11 @@ def test_the_gradebook_has_the_points(course, student, share):
         assert submission.max_score == POINTS
         assert submission.score == share * POINTS
         assert not submission.needs_manual_grade
+
+
+def test_the_table_of_grades_has_them_all(course):
+    table = pd.read_csv(course / "grades.csv").set_index("student_id")
+    assert dict(table["score"]) == {"all": POINTS, "half": POINTS / 2, "none": 0}
 
 
 def test_every_student_gets_feedback(course):
