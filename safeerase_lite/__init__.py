@@ -35,22 +35,12 @@ _HOMES = {
     "stamp": "lesson",
     "UserError": "errors",
 }
-_ROOMS = {
-    "charts",
-    "exercises",
-    "judges",
-    "ledger",
-    "metrics",
-    "objectives",
-    "relations",
-    "tinyworld",
-}
+_ROOMS = {"charts", "judges", "ledger", "metrics", "objectives", "relations", "tinyworld"}
 
 __all__ = ["__version__", *_HOMES, *_ROOMS]
 
 if TYPE_CHECKING:
-    from . import charts, exercises, judges, ledger, metrics  # noqa: F401
-    from . import objectives, relations, tinyworld  # noqa: F401
+    from . import charts, judges, ledger, metrics, objectives, relations, tinyworld  # noqa: F401
     from .care import masked, shown  # noqa: F401
     from .data import load_data, read_data  # noqa: F401
     from .errors import UserError  # noqa: F401
