@@ -5,12 +5,15 @@ L(x) is the mean negative log-likelihood per answer token (SafeEraser, arXiv 250
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .comparing import brief
 from .exercise import Exercise, Mistake
 
 TITLE = "The loss on the answer"
@@ -59,6 +62,31 @@ def logits_and_labels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 def pieces_of_a_batch(rng: np.random.Generator) -> tuple[list[tuple[Tensor, Tensor]]]:
     return ([logits_and_labels(rng) for _ in range(int(rng.integers(2, 4)))],)
+
+
+# ---- what is looked at ----
+
+
+class NoGradient(Exception):
+    """A number one cannot train with."""
+
+
+def trainable(answer: Callable, *inputs) -> Any:
+    """What an answer says of its inputs, as long as a gradient flows back to the logits."""
+    pairs = inputs[0] if len(inputs) == 1 else [inputs]
+    for logits, _ in pairs:
+        logits.requires_grad_()
+    loss = answer(*inputs)
+    number = isinstance(loss, int | float | np.ndarray | Tensor)
+    if number and not getattr(loss, "requires_grad", False):
+        raise NoGradient(f"{brief(loss)} has no gradient, and a loss needs one")
+    return loss
+
+
+CUT_OFF = (
+    "no gradient flows through this: `.item()`, `.detach()` or NumPy cut it off. A loss stays a "
+    "tensor."
+)
 
 
 # ---- a1: the labels of a row ----
@@ -189,6 +217,10 @@ def _reduced(logits, labels):
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
 
+def _detached(logits, labels):
+    return token_nll(logits, labels).detach()
+
+
 # ---- a5: L ----
 
 
@@ -216,6 +248,10 @@ def _negative(logits, labels):
     return -L(logits, labels)
 
 
+def _plain_number(logits, labels):
+    return L(logits, labels).item()
+
+
 # ---- a6: L of a batch in pieces ----
 
 
@@ -240,6 +276,10 @@ def _weighed_by_rows(pieces):
 def _weighed_by_positions(pieces):
     sizes = [labels.numel() for _, labels in pieces]
     return sum(n * L(*piece) for n, piece in zip(sizes, pieces, strict=True)) / sum(sizes)
+
+
+def _plain_number_of_pieces(pieces):
+    return L_in_pieces(pieces).item()
 
 
 # ---- a7: a colleague's loss ----
@@ -375,6 +415,7 @@ EXERCISES = (
         points=3,
         reference=token_nll,
         inputs=logits_and_labels,
+        observe=trainable,
         mistakes=(
             Mistake(
                 _log_likelihood,
@@ -404,6 +445,7 @@ EXERCISES = (
                 _reduced,
                 'one number for the whole batch: F.cross_entropy averages unless reduction="none".',
             ),
+            Mistake(_detached, CUT_OFF, credit=0.5),
         ),
     ),
     Exercise(
@@ -416,6 +458,7 @@ EXERCISES = (
         points=3,
         reference=L,
         inputs=logits_and_labels,
+        observe=trainable,
         mistakes=(
             Mistake(
                 _over_all_positions,
@@ -440,6 +483,7 @@ EXERCISES = (
                 "notebook b.",
                 credit=0.5,
             ),
+            Mistake(_plain_number, CUT_OFF, credit=0.5),
         ),
     ),
     Exercise(
@@ -452,6 +496,7 @@ EXERCISES = (
         points=1,
         reference=L_in_pieces,
         inputs=pieces_of_a_batch,
+        observe=trainable,
         mistakes=(
             Mistake(
                 _mean_of_means,
@@ -473,6 +518,7 @@ EXERCISES = (
                 "weighed by positions, prompt and padding included: weigh by answer tokens.",
                 credit=0.5,
             ),
+            Mistake(_plain_number_of_pieces, CUT_OFF, credit=0.5),
         ),
     ),
     Exercise(

@@ -17,7 +17,7 @@ def difference(answer: Any, right: Any, tolerance: float = 1e-4) -> str:
     """How an answer differs from the right one, in a few words; "" when it does not.
 
     Numbers may come as a Python number, a list, an array or a tensor. An exception stands for
-    itself: two agree when they are of one type.
+    itself: two agree when they are of one type and say the same.
     """
     try:
         return _difference(answer, right, tolerance)
@@ -27,7 +27,7 @@ def difference(answer: Any, right: Any, tolerance: float = 1e-4) -> str:
 
 def _difference(answer: Any, right: Any, tolerance: float) -> str:
     if isinstance(answer, Exception):
-        same = type(answer) is type(right)
+        same = type(answer) is type(right) and one_line(answer) == one_line(right)
         return "" if same else f"raises {type(answer).__name__}: {one_line(answer)}"
     if answer is None and right is not None:
         return "gives None: does it end in `return`?"
