@@ -104,26 +104,6 @@ def _picture_kept(prompt, answer, end):
     return [token if token == PICTURE else IGNORED for token in prompt] + answer + [end]
 
 
-def _nothing_masked(prompt, answer, end):
-    return prompt + answer + [end]
-
-
-def _end_missing(prompt, answer, end):
-    return [IGNORED] * len(prompt) + answer
-
-
-def _end_masked(prompt, answer, end):
-    return [IGNORED] * len(prompt) + answer + [IGNORED]
-
-
-def _masked_by_padding(prompt, answer, end):
-    return [PADDING] * len(prompt) + answer + [end]
-
-
-def _answer_masked(prompt, answer, end):
-    return prompt + [IGNORED] * (len(answer) + 1)
-
-
 # ---- a2: how much of a batch is answer ----
 
 
@@ -131,20 +111,8 @@ def answer_share(labels: Tensor, attention_mask: Tensor) -> Tensor:
     return (labels != IGNORED).sum() / attention_mask.sum()
 
 
-def _of_padding_too(labels, attention_mask):
-    return (labels != IGNORED).float().mean()
-
-
-def _prompt_share(labels, attention_mask):
-    return 1 - answer_share(labels, attention_mask)
-
-
 def _mean_of_shares(labels, attention_mask):
     return ((labels != IGNORED).sum(-1) / attention_mask.sum(-1)).mean()
-
-
-def _share_of_tokens_not_zero(labels, attention_mask):
-    return (labels > 0).sum() / attention_mask.sum()
 
 
 # ---- a3: the shift ----
@@ -154,48 +122,12 @@ def aligned(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return logits[:, :-1], labels[:, 1:]
 
 
-def _no_shift(logits, labels):
-    return logits, labels
-
-
-def _shifted_back(logits, labels):
-    return logits[:, 1:], labels[:, :-1]
-
-
-def _same_end_cut(logits, labels):
-    return logits[:, :-1], labels[:, :-1]
-
-
-def _same_start_cut(logits, labels):
-    return logits[:, 1:], labels[:, 1:]
-
-
-def _rows_cut(logits, labels):
-    return logits[:-1], labels[1:]
-
-
-def _rolled(logits, labels):
-    return logits, labels.roll(-1, dims=1)
-
-
 # ---- a4: the loss of each token ----
 
 
 def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
     flat = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return flat.view(labels.shape)
-
-
-def _log_likelihood(logits, labels):
-    return -token_nll(logits, labels)
-
-
-def _probability(logits, labels):
-    return torch.exp(-token_nll(logits, labels)) * (labels != IGNORED)
-
-
-def _in_bits(logits, labels):
-    return token_nll(logits, labels) / math.log(2)
 
 
 def _without_softmax(logits, labels):
@@ -209,27 +141,11 @@ def _over_the_positions(logits, labels):
     return -chosen * (labels != IGNORED)
 
 
-def _prompt_as_padding(logits, labels):
-    return token_nll(logits, labels.clamp(min=0))
-
-
-def _reduced(logits, labels):
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-
-
-def _detached(logits, labels):
-    return token_nll(logits, labels).detach()
-
-
 # ---- a5: L ----
 
 
 def L(logits: Tensor, labels: Tensor) -> Tensor:
     return token_nll(logits, labels).sum() / (labels != IGNORED).sum()
-
-
-def _over_all_positions(logits, labels):
-    return token_nll(logits, labels).mean()
 
 
 def _mean_of_answers(logits, labels):
@@ -238,14 +154,6 @@ def _mean_of_answers(logits, labels):
 
 def _sum(logits, labels):
     return token_nll(logits, labels).sum()
-
-
-def _per_answer(logits, labels):
-    return token_nll(logits, labels).sum() / len(labels)
-
-
-def _negative(logits, labels):
-    return -L(logits, labels)
 
 
 def _plain_number(logits, labels):
@@ -260,14 +168,6 @@ def L_in_pieces(pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
     return total / sum((labels != IGNORED).sum() for _, labels in pieces)
 
 
-def _mean_of_means(pieces):
-    return sum(L(*piece) for piece in pieces) / len(pieces)
-
-
-def _sum_of_means(pieces):
-    return sum(L(*piece) for piece in pieces)
-
-
 def _weighed_by_rows(pieces):
     rows = [len(labels) for _, labels in pieces]
     return sum(n * L(*piece) for n, piece in zip(rows, pieces, strict=True)) / sum(rows)
@@ -276,10 +176,6 @@ def _weighed_by_rows(pieces):
 def _weighed_by_positions(pieces):
     sizes = [labels.numel() for _, labels in pieces]
     return sum(n * L(*piece) for n, piece in zip(sizes, pieces, strict=True)) / sum(sizes)
-
-
-def _plain_number_of_pieces(pieces):
-    return L_in_pieces(pieces).item()
 
 
 # ---- a7: a colleague's loss ----
@@ -312,25 +208,28 @@ EXERCISES = (
                 "the picture's tokens are still in the loss: a picture is given, not said.",
             ),
             Mistake(
-                _nothing_masked,
+                lambda prompt, answer, end: prompt + answer + [end],
                 "nothing is masked: every token of the prompt, picture included, becomes -100.",
             ),
             Mistake(
-                _end_missing,
+                lambda prompt, answer, end: [IGNORED] * len(prompt) + answer,
                 "the end token is missing: without it the model never learns to stop.",
                 credit=0.5,
             ),
             Mistake(
-                _end_masked,
+                lambda prompt, answer, end: [IGNORED] * len(prompt) + answer + [IGNORED],
                 "the end token is masked: it is the answer's last word; stopping is learned too.",
                 credit=0.5,
             ),
             Mistake(
-                _masked_by_padding,
+                lambda prompt, answer, end: [PADDING] * len(prompt) + answer + [end],
                 "0 is a token (here the padding): the model would learn to say it. The label that "
                 "counts for nothing is -100.",
             ),
-            Mistake(_answer_masked, "the other way round: keep the answer and mask the prompt."),
+            Mistake(
+                lambda prompt, answer, end: prompt + [IGNORED] * (len(answer) + 1),
+                "the other way round: keep the answer and mask the prompt.",
+            ),
         ),
     ),
     Exercise(
@@ -345,11 +244,14 @@ EXERCISES = (
         inputs=labels_and_attention,
         mistakes=(
             Mistake(
-                _of_padding_too,
+                lambda labels, attention_mask: (labels != IGNORED).float().mean(),
                 "padding is in the denominator: divide by the tokens that are there, those with "
                 "attention 1.",
             ),
-            Mistake(_prompt_share, "this is the share of the prompt: the answer is what is left."),
+            Mistake(
+                lambda labels, attention_mask: 1 - answer_share(labels, attention_mask),
+                "this is the share of the prompt: the answer is what is left.",
+            ),
             Mistake(
                 _mean_of_shares,
                 "this is the mean of the rows' shares, where a short row counts as much as a long "
@@ -357,7 +259,7 @@ EXERCISES = (
                 credit=0.5,
             ),
             Mistake(
-                _share_of_tokens_not_zero,
+                lambda labels, attention_mask: (labels > 0).sum() / attention_mask.sum(),
                 "a label of 0 is a token like any other: only -100 is no answer.",
             ),
         ),
@@ -374,31 +276,31 @@ EXERCISES = (
         inputs=logits_and_labels,
         mistakes=(
             Mistake(
-                _no_shift,
+                lambda logits, labels: (logits, labels),
                 "you forgot the shift: the logits at position t predict the token at t + 1, so "
                 "here every prediction is held against the token it has just read.",
             ),
             Mistake(
-                _shifted_back,
+                lambda logits, labels: (logits[:, 1:], labels[:, :-1]),
                 "shifted the wrong way: this holds the prediction for t + 1 against the token "
                 "at t − 1.",
             ),
             Mistake(
-                _same_end_cut,
+                lambda logits, labels: (logits[:, :-1], labels[:, :-1]),
                 "both lost their end, so nothing has moved: cut the last logits and the *first* "
                 "label.",
             ),
             Mistake(
-                _same_start_cut,
+                lambda logits, labels: (logits[:, 1:], labels[:, 1:]),
                 "both lost their start, so nothing has moved: cut the *last* logits and the first "
                 "label.",
             ),
             Mistake(
-                _rows_cut,
+                lambda logits, labels: (logits[:-1], labels[1:]),
                 "this cuts off rows of the batch: positions are the second dimension, [:, …].",
             ),
             Mistake(
-                _rolled,
+                lambda logits, labels: (logits, labels.roll(-1, dims=1)),
                 "rolled, not cut: the last position now has the first token as its label. Nothing "
                 "follows the end; drop it.",
                 credit=0.5,
@@ -418,13 +320,16 @@ EXERCISES = (
         observe=trainable,
         mistakes=(
             Mistake(
-                _log_likelihood,
+                lambda logits, labels: -token_nll(logits, labels),
                 "the sign: a log-likelihood is at most 0, the *negative* one is a loss.",
                 credit=0.5,
             ),
-            Mistake(_probability, "these are probabilities: take −log of them."),
             Mistake(
-                _in_bits,
+                lambda logits, labels: torch.exp(-token_nll(logits, labels)) * (labels != IGNORED),
+                "these are probabilities: take −log of them.",
+            ),
+            Mistake(
+                lambda logits, labels: token_nll(logits, labels) / math.log(2),
                 "this is in bits: nats come from the natural logarithm, torch.log.",
                 credit=0.5,
             ),
@@ -437,15 +342,15 @@ EXERCISES = (
                 "the softmax runs over the positions: it belongs over the vocabulary, dim=-1.",
             ),
             Mistake(
-                _prompt_as_padding,
+                lambda logits, labels: token_nll(logits, labels.clamp(min=0)),
                 "where there is no answer it should be 0: you let -100 pass as the token 0, and "
                 "the prompt is back in the loss.",
             ),
             Mistake(
-                _reduced,
+                lambda logits, labels: F.cross_entropy(logits.flatten(0, 1), labels.flatten()),
                 'one number for the whole batch: F.cross_entropy averages unless reduction="none".',
             ),
-            Mistake(_detached, CUT_OFF, credit=0.5),
+            Mistake(lambda logits, labels: token_nll(logits, labels).detach(), CUT_OFF, credit=0.5),
         ),
     ),
     Exercise(
@@ -461,7 +366,7 @@ EXERCISES = (
         observe=trainable,
         mistakes=(
             Mistake(
-                _over_all_positions,
+                lambda logits, labels: token_nll(logits, labels).mean(),
                 "you averaged over prompt and padding too: their loss is 0, but they are counted. "
                 "Divide by the answer's tokens.",
             ),
@@ -473,12 +378,12 @@ EXERCISES = (
             ),
             Mistake(_sum, "this is the sum: divide by the number of answer tokens."),
             Mistake(
-                _per_answer,
+                lambda logits, labels: token_nll(logits, labels).sum() / len(labels),
                 "this is nats per answer: long answers would weigh more. Divide by tokens, not by "
                 "rows.",
             ),
             Mistake(
-                _negative,
+                lambda logits, labels: -L(logits, labels),
                 "the sign: L is a loss, 0 at its best. Gradient ascent is −L, but that is for "
                 "notebook b.",
                 credit=0.5,
@@ -499,12 +404,12 @@ EXERCISES = (
         observe=trainable,
         mistakes=(
             Mistake(
-                _mean_of_means,
+                lambda pieces: sum(L(*piece) for piece in pieces) / len(pieces),
                 "the mean of the pieces' means: a piece with few answer tokens weighs too much. "
                 "Add up nats and tokens of all pieces, divide once.",
             ),
             Mistake(
-                _sum_of_means,
+                lambda pieces: sum(L(*piece) for piece in pieces),
                 "the sum of the pieces' means grows with the number of pieces: add up nats and "
                 "tokens, divide once.",
             ),
@@ -518,7 +423,7 @@ EXERCISES = (
                 "weighed by positions, prompt and padding included: weigh by answer tokens.",
                 credit=0.5,
             ),
-            Mistake(_plain_number_of_pieces, CUT_OFF, credit=0.5),
+            Mistake(lambda pieces: L_in_pieces(pieces).item(), CUT_OFF, credit=0.5),
         ),
     ),
     Exercise(
