@@ -1,11 +1,12 @@
 # make demo   the first result, in output/
 # make test   every test
 # make accept the long acceptance runs
+# make exercises   the students' copies and the tutor's kit, from the exercises' sources
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test accept check lint clean install
+.PHONY: demo test accept check lint exercises clean install
 
 demo: install
 	$(BIN)/safeerase demo
@@ -19,6 +20,9 @@ accept: install
 
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests -m "not slow"
+
+exercises: install
+	$(BIN)/python tools/exercises.py build
 
 lint: install
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from .ledger import default_runs_dir
 from .live import is_live
 
 _imported = time.perf_counter()
+_unwritten: dict[Path, dict[str, dict]] = {}  # predictions whose folder cannot be written
 
 
 def predict(
@@ -182,14 +183,18 @@ def _file(runs_dir: Path | str | None) -> Path:
 
 def _read(runs_dir: Path | str | None) -> dict[str, dict]:
     file = _file(runs_dir)
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return kept | _unwritten.get(file, {})
 
 
 def _keep(id: str, record: dict, runs_dir: Path | str | None) -> dict:
     file, everything = _file(runs_dir), _read(runs_dir)
     everything[id] = everything.get(id, {}) | record
-    file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".draft")
-    draft.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
-    draft.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+        draft.replace(file)
+    except OSError:  # a prediction is no reason to stop: it lasts as long as this kernel
+        _unwritten[file] = everything
     return everything[id]

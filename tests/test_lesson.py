@@ -40,6 +40,15 @@ def test_a_prediction_survives_running_the_cell_again(kept, capsys):
     assert capsys.readouterr().out.count("You predict: a refusal, 90% sure") == 2
 
 
+def test_a_folder_that_cannot_be_written_is_no_crash(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    nowhere = {"runs_dir": tmp_path / "file" / "runs"}
+    predict("mug", "a refusal", 0.9, options=OPTIONS, **nowhere)
+    outcome("mug", "a refusal", **nowhere)
+    assert "as you predicted" in capsys.readouterr().out
+    assert calibration("mug", **nowhere)["right"].tolist() == [True]
+
+
 def test_nobody_is_less_sure_than_a_guess(kept, capsys):
     predict("mug", "a refusal", 0.1, options=OPTIONS, **kept)
     assert "50% sure" in capsys.readouterr().out

@@ -184,13 +184,13 @@ def table(about: Course, folder: Path) -> str:
     return "\n".join(rows)
 
 
-def with_table(page: str, rows: str) -> str:
+def with_table(page: str, rows: str, markers: tuple[str, str] = MARKERS) -> str:
     """A page with what stands between the markers replaced.
 
     Raises:
         UserError: the markers are not there, once each and in order.
     """
-    begin, end = MARKERS
+    begin, end = markers
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
         raise UserError(f"README.md needs the lines {begin} and {end}, once each: add them")
     return f"{page.split(begin)[0]}{begin}\n{rows}\n{end}{page.split(end)[1]}"

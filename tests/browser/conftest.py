@@ -64,6 +64,7 @@ def lab(chromium, tmp_path):
     }
     environment = os.environ | {name: str(folder) for name, folder in ours.items()}
     environment.pop("SAFEERASE_HEADLESS", None)  # somebody is watching
+    environment.pop("SAFEERASE_PROGRESS", None)  # kept beside the notebook
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

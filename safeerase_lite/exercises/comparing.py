@@ -1,0 +1,134 @@
+"""Two answers compared, whatever the second one is; and either of them in a few words."""
+
+import reprlib
+from typing import Any
+
+import numpy as np
+
+_brief = reprlib.Repr()
+_brief.maxlist = _brief.maxtuple = _brief.maxset = _brief.maxfrozenset = _brief.maxdict = 12
+_brief.maxstring = _brief.maxother = 80
+NUMBERS = 24  # a longer array is told by its shape
+
+PLAIN = int | float | str | bool | None
+
+
+def difference(answer: Any, right: Any, tolerance: float = 1e-4) -> str:
+    """How an answer differs from the right one, in a few words; "" when it does not.
+
+    Numbers may come as a Python number, a list, an array or a tensor. An exception stands for
+    itself: two agree when they are of one type and say the same.
+    """
+    try:
+        return _difference(answer, right, tolerance)
+    except Exception as error:  # an answer may be any object, and fail in any way
+        return f"gives {a(answer)}, which cannot be compared ({type(error).__name__})"
+
+
+def _difference(answer: Any, right: Any, tolerance: float) -> str:
+    if isinstance(answer, Exception):
+        same = type(answer) is type(right) and one_line(answer) == one_line(right)
+        return "" if same else f"raises {type(answer).__name__}: {one_line(answer)}"
+    if answer is None and right is not None:
+        return "gives None: does it end in `return`?"
+    if isinstance(right, str):
+        told = isinstance(answer, str) and answer.strip().casefold() == right.strip().casefold()
+        return "" if told else f"gives {brief(answer)}, should give {brief(right)}"
+    if isinstance(right, dict):
+        return _of_dicts(answer, right, tolerance)
+    wanted = _numbers(right)
+    if wanted is not None:
+        return _of_numbers(answer, wanted, tolerance)
+    if isinstance(right, list | tuple):
+        return _of_sequences(answer, right, tolerance)
+    return "" if answer == right else f"gives {brief(answer)}, should give {brief(right)}"
+
+
+def _of_dicts(answer: Any, right: dict, tolerance: float) -> str:
+    if not isinstance(answer, dict):
+        return f"gives {a(answer)}, should give a dict"
+    if set(answer) != set(right):
+        return f"gives the keys {brief(list(answer))}, should give {brief(list(right))}"
+    parts = ((key, _difference(answer[key], right[key], tolerance)) for key in right)
+    return next((f"at {brief(key)} {how}" for key, how in parts if how), "")
+
+
+def _of_sequences(answer: Any, right: list | tuple, tolerance: float) -> str:
+    if not isinstance(answer, list | tuple):
+        return f"gives {a(answer)}, should give a {type(right).__name__} of {len(right)}"
+    if len(answer) != len(right):
+        return f"gives {len(answer)} parts, should give {len(right)}"
+    pairs = enumerate(zip(answer, right, strict=True))
+    parts = ((place, _difference(*pair, tolerance)) for place, pair in pairs)
+    return next((f"in part {place} {how}" for place, how in parts if how), "")
+
+
+def _of_numbers(answer: Any, wanted: np.ndarray, tolerance: float) -> str:
+    found = _numbers(answer)
+    if found is None:
+        return f"gives {a(answer)}, should give {_kind(wanted)}"
+    if found.shape != wanted.shape:
+        return f"gives the shape {found.shape}, should give {wanted.shape}"
+    if (found.dtype == bool) != (wanted.dtype == bool) and wanted.size:
+        return f"gives the type {found.dtype}, should give {wanted.dtype}"
+    if np.isnan(found).any() and not np.isnan(wanted).any():
+        return "gives nan (not a number)"
+    if np.allclose(found, wanted, rtol=tolerance, atol=tolerance / 100, equal_nan=True):
+        return ""
+    return f"gives {brief(found)}, should give {brief(wanted)}"
+
+
+def _numbers(thing: Any) -> np.ndarray | None:
+    """A number, array, tensor or list of numbers as an array; None for anything else."""
+    if hasattr(thing, "detach"):
+        thing = thing.detach().cpu()
+        thing = (thing.float() if thing.is_floating_point() else thing).numpy()
+    if isinstance(thing, str | set | frozenset | dict):
+        return None
+    try:
+        array = np.asarray(thing)
+    except ValueError:  # parts of several shapes
+        return None
+    return array if array.dtype.kind in "biuf" else None
+
+
+def _kind(numbers: np.ndarray) -> str:
+    what = "truth" if numbers.dtype == bool else "number"
+    return f"one {what}" if numbers.ndim == 0 else f"{what}s of the shape {numbers.shape}"
+
+
+# ---- in a few words ----
+
+
+def a(thing: Any) -> str:
+    """`a list`, `an int`."""
+    name = type(thing).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def brief(thing: Any) -> str:
+    """A value on one short line; an array of many numbers by its shape."""
+    try:
+        if type(thing) in (list, tuple) and not all(isinstance(part, PLAIN) for part in thing):
+            return one_line(f"[{', '.join(map(brief, thing))}]", 120)
+        numbers = None if isinstance(thing, PLAIN | list | tuple) else _numbers(thing)
+        if numbers is None:
+            return one_line(_brief.repr(thing), 120)
+        if numbers.size > NUMBERS:
+            return f"<{numbers.dtype}, shape {numbers.shape}>"
+        if numbers.dtype.kind == "f":
+            numbers = np.array([float(f"{number:.4g}") for number in numbers.flat]).reshape(
+                numbers.shape
+            )
+        return str(numbers.tolist())
+    except Exception:  # its repr fails
+        return a(thing)
+
+
+def one_line(message: Any, limit: int = 160) -> str:
+    """The first line of a message, cut to a length."""
+    try:
+        text = " ".join(str(message).strip().splitlines()[:1])
+    except Exception:  # its str fails
+        text = type(message).__name__
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,110 @@
+"""An answer judged: not yet, right, or wrong and why. Nothing an answer does gets out of here."""
+
+import contextlib
+import inspect
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .comparing import a, brief, difference, one_line
+from .exercise import Exercise
+
+NOT_YET, RIGHT, WRONG = "⏳ not yet", "✅ right", "❌ wrong"  # words too: not every font has signs
+DRAWS = 8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Not yet, right or wrong; why, in a line; and the share of the points it is worth."""
+
+    mark: str
+    message: str
+    credit: float = 0.0
+
+
+def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
+    """An answer, compared with the right one and the known mistakes.
+
+    Args:
+        seed: draws the inputs a function is tried on.
+    """
+    draws = [0] if exercise.inputs is None else range(seed * DRAWS, (seed + 1) * DRAWS)
+    if exercise.inputs and answer is not ... and not callable(answer):
+        return Verdict(WRONG, f"`{exercise.name}` should be a function; it is {a(answer)}.")
+    said = {draw: _said(exercise, answer, draw) for draw in draws}
+    if any(map(_unsolved, said.values())):
+        return Verdict(NOT_YET, f"`{exercise.name}`, or something it uses, is still `...`.")
+    found = _first_difference(exercise, said, exercise.reference)
+    if not found:
+        on = f"on {DRAWS} random inputs." if exercise.inputs else "that is it."
+        return Verdict(RIGHT, on, 1.0)
+    for mistake in exercise.mistakes:
+        if not _first_difference(exercise, said, mistake.answer):
+            return Verdict(WRONG, mistake.message, mistake.credit)
+    if exercise.inputs is None:
+        return Verdict(WRONG, _no_such_value(exercise, answer))
+    draw, how = found
+    end = "" if how.endswith("?") else "."
+    return Verdict(WRONG, f"with {_inputs(exercise, draw)}, `{exercise.name}` {how}{end}")
+
+
+def _first_difference(exercise: Exercise, said: dict[int, Any], other: Any) -> tuple | None:
+    """The first draw where what was said differs from what the other answer says, and how."""
+    for draw, one in said.items():
+        how = difference(one, _said(exercise, other, draw), exercise.tolerance)
+        if how:
+            return draw, how
+    return None
+
+
+def _said(exercise: Exercise, answer: Any, draw: int) -> Any:
+    """What is observed of an answer on one draw, or the exception it raises; a value as it is. The
+    inputs are drawn anew every time: an answer may write into its own."""
+    if exercise.inputs is None or answer is ...:
+        return answer
+    inputs = exercise.inputs(np.random.default_rng(draw))
+    try:
+        with _silence():
+            return exercise.observe(answer, *inputs)
+    except SystemExit:
+        return RuntimeError("it calls exit()")
+    except Exception as error:
+        return ... if "ellipsis" in one_line(error) else error  # it met a `...` and stumbled
+
+
+def _no_such_value(exercise: Exercise, answer: Any) -> str:
+    options = [exercise.reference, *(mistake.answer for mistake in exercise.mistakes)]
+    if all(isinstance(option, str) for option in options):
+        return f"{brief(answer)} is no option; choose one of {', '.join(sorted(options))}."
+    return f"{brief(answer)} is not it. The hints help."
+
+
+def _unsolved(answer: Any) -> bool:
+    parts = answer.values() if type(answer) is dict else answer
+    return answer is ... or (
+        type(answer) in (list, tuple, dict) and any(part is ... for part in parts)
+    )
+
+
+def _inputs(exercise: Exercise, draw: int) -> str:
+    """The arguments of a draw by the reference's names for them."""
+    inputs = exercise.inputs(np.random.default_rng(draw))
+    names = inspect.signature(exercise.reference).parameters
+    return ", ".join(f"{name} = {brief(thing)}" for name, thing in zip(names, inputs, strict=False))
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing printed, nothing warned: on stderr it would cost a graded cell all its points."""
+    said = io.StringIO()
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,67 @@
+"""Exercises run to their end under papermill: unsolved as students get them, and solved, all ✅."""
+
+import logging
+from pathlib import Path
+
+import lessons
+import papermill
+import pytest
+
+from safeerase_lite.exercises import modules
+from safeerase_lite.exercises.judging import NOT_YET, RIGHT
+from safeerase_lite.kernel import ThisInterpreter
+
+pytestmark = pytest.mark.slow
+
+FOLDER = Path(__file__).parents[1] / "notebooks" / "exercises"
+every = pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    """Run a notebook, with a record of its own; return what every code cell gave, by its id."""
+    monkeypatch.setenv("SAFEERASE_PROGRESS", str(tmp_path / "progress.json"))
+    logging.getLogger("papermill").addHandler(logging.NullHandler())
+
+    def run(path):
+        papermill.execute_notebook(
+            str(path),
+            str(tmp_path / path.name),
+            kernel_manager_class=ThisInterpreter,
+            extra_arguments=["--log-level=CRITICAL"],
+            progress_bar=False,
+            cwd=tmp_path,
+        )
+        cells = lessons.read(tmp_path / path.name).cells
+        return {cell.id: cell.outputs for cell in cells if cell.cell_type == "code"}
+
+    return run
+
+
+def told(outputs):
+    return "".join(output.text for output in outputs if output.get("name") == "stdout")
+
+
+def quiet(outputs):
+    return not any(one.get("name") == "stderr" for of_cell in outputs.values() for one in of_cell)
+
+
+@every
+def test_unsolved_it_runs_to_its_end(path, outputs):
+    said = outputs(FOLDER / "student" / path.name)
+    for exercise in modules()[path.name[0]].EXERCISES:
+        assert told(said[f"{exercise.id}-test"]).startswith(f"{exercise.id} {NOT_YET}: ")
+    assert "✅" not in str(said) and "❌" not in str(said)
+    assert quiet(said)
+
+
+@every
+def test_solved_it_ends_all_right_with_all_its_points(path, outputs):
+    said = outputs(path)
+    for exercise in modules()[path.name[0]].EXERCISES:
+        checked, scored = said[f"{exercise.id}-test"]
+        assert checked.text.startswith(f"{exercise.id} {RIGHT}: ")
+        assert float(scored.data["text/plain"]) == exercise.points
+    assert "⏳" not in str(said) and "❌" not in str(said)
+    assert "This cell waits" not in str(said)
+    assert quiet(said)
