@@ -18,7 +18,7 @@ from .clip import load_clip
 from .data import SPLITS, scenes_of
 from .editing import Edited, edit, ground
 from .exam import CAPTIONS, TUPLES, Exam, attacked, exam
-from .measures import measure, probed
+from .measures import divergences, measure, probed
 from .methods import METHODS, SETTING, Setting
 from .scenes import draw
 from .tuples import ORO
@@ -169,12 +169,16 @@ def _with_adapter(model, run: ledger.Run):
 def _examined(edited: Edited, run: ledger.Run) -> pd.DataFrame:
     said = run.parameters
     known, tables = _known(said), []
+    base = Edited(load_clip(said["model"]))
     for u in _tuples(said["unsafe"]) + _tuples(said["earlier"]):
         sheet = _sheet(u, known, said["split"], said["seed"], said["model"])
-        plain = measure(edited, sheet)
         here = ground(edited.model, u, known, said["seed"])
-        probe = probed(edited, sheet, here.unsafe_pictures, here.near_pictures)
-        tables.append(pd.concat([plain, probe]).assign(tuple=str(u), attack="", strength=0.0))
+        plain = [
+            measure(edited, sheet),
+            probed(edited, sheet, here.unsafe_pictures, here.near_pictures),
+            divergences(edited, base, sheet),
+        ]
+        tables.append(pd.concat(plain).assign(tuple=str(u), attack="", strength=0.0))
         part = sheet.under_attack()
         for name, strength in said["attacks"]:
             captions, pixels = _attacked(u, known, said["split"], said["model"], name, strength)

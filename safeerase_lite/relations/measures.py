@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 from ..intervals import exact_interval
 from .editing import NOUNS
 from .exam import CAPTIONS, NOUN_CAPTIONS, TUPLES, Exam, unlisted
+from .losses import preserve
 from .tuples import expand
 from .words import SLOTS, caption
 
@@ -120,6 +121,24 @@ def probed(edited, exam: Exam, train_unsafe, train_near) -> pd.DataFrame:
     low, high = exact_interval(value, min(len(hit), len(spared)))
     row = ("linear probe", "", value, low, high, len(hit) + len(spared))
     return pd.DataFrame([row], columns=COLUMNS)
+
+
+def divergences(edited, base, exam: Exam) -> pd.DataFrame:
+    """How far an edited CLIP's captions have moved from the base model's, in nats: the mean over
+    unsafe and neighbours' pictures of `losses.preserve`, over all nouns (marginal) and over the
+    captions of all neighbours, held-out ones too (neighbour). Blank for refused pictures."""
+    here = exam.where("unsafe") | exam.where("neighbour")
+    shown = exam.pixels[torch.from_numpy(here)]
+    near = np.flatnonzero(exam.rivals[exam.where("unsafe")][0])
+    rows = []
+    for name, captions in (
+        ("marginal divergence", NOUN_CAPTIONS),
+        ("neighbour divergence", [CAPTIONS[i] for i in near]),
+    ):
+        now, was = (m.scores(m.look(shown), m.read(captions)) for m in (edited, base))
+        value = preserve(now, was).item() if torch.isfinite(now).all() else None
+        rows.append((name, "", value, None, None, int(here.sum())))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _share(name: str, slot: str, hits: np.ndarray) -> tuple:
