@@ -304,7 +304,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("output"),
     workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
     every_lesson: Annotated[
-        bool, typer.Option("--all", help="Execute every lesson, not only 00 and 03.")
+        bool, typer.Option("--all", help="Every lesson, not only 00 and 03; and relations.")
     ] = False,
 ) -> None:
     """The first result, headless: unlearn, over-forget, decouple, one chart."""

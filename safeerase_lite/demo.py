@@ -1,7 +1,7 @@
 """The first result: every objective with and without PD, in two worlds, and the notebooks.
 
 Everything goes to one folder: `runs/` (the ledger, so that a killed demo continues), `summary.csv`,
-`over_forgetting.png`, `nf4.csv` and `notebooks/`.
+`over_forgetting.png`, `nf4.csv` and `notebooks/`; with every lesson, `relations.csv` too.
 """
 
 import resource
@@ -55,7 +55,8 @@ def demo(output: Path, workers: int = 2, *, every_lesson: bool = False) -> None:
     Args:
         output: the folder everything goes to; runs already in its ledger are not repeated.
         workers: processes, one thread each.
-        every_lesson: execute the whole collection, not only the quick start and notebook 03.
+        every_lesson: execute the whole collection, not only the quick start and notebook 03, and
+            the demo of relations.
     """
     begin = time.perf_counter()
     output = Path(output).resolve()
@@ -67,6 +68,10 @@ def demo(output: Path, workers: int = 2, *, every_lesson: bool = False) -> None:
     _chart(summary, output / "over_forgetting.png")
     for source in lessons() if every_lesson else [f for f in lessons() if f.stem in FIRST_LESSONS]:
         _execute(source, output)
+    if every_lesson:
+        from .relations.demo import demo as relations_demo
+
+        relations_demo(output, workers=workers)
     _tell(summary, nf4, output)
     minutes = (time.perf_counter() - begin) / 60
     print(f"\n{minutes:.1f} minutes; the largest process held {_peak_memory_gb():.2f} GB.")

@@ -50,16 +50,16 @@ class Recipe:
     patch: int = 8
     projection: int = 128
     pieces: int = 400  # tokens of the vocabulary
-    broken: float = 0.1  # share of merges left out while learning, so that letters are read too
+    broken: float = 0.05  # share of merges left out while learning, so that letters are read too
     pictures: int = 60_000
     tower_steps: int = 3000
     tower_batch: int = 96
     tower_rate: float = 1e-3
     steps: int = 1600
-    batch: int = 96
+    batch: int = 80
     rate: float = 1e-3
-    slower: float = 0.2  # the tower's rate, once it has learned to see
-    other_words: float = 0.2  # share of words said by a synonym or a hypernym
+    slower: float = 0.1  # the tower's rate, once it has learned to see
+    other_words: float = 0.3  # share of words said by a synonym or a hypernym
     alone: float = 0.15  # share of captions that name one of the two alone
 
 
@@ -155,12 +155,13 @@ def sentence(words: tuple[str, ...], rng: random.Random) -> str:
 
 
 def hard_negatives(shown: ORO, rng: random.Random) -> list[ORO]:
-    """What is nearly shown: one other concept in each slot, and the roles swapped."""
+    """What is nearly shown: another concept in each slot, two in the one that has most of them; and
+    the roles swapped."""
     near = [
         shown._replace(**{slot: rng.choice([c for c in CONCEPTS[slot] if c not in shown])})
-        for slot in SLOTS
+        for slot in (*SLOTS, "object")
     ]
-    return near + [role_swap(shown) or near[0]]
+    return [*near, role_swap(shown) or near[0]]
 
 
 # ---- learning ----
@@ -227,7 +228,8 @@ def train_pair(model: CLIPModel, bank: Bank, recipe: Recipe) -> None:
         recent.append((own[:, None] > near).float().mean(0).tolist())
         if (step + 1) % 100 == 0:
             shares = np.mean(recent[-100:], 0)
-            told = "  ".join(f"{k} {v:.2f}" for k, v in zip((*SLOTS, "roles"), shares, strict=True))
+            names = (*SLOTS, "object", "roles")
+            told = "  ".join(f"{k} {v:.2f}" for k, v in zip(names, shares, strict=True))
             print(f"pair {step + 1:5d}  {time.time() - begin:5.0f} s  {told}", flush=True)
 
 
