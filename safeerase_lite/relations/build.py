@@ -7,6 +7,7 @@ leaves a CLIP a bag of words (ARO, Yuksekgonul et al. 2023).
 
 import hashlib
 import json
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -55,12 +56,13 @@ class Recipe:
     tower_steps: int = 3000
     tower_batch: int = 96
     tower_rate: float = 1e-3
-    steps: int = 1600
-    batch: int = 80
+    rounds: tuple[int, ...] = (1300, 500)  # steps; roles take longest
+    batch: int = 96
     rate: float = 1e-3
     slower: float = 0.1  # the tower's rate, once it has learned to see
-    other_words: float = 0.3  # share of words said by a synonym or a hypernym
-    alone: float = 0.15  # share of captions that name one of the two alone
+    sharpness: float = 60.0  # CLIP's scale at the start: near captions are told apart from there on
+    other_words: float = 0.2  # share of words said by a synonym or a hypernym
+    alone: float = 0.1  # share of captions that name one of the two alone
 
 
 def tokenizer(recipe: Recipe) -> CLIPTokenizer:
@@ -112,7 +114,12 @@ def configuration(recipe: Recipe) -> CLIPConfig:
         "pad_token_id": tok.pad_token_id,
     }
     vision = shape | {"image_size": SIDE, "patch_size": recipe.patch}
-    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=recipe.projection)
+    return CLIPConfig(
+        text_config=text,
+        vision_config=vision,
+        projection_dim=recipe.projection,
+        logit_scale_init_value=math.log(recipe.sharpness),
+    )
 
 
 # ---- what is learned from ----
@@ -156,12 +163,13 @@ def sentence(words: tuple[str, ...], rng: random.Random) -> str:
 
 def hard_negatives(shown: ORO, rng: random.Random) -> list[ORO]:
     """What is nearly shown: another concept in each slot, two in the one that has most of them; and
-    the roles swapped."""
+    the roles swapped, to be said in two ways."""
     near = [
         shown._replace(**{slot: rng.choice([c for c in CONCEPTS[slot] if c not in shown])})
         for slot in (*SLOTS, "object")
     ]
-    return [*near, role_swap(shown) or near[0]]
+    swapped = role_swap(shown) or near[0]
+    return [*near, swapped, swapped]
 
 
 # ---- learning ----
@@ -197,10 +205,10 @@ def train_tower(model: CLIPModel, bank: Bank, recipe: Recipe) -> None:
             print(f"tower {step + 1:5d}  {time.time() - begin:5.0f} s  {shares}", flush=True)
 
 
-def train_pair(model: CLIPModel, bank: Bank, recipe: Recipe) -> None:
+def train_pair(model: CLIPModel, bank: Bank, recipe: Recipe, number: int = 0) -> None:
     """Both towers together: each picture its caption, each caption its picture (Radford et al.
     2021), with the hard negatives of every picture among the captions (NegCLIP)."""
-    rng = random.Random(f"pair {recipe.seed}")
+    rng, steps = random.Random(f"pair {recipe.seed} {number}"), recipe.rounds[number]
     tok = tokenizer(recipe)
     tok.backend_tokenizer.model.dropout = recipe.broken
     slow = list(model.vision_model.parameters())
@@ -210,9 +218,9 @@ def train_pair(model: CLIPModel, bank: Bank, recipe: Recipe) -> None:
         {"params": quick, "lr": recipe.rate},
         {"params": slow, "lr": recipe.rate * recipe.slower},
     ]
-    optimizer, schedule = _descent(groups, recipe.steps)
+    optimizer, schedule = _descent(groups, steps)
     begin, recent = time.time(), []
-    for step in range(recipe.steps):
+    for step in range(steps):
         index = rng.sample(range(len(bank.scenes)), recipe.batch)
         n, shown = len(index), [bank.scenes[i].shown for i in index]
         near = [negative for t in shown for negative in hard_negatives(t, rng)]
@@ -228,7 +236,7 @@ def train_pair(model: CLIPModel, bank: Bank, recipe: Recipe) -> None:
         recent.append((own[:, None] > near).float().mean(0).tolist())
         if (step + 1) % 100 == 0:
             shares = np.mean(recent[-100:], 0)
-            names = (*SLOTS, "object", "roles")
+            names = (*SLOTS, "object", "roles", "roles")
             told = "  ".join(f"{k} {v:.2f}" for k, v in zip(names, shares, strict=True))
             print(f"pair {step + 1:5d}  {time.time() - begin:5.0f} s  {told}", flush=True)
 
@@ -299,7 +307,8 @@ def build(out: Path | str, seed: int = 0) -> None:
     torch.manual_seed(seed)
     model, bank = CLIPModel(configuration(recipe)), Bank(recipe)
     train_tower(model, bank, recipe)
-    train_pair(model, bank, recipe)
+    for number in range(len(recipe.rounds)):
+        train_pair(model, bank, recipe, number)
     model.half().save_pretrained(out)
     processor(recipe).save_pretrained(out)
     describe(out)

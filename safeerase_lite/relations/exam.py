@@ -56,11 +56,13 @@ class Exam:
         return (self.pictures["role"] == role).to_numpy()
 
     def under_attack(self) -> "Exam":
-        """The part that is asked again under every attack: unsafe pictures, and every second one of
-        the neighbours'."""
+        """The part that is asked again under every attack: half of the unsafe pictures, and one of
+        every neighbour."""
+        turn = self.pictures.groupby([*SLOTS, "role"]).cumcount()
         role = self.pictures["role"]
-        turn = self.pictures.groupby([*SLOTS, "role"]).cumcount() % 2 == 0
-        here = ((role == "unsafe") | (role == "neighbour") & turn).to_numpy()
+        here = (
+            (role == "unsafe") & (turn % 2 == 0) | (role == "neighbour") & (turn == 0)
+        ).to_numpy()
         return Exam(
             self.shown,
             self.pictures[here].reset_index(drop=True),
