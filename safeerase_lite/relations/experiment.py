@@ -57,7 +57,7 @@ def edit_run(
         UserError: an unknown name, no tuple, one named twice or not of this world.
     """
     strengths = sorted(set(strengths))
-    _check(unsafe, [*unsafe, *earlier, *others], method, split, strengths)
+    _check(unsafe, earlier, others, method, split, strengths)
     parameters = {
         "data_hash": data_hash(),
         "model": model,
@@ -92,7 +92,7 @@ def where(runs_dir: Path | str | None) -> Path:
     return (Path(runs_dir) if runs_dir else ledger.default_runs_dir()) / "relations"
 
 
-def _check(unsafe, known, method, split, strengths) -> None:
+def _check(unsafe, earlier, others, method, split, strengths) -> None:
     check_choice(method, (BASE, *METHODS), "method")
     check_choice(split, SPLITS, "split")
     for name, strength in strengths:
@@ -101,6 +101,9 @@ def _check(unsafe, known, method, split, strengths) -> None:
             raise UserError(f"attack {name}: strength {strength} is not between 0 and 1")
     if not unsafe:
         raise UserError("no unsafe tuple: name at least one")
+    if earlier and method != BASE and not METHODS[method].trained:
+        raise UserError(f"{method} is no edit of the weights: unlearn its tuples together")
+    known = [*unsafe, *earlier, *others]
     for u in known:
         if u not in TUPLES:
             raise UserError(f"{ORO(*u)} is no tuple of this world: see `relations.words`")
@@ -136,7 +139,7 @@ def _before(run: ledger.Run):
     """The CLIP that a run edits: the frozen one with each earlier edit merged into its weights."""
     said = run.parameters
     model, earlier = load_clip(said["model"]), _tuples(said["earlier"])
-    for place, u in enumerate(earlier):
+    for place, u in enumerate(earlier if said["method"] != BASE else ()):
         one = edit_run(
             [u],
             said["method"],

@@ -1,4 +1,8 @@
-"""The edit, its ablations and what it is compared with. Every number of an edit stands here."""
+"""The edit, its ablations and what it is compared with. Every number of an edit stands here.
+
+They were chosen on val pictures of three tuples, by one seed, for the edit alone; its ablations and
+concept erasure take the same.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -18,12 +22,12 @@ class Setting:
     rank: int = 8
     alpha: int = 16
     margin: float = 2.0
-    marginals: float = 1.0
-    neighbours: float = 1.0
+    marginals: float = 4.0
+    neighbours: float = 8.0
     rate: float = 1e-3
-    steps: int = 60
-    pictures: int = 12
-    anchors: int = 48
+    steps: int = 80
+    pictures: int = 8
+    anchors: int = 128
 
 
 SETTING = Setting()
