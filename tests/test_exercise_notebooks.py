@@ -59,8 +59,8 @@ def test_unsolved_it_runs_to_its_end(path, outputs):
 def test_solved_it_ends_all_right_with_all_its_points(path, outputs):
     said = outputs(path)
     for exercise in modules()[path.name[0]].EXERCISES:
-        checked, scored = said[f"{exercise.id}-test"]
-        assert checked.text.startswith(f"{exercise.id} {RIGHT}: ")
+        *checked, scored = said[f"{exercise.id}-test"]  # a slow kernel may send a line in parts
+        assert told(checked).startswith(f"{exercise.id} {RIGHT}: ")
         assert float(scored.data["text/plain"]) == exercise.points
     assert "⏳" not in str(said) and "❌" not in str(said)
     assert "This cell waits" not in str(said)
