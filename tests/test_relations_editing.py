@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPConfig, CLIPModel, CLIPProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from safeerase_lite.errors import UserError
 from safeerase_lite.relations import losses
@@ -59,6 +61,20 @@ def test_the_towers_named_carry_lora_and_nothing_else_learns():
 def test_no_such_model_is_one_line():
     with pytest.raises(UserError, match="cannot load the model"):
         load_clip("/no/such/clip")
+
+
+def test_a_clip_of_the_real_shape_is_loaded_and_edited(tmp_path, clip):
+    """224 pixels in patches of 32, as CLIP has them."""
+    config = CLIPConfig.from_dict(clip.config.to_dict())
+    config.vision_config.update({"image_size": 224, "patch_size": 32, "num_hidden_layers": 2})
+    torch.manual_seed(0)
+    CLIPModel(config).save_pretrained(tmp_path)
+    clip.processor.tokenizer.save_pretrained(tmp_path)
+    CLIPProcessor(CLIPImageProcessorPil(), clip.processor.tokenizer).save_pretrained(tmp_path)
+    model = load_clip(str(tmp_path))
+    assert pixels(model, [draw(scenes_of([FOX], "train", 1)[0])]).shape == (1, 3, 224, 224)
+    edited, rows = edit(model, [FOX], METHODS["relation"], SHORT)
+    assert rows["loss"].notna().all() and len(rows) == SHORT.steps
 
 
 # ---- what an edit is told ----
@@ -181,6 +197,7 @@ def test_one_after_another_each_edit_starts_where_the_last_one_ended(tmp_path, s
         ({"strengths": [("blurr", 0.5)]}, "blur"),
         ({"strengths": [("blur", 1.5)]}, "not between"),
         ({"split": "tset"}, "test"),
+        ({"method": "filter", "earlier": [UNSAFE[0]]}, "together"),
     ],
 )
 def test_a_wrong_word_is_refused_before_anything_starts(given, says, tmp_path):

@@ -3,7 +3,9 @@
 The same code loads tiny-clip and `openai/clip-vit-base-patch32`.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -53,9 +55,18 @@ def adapt(model: CLIPModel, towers: Iterable[str] = TOWERS, *, rank: int, alpha:
     torch.manual_seed(seed)
     processor, chosen = model.processor, "|".join(f"{tower}_model" for tower in towers)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=rf".*({chosen})\..*\.({LINEARS})")
-    model = get_peft_model(model, config)
+    with quiet_peft():
+        model = get_peft_model(model, config)
     model.processor = processor
     return model.eval()
+
+
+@contextmanager
+def quiet_peft():
+    """PEFT asks transformers by a name that it is about to drop; each time it is told so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def pixels(model, pictures: Sequence[Image.Image]) -> Tensor:

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..profiles import check_choice
 from ..tinyworld import shipped_model
 from . import attacks
-from .clip import load_clip
+from .clip import load_clip, quiet_peft
 from .data import SPLITS, scenes_of
 from .editing import Edited, edit, ground
 from .exam import CAPTIONS, TUPLES, Exam, attacked, exam
@@ -159,7 +159,8 @@ def _before(run: ledger.Run):
 
 def _with_adapter(model, run: ledger.Run):
     processor = model.processor
-    adapted = PeftModel.from_pretrained(model, run.adapter_dir, local_files_only=True)
+    with quiet_peft():
+        adapted = PeftModel.from_pretrained(model, run.adapter_dir, local_files_only=True)
     if not any(w.any() for name, w in adapted.named_parameters() if "lora_B" in name):
         raise UserError(f"{run.adapter_dir} holds no trained adapter: remove {run.folder}")
     adapted.processor = processor

@@ -1,0 +1,33 @@
+"""`safeerase relations …`, as a user types it."""
+
+import pytest
+from typer.testing import CliRunner
+
+from safeerase_lite.cli import app
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["relations", *map(str, words)])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("unsafe:\n- [fox, chasng, owl]\n", "did you mean 'chasing'"),
+        ("unsafe:\n- [fox, chasing]\n", "give subject, relation, object"),
+        ("unsafe:\n- [fox, chasing, owl]\n- [fox, hunting, owl]\n", "named already"),
+        ("unsafe:\n- [fox, chasing, owl]\nsafe:\n- [fox, chasing, owl]\n", "both unsafe and safe"),
+        ("unsafe: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_file_of_tuples_is_one_line_and_nothing_starts(text, says, tmp_path):
+    file, output = tmp_path / "mine.yaml", tmp_path / "output"
+    file.write_text(text)
+    result = run("demo", "--tuples", file, "--output", output)
+    assert result.exit_code == 2 and says in result.output.replace("\n", " ")
+    assert "Traceback" not in result.output and not output.exists()
+
+
+def test_a_ledger_without_edits_is_one_line(tmp_path):
+    result = run("report", tmp_path, "--output", tmp_path / "tables")
+    assert result.exit_code == 2 and "no run in" in result.output
