@@ -103,7 +103,8 @@ def summary(table: pd.DataFrame, *, resamples: int = 1000) -> pd.DataFrame:
         low, high = _interval(group, of_value=named[3] == "tuple top-1", resamples=resamples)
         rows.append((*named, value, was, ratio, low, high, group["tuple"].nunique(), len(group)))
     columns = ["method", *keys, "value", "base", "relative", "low", "high", "tuples", "edits"]
-    return pd.DataFrame(rows, columns=columns)
+    found = pd.DataFrame(rows, columns=columns)
+    return found.sort_values("method", key=lambda m: m.map(list(METHODS).index), kind="stable")
 
 
 def _interval(group: pd.DataFrame, *, of_value: bool, resamples: int) -> tuple[float, float]:
@@ -115,9 +116,10 @@ def _interval(group: pd.DataFrame, *, of_value: bool, resamples: int) -> tuple[f
     drawn = means[rng.integers(len(means), size=(resamples, len(means)))].mean(1)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = drawn[:, 0] if of_value else drawn[:, 0] / drawn[:, 1]
-    low, high = (
-        np.nanquantile(values, [0.025, 0.975]) if np.isfinite(values).any() else (np.nan,) * 2
-    )
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return np.nan, np.nan
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
