@@ -201,7 +201,9 @@ def test_a_loop_without_an_end_can_be_stopped():
     ("answer", "right", "how"),
     [
         ({1, 2}, {2, 1}, ""),
-        ({1}, {2}, "gives {1}, should give {2}"),
+        ({1}, {2}, "wrongly holds 1 and lacks 2"),
+        ({3}, {1, 2, 3}, "lacks 1"),
+        ([1], {1}, "gives a list, should give a set"),
         (" Yes", "yes", ""),
         ("no", "yes", "gives 'no', should give 'yes'"),
         ([1, 2], (1, 2), ""),

@@ -36,6 +36,8 @@ def _difference(answer: Any, right: Any, tolerance: float) -> str:
         return "" if told else f"gives {brief(answer)}, should give {brief(right)}"
     if isinstance(right, dict):
         return _of_dicts(answer, right, tolerance)
+    if isinstance(right, set | frozenset):
+        return _of_sets(answer, right)
     wanted = _numbers(right)
     if wanted is not None:
         return _of_numbers(answer, wanted, tolerance)
@@ -51,6 +53,13 @@ def _of_dicts(answer: Any, right: dict, tolerance: float) -> str:
         return f"gives the keys {brief(list(answer))}, should give {brief(list(right))}"
     parts = ((key, _difference(answer[key], right[key], tolerance)) for key in right)
     return next((f"at {brief(key)} {how}" for key, how in parts if how), "")
+
+
+def _of_sets(answer: Any, right: set | frozenset) -> str:
+    if not isinstance(answer, set | frozenset):
+        return f"gives {a(answer)}, should give a set"
+    told = {"wrongly holds {}": answer - right, "lacks {}": right - answer}
+    return " and ".join(how.format(brief(min(odd, key=repr))) for how, odd in told.items() if odd)
 
 
 def _of_sequences(answer: Any, right: list | tuple, tolerance: float) -> str:
