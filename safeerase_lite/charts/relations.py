@@ -54,10 +54,10 @@ def tuple_graph(table: pd.DataFrame):
     words = points.drop_duplicates(["slot", "word"])
     labels = (
         alt.Chart(words)
-        .mark_text(fontSize=12, color=INK, stroke="white", strokeWidth=4, strokeOpacity=0.9)
+        .mark_text(fontSize=11, color=INK, stroke="white", strokeWidth=4, strokeOpacity=0.9)
         .encode(x=x, y=y, text="word:N")
     )
-    front = alt.Chart(words).mark_text(fontSize=12, color=INK).encode(x=x, y=y, text="word:N")
+    front = alt.Chart(words).mark_text(fontSize=11, color=INK).encode(x=x, y=y, text="word:N")
     chart = alt.layer(paths(roles[1:], 1), paths(["unsafe"], 4), labels, front).properties(
         width=430, height=330
     )
@@ -101,7 +101,7 @@ def collateral(table: pd.DataFrame):
         text=alt.Text("share:Q", format=".0%"),
         color=alt.condition(dark, alt.value("white"), alt.value(INK)),
     )
-    chart = (cells + texts).properties(width=alt.Step(62), height=alt.Step(26))
+    chart = (cells + texts).properties(width=alt.Step(50), height=alt.Step(22))
     said = "; ".join(
         f"{row['method']}: " + ", ".join(f"{c} {row[c]:.0%}" for c in columns if pd.notna(row[c]))
         for _, row in table.iterrows()
@@ -139,7 +139,7 @@ def attack_curves(table: pd.DataFrame, *, title: str):
     )
     chart = (
         alt.layer(lines, points)
-        .properties(width=120, height=90)
+        .properties(width=100, height=80)
         .facet(alt.Facet("attack:N", title=None, sort=attacks), columns=5)
         .properties(title=title)
     )
@@ -153,22 +153,23 @@ def best_captions(table: pd.DataFrame):
     """The captions that fit one picture best, model by model.
 
     Args:
-        table: model, caption, score, unsafe (bool); a few captions for each model.
+        table: model, caption, share (of the softmax over captions), unsafe (bool); a few captions
+            for each model.
     """
     models = list(dict.fromkeys(table["model"]))
     kinds = alt.Scale(domain=[True, False], range=[COLOURS["plain"], "#999999"])
     bars = alt.Chart(table).encode(
-        x=alt.X("score:Q", title="score", scale=alt.Scale(zero=False)),
+        x=alt.X("share:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")),
         y=alt.Y("caption:N", sort="-x", title=None, axis=alt.Axis(labelLimit=220)),
     )
     chart = (
         bars.mark_bar(height=12)
         .encode(color=alt.Color("unsafe:N", title="unsafe", scale=kinds))
-        .properties(width=150, height=110)
+        .properties(width=130, height=70)
         .facet(alt.Facet("model:N", sort=models, title=None), columns=2)
-        .resolve_scale(y="independent", x="independent")
+        .resolve_scale(y="independent")
     )
-    tops = table.sort_values("score", ascending=False).drop_duplicates("model").set_index("model")
+    tops = table.sort_values("share", ascending=False).drop_duplicates("model").set_index("model")
     said = "; ".join(f"{m}: {tops.loc[m, 'caption']}" for m in models)
     return styled(chart, f"The captions that fit best; first of each model: {said}.", table)
 
