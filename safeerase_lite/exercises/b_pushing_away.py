@@ -143,6 +143,11 @@ def _first_pull_for_ever(logits, token, rate, steps):
     return ascend(logits, token, rate, steps, of=lambda logits, token: first)
 
 
+def _always_from_the_start(logits, token, rate, steps):
+    nats = ascend(logits, token, rate, 1)
+    return nats[:1] + nats[1:] * steps
+
+
 # ---- b4: gradient difference, with the official weights ----
 
 
@@ -156,6 +161,10 @@ def _weighted(f=-1.0, r=1.0, r_with=0.5, d=0.5) -> Callable:
 
 
 gd = _weighted()
+
+
+def _never_none(forget, retain, decouple):
+    return -L(*forget) + 0.5 * L(*retain) + 0.5 * L(*decouple)
 
 
 def _one_quotient(forget, retain, decouple):
@@ -185,6 +194,14 @@ def _also_by_words(reference, logits, labels):
     return divergence(reference, logits, labels) / logits.shape[-1]
 
 
+def _everything_over_rows(reference, logits, labels):
+    return _kl_of_each(reference, logits).sum() / len(labels)
+
+
+def _everything_over_answers(reference, logits, labels):
+    return _kl_of_each(reference, logits).sum() / (labels != IGNORED).sum()
+
+
 def _not_normalised(reference, logits, labels):
     return (reference.softmax(-1) * (reference - logits)).sum(-1)[labels != IGNORED].mean()
 
@@ -192,6 +209,11 @@ def _not_normalised(reference, logits, labels):
 def _cross_entropy(reference, logits, labels):
     each = -(reference.softmax(-1) * logits.log_softmax(-1)).sum(-1)
     return each[labels != IGNORED].mean()
+
+
+def _log_for_probabilities(reference, logits, labels):
+    p, q = reference.log_softmax(-1), logits.log_softmax(-1)
+    return F.kl_div(q, p, reduction="batchmean")
 
 
 def _probabilities_for_log(reference, logits, labels):
@@ -326,8 +348,8 @@ EXERCISES = (
                 "logits.",
             ),
             Mistake(
-                lambda *given: [ascend(*given)[0]] * (given[-1] + 1),
-                "nothing moves: the new logits must take the old ones' place.",
+                _always_from_the_start,
+                "every step starts at the same logits: the new ones must take the old ones' place.",
             ),
             Mistake(
                 lambda *given: ascend(*given)[1:],
@@ -377,6 +399,12 @@ EXERCISES = (
                 _weighted(r_with=1.0, d=1.0),
                 "these are the weights we call *matched*, plain + 1 · L(decouple). The official "
                 "code has 0.5 for both.",
+                credit=0.5,
+            ),
+            Mistake(
+                _never_none,
+                "right with a decouple group; but it may be None, and then GD is plain: "
+                "−L(forget) + L(retain).",
                 credit=0.5,
             ),
             Mistake(
@@ -432,6 +460,18 @@ EXERCISES = (
                 credit=0.5,
             ),
             Mistake(
+                _everything_over_answers,
+                "divided by the answer tokens, but prompt, picture and padding are still in the "
+                "sum: pick the answers first.",
+                credit=0.5,
+            ),
+            Mistake(
+                _everything_over_rows,
+                "divided by the rows, as F.kl_div's batchmean does: pick the answer positions "
+                "first, [labels != -100], and its mean is theirs.",
+                credit=0.5,
+            ),
+            Mistake(
                 _also_by_words,
                 "divided by the number of words too: *sum* over the vocabulary, then average over "
                 "the tokens. (F.kl_div's own mean does this.)",
@@ -451,6 +491,12 @@ EXERCISES = (
             Mistake(
                 _probabilities_for_log,
                 "F.kl_div wants the *log*-probabilities of the model as its first argument.",
+            ),
+            Mistake(
+                _log_for_probabilities,
+                "F.kl_div takes its second argument for probabilities, and log p is negative: say "
+                "log_target=True.",
+                credit=0.5,
             ),
             Mistake(
                 lambda reference, logits, labels: -divergence(reference, logits, labels),
@@ -507,6 +553,7 @@ EXERCISES = (
                 lambda forget, retain, reference: divergence(reference.detach(), *retain),
                 "−L(forget) is missing: so nothing is forgotten.",
             ),
+            Mistake(lambda *groups: kl(*groups).detach(), CUT_OFF, credit=0.5),
             Mistake(
                 lambda forget, retain, reference: (
                     -L(*forget) + 0.5 * divergence(reference.detach(), *retain)

@@ -85,12 +85,18 @@ def answers_to_count(rng: np.random.Generator) -> tuple[list[str], list[str]]:
 # ---- what is looked at ----
 
 
+class NoBatch(Exception):
+    """Something else than a list of rows."""
+
+
 def properties(answer: Callable, forget, retain, refusals, seed) -> Any:
     """What holds of a batch, not which of the refusals it has: those are drawn."""
     before = [dict(row) for row in forget]
     made = answer(forget, retain, refusals, seed)
-    if not isinstance(made, list) or not made or not all(isinstance(row, dict) for row in made):
-        return made
+    if made is None or made is ... or (isinstance(made, list | tuple) and ... in made):
+        return made  # not solved yet
+    if not isinstance(made, list) or not all(isinstance(row, dict) for row in made):
+        raise NoBatch("a batch is a list of rows, and every row a dict")
 
     def said(rows, asked):
         places = [(row["image"], row["question"]) for row in asked]
@@ -102,7 +108,7 @@ def properties(answer: Callable, forget, retain, refusals, seed) -> Any:
 
     idk, kept = said(made, before), said(made, retain)
     return {
-        "rows": len(made) - len(before) - len(retain),
+        "rows too many": len(made) - len(before) - len(retain),
         "every harmful question is refused": len(idk) == len(before) and {*idk} <= {*refusals},
         "no harmful answer is left": not {row["answer"] for row in before} & {*idk},
         "retain answers are kept": kept == [row["answer"] for row in retain],
