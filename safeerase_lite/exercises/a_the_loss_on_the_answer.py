@@ -76,9 +76,14 @@ def trainable(answer: Callable, *inputs) -> Any:
     pairs = inputs[0] if len(inputs) == 1 else [inputs]
     for logits, _ in pairs:
         logits.requires_grad_()
-    loss = answer(*inputs)
+    return learnable(answer(*inputs))
+
+
+def learnable(loss: Any) -> Any:
+    """The same loss; a number without a gradient is none."""
     number = isinstance(loss, int | float | np.ndarray | Tensor)
     if number and not getattr(loss, "requires_grad", False):
+        loss = torch.as_tensor(loss)  # `.item()` and `.detach()` are one mistake, told alike
         raise NoGradient(f"{brief(loss)} has no gradient, and a loss needs one")
     return loss
 
