@@ -54,10 +54,10 @@ def tuple_graph(table: pd.DataFrame):
     words = points.drop_duplicates(["slot", "word"])
     labels = (
         alt.Chart(words)
-        .mark_text(fontSize=11, color=INK, stroke="white", strokeWidth=4, strokeOpacity=0.9)
+        .mark_text(fontSize=9, color=INK, stroke="white", strokeWidth=4, strokeOpacity=0.9)
         .encode(x=x, y=y, text="word:N")
     )
-    front = alt.Chart(words).mark_text(fontSize=11, color=INK).encode(x=x, y=y, text="word:N")
+    front = alt.Chart(words).mark_text(fontSize=9, color=INK).encode(x=x, y=y, text="word:N")
     chart = alt.layer(paths(roles[1:], 1), paths(["unsafe"], 4), labels, front).properties(
         width=430, height=330
     )
