@@ -46,7 +46,7 @@ def pulled(answer: Callable, scores: Tensor, *others) -> Any:
         return loss
     if not getattr(loss, "requires_grad", False):
         raise NoGradient(f"{brief(loss)} has no gradient, and a loss needs one")
-    loss.backward()
+    loss.sum().backward()  # of one number, or of what should have been one
     return {"the loss": loss.detach(), "its gradient": scores.grad}
 
 
@@ -232,8 +232,8 @@ EXERCISES = (
             ),
             Mistake(
                 _one_changed,
-                "one slot is changed, that is right, but unsafe tuples are left in, and beings that "
-                "do it to themselves.",
+                "one slot is changed, that is right, but unsafe tuples are left in, and beings "
+                "that do it to themselves.",
                 credit=0.25,
             ),
             Mistake(
