@@ -46,7 +46,7 @@ def pulled(answer: Callable, scores: Tensor, *others) -> Any:
         return loss
     if not getattr(loss, "requires_grad", False):
         raise NoGradient(f"{brief(loss)} has no gradient, and a loss needs one")
-    loss.backward()
+    loss.sum().backward()  # of one number, or of what should have been one
     return {"the loss": loss.detach(), "its gradient": scores.grad}
 
 
@@ -76,9 +76,13 @@ def _in_slot(place):
     )
 
 
+def _one_changed(u, unsafe, words):
+    pairs = {t: zip(t, u, strict=True) for t in product(*words)}
+    return [t for t, pair in pairs.items() if sum(x == y for x, y in pair) == 2]
+
+
 def _to_itself(u, unsafe, words):
-    alike = (t for t in product(*words) if sum(x == y for x, y in zip(t, u, strict=True)) == 2)
-    return [t for t in alike if t not in unsafe]
+    return [t for t in _one_changed(u, unsafe, words) if t not in unsafe]
 
 
 def _words_in_common(u, unsafe, words):
@@ -225,6 +229,12 @@ EXERCISES = (
                 lambda u, unsafe, words: list(changed(u, words, [], {0, 1})),
                 "the tuple itself is among them, and other unsafe ones too: preserving these would "
                 "undo the suppression.",
+            ),
+            Mistake(
+                _one_changed,
+                "one slot is changed, that is right, but unsafe tuples are left in, and beings "
+                "that do it to themselves.",
+                credit=0.25,
             ),
             Mistake(
                 _to_itself,
@@ -377,6 +387,11 @@ EXERCISES = (
                 "this is the sum: take the mean over pictures, or the pull grows with the batch.",
                 credit=0.5,
             ),
+            Mistake(
+                lambda scores, margin: (margin + scores[:, 0] - best_safe(scores)).clamp(min=0),
+                "one loss for every picture: take their mean, one number to descend.",
+                credit=0.5,
+            ),
             Mistake(lambda scores, margin: suppress(scores, margin).item(), CUT_OFF),
         ),
     ),
@@ -425,6 +440,11 @@ EXERCISES = (
                 "`F.kl_div` wants its first argument as *log*-probabilities: log_softmax, not "
                 "softmax.",
                 credit=0.25,
+            ),
+            Mistake(
+                lambda edited, frozen: kl(safe_part(frozen), safe_part(edited)),
+                "one divergence for every picture: take their mean, one number to descend.",
+                credit=0.5,
             ),
             Mistake(lambda edited, frozen: preserve(edited, frozen).item(), CUT_OFF),
         ),
