@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..intervals import exact_interval
 from ..pool import in_processes
 from . import strengths
 from .experiment import BASE, edit_run, where
@@ -88,7 +89,8 @@ def summary(table: pd.DataFrame, *, resamples: int = 1000) -> pd.DataFrame:
     base (the same of the base model, under the same attack), relative (value / base), low, high.
 
     low, high: the 95% interval of `relative` (of `value` for tuple top-1, whose ratio is one minus
-    suppression): tuples are resampled, and seeds within them. Blank with fewer than three tuples.
+    suppression): tuples are resampled, their seeds averaged; where all tuples are alike, an exact
+    interval over tuples. Blank with fewer than three tuples.
     """
     keys = ["attack", "strength", "measure", "slot"]
     table = table.fillna({"slot": "", "attack": ""})
@@ -120,6 +122,8 @@ def _interval(group: pd.DataFrame, *, of_value: bool, resamples: int) -> tuple[f
     if not len(values):
         return np.nan, np.nan
     low, high = np.quantile(values, [0.025, 0.975])
+    if low == high:  # all tuples alike, where a bootstrap collapses
+        return exact_interval(float(np.clip(low, 0, 1)), len(means))
     return float(low), float(high)
 
 
