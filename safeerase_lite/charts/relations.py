@@ -165,7 +165,7 @@ def best_captions(table: pd.DataFrame):
     chart = (
         bars.mark_bar(height=12)
         .encode(color=alt.Color("unsafe:N", title="unsafe", scale=kinds))
-        .properties(width=130, height=70)
+        .properties(width=110, height=50)
         .facet(alt.Facet("model:N", sort=models, title=None), columns=2)
         .resolve_scale(y="independent")
     )
