@@ -54,12 +54,12 @@ def tuple_graph(table: pd.DataFrame):
     words = points.drop_duplicates(["slot", "word"])
     labels = (
         alt.Chart(words)
-        .mark_text(fontSize=9, color=INK, stroke="white", strokeWidth=4, strokeOpacity=0.9)
+        .mark_text(fontSize=10, color=INK, stroke="white", strokeWidth=4, strokeOpacity=0.9)
         .encode(x=x, y=y, text="word:N")
     )
-    front = alt.Chart(words).mark_text(fontSize=9, color=INK).encode(x=x, y=y, text="word:N")
+    front = alt.Chart(words).mark_text(fontSize=10, color=INK).encode(x=x, y=y, text="word:N")
     chart = alt.layer(paths(roles[1:], 1), paths(["unsafe"], 4), labels, front).properties(
-        width=430, height=330
+        width=300, height=210
     )
     counts = table["role"].value_counts()
     unsafe = table[table["role"] == "unsafe"][_SLOTS].agg(" ".join, axis=1)
