@@ -134,6 +134,7 @@ def test_without_its_adapter_an_edited_model_is_the_base_exactly(clip, some_pixe
     assert not torch.equal(moved, look(clip, some_pixels))
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_edit():
     first, second, other = (
         edit(load_clip(), [FOX], METHODS["relation"], SHORT, seed=seed)[1] for seed in (0, 0, 1)
@@ -156,6 +157,7 @@ def test_a_projection_leaves_pictures_alone_and_captions_of_length_one(clip, som
     assert (said @ edited.project).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_filter_refuses_unsafe_pictures_whole_and_so_their_marginals_are_gone():
     edited, _ = edit(load_clip(), [FOX], METHODS["filter"], SHORT)
     table = measure(edited, exam(load_clip(), FOX, [FOX])).set_index(["measure", "slot"])["value"]
@@ -167,6 +169,7 @@ def test_a_filter_refuses_unsafe_pictures_whole_and_so_their_marginals_are_gone(
 # ---- as a run ----
 
 
+@pytest.mark.slow
 def test_a_run_is_done_once_and_its_model_comes_back(tmp_path, some_pixels):
     run = edit_run([FOX], setting=SHORT, runs_dir=tmp_path)
     again = edit_run([FOX], setting=SHORT, runs_dir=tmp_path)
@@ -176,6 +179,7 @@ def test_a_run_is_done_once_and_its_model_comes_back(tmp_path, some_pixels):
     assert any(w.any() for w in load_file(run.adapter_dir / "adapter_model.safetensors").values())
 
 
+@pytest.mark.slow
 def test_one_after_another_each_edit_starts_where_the_last_one_ended(tmp_path, some_pixels):
     first = edit_run([UNSAFE[0]], setting=SHORT, runs_dir=tmp_path)
     second = edit_run([FOX], earlier=[UNSAFE[0]], setting=SHORT, runs_dir=tmp_path)
