@@ -16,6 +16,7 @@ CHANGED = {
     "04_objectives_compared": {"live": ["kl"], "step_rate": 0.001},
     "05_over_forgetting": {"objective": "gd", "every": 24},
     "06_sweeps_and_seeds": {"live": False, "kinds": "seen"},
+    "08_relationship_aware": {"unsafe": ["imp tasting fizz"], "methods": ["relation"], "seed": 1},
 }
 
 

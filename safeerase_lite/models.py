@@ -171,25 +171,30 @@ def _adapt(model: nn.Module, profile: Profile, seed: int) -> PeftModel:
         modules_to_save=["multi_modal_projector"] if trains_projector else None,
     )
     model.requires_grad_(False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+    with quiet_peft():
         adapted = get_peft_model(model, config)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     if profile.gradient_checkpointing:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+        with quiet_peft():
             adapted.base_model.model.gradient_checkpointing_enable({"use_reentrant": False})
     _check_adapted(adapted, trains_projector)
     return adapted
 
 
+@contextmanager
+def quiet_peft():
+    """PEFT asks transformers by a name that it is about to drop; each time it is told so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
+
+
 def _put_under(model: nn.Module, folder: Path) -> PeftModel:
     """The model with the injected adapter in `folder`, frozen, under the trained one, if any."""
     weights = trained_weights(folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    with quiet_peft():
         if isinstance(model, PeftModel):
             model.load_adapter(str(folder), adapter_name=INJECTED)
         else:

@@ -125,7 +125,7 @@ def attack_curves(table: pd.DataFrame, *, title: str):
         .encode(
             x=alt.X(
                 "left:Q",
-                title="base model reads, on val",
+                title="base model, on val",
                 scale=alt.Scale(domain=[1, 0.5], reverse=False),
                 axis=alt.Axis(format="%", values=[1, 0.9, 0.75, 0.5]),
             ),

@@ -583,7 +583,7 @@ EXERCISES = (
         difficulty=3,
         importance=4,
         minutes=7,
-        points=2,
+        points=3,
         reference=set(LINES),
         mistakes=(
             *_lines_missing(),

@@ -3,9 +3,7 @@
 The same code loads tiny-clip and `openai/clip-vit-base-patch32`.
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,6 +16,7 @@ from transformers import CLIPModel, CLIPProcessor
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UserError
+from ..models import quiet_peft
 from ..tinyworld import shipped_model
 
 TOWERS = ("vision", "text")
@@ -59,14 +58,6 @@ def adapt(model: CLIPModel, towers: Iterable[str] = TOWERS, *, rank: int, alpha:
         model = get_peft_model(model, config)
     model.processor = processor
     return model.eval()
-
-
-@contextmanager
-def quiet_peft():
-    """PEFT asks transformers by a name that it is about to drop; each time it is told so."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        yield
 
 
 def pixels(model, pictures: Sequence[Image.Image]) -> Tensor:

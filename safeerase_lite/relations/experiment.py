@@ -11,10 +11,11 @@ from peft import PeftModel
 
 from .. import ledger
 from ..errors import UserError
+from ..models import quiet_peft
 from ..profiles import check_choice
 from ..tinyworld import shipped_model
 from . import attacks
-from .clip import load_clip, quiet_peft
+from .clip import load_clip
 from .data import SPLITS, scenes_of
 from .editing import Edited, edit, ground
 from .exam import CAPTIONS, TUPLES, Exam, attacked, exam

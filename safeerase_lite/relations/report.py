@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from .. import ledger
@@ -10,7 +11,7 @@ from ..errors import UserError
 from ..tinyworld import ASSETS
 from . import strengths
 from .experiment import where
-from .study import LABELS, headline, summary
+from .study import LABELS, headline, interval, summary
 
 # What is told under attack, and of several tuples: (measure, slot).
 ATTACKED = [
@@ -82,17 +83,24 @@ def with_left(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def several(table: pd.DataFrame) -> pd.DataFrame:
-    """Tuples unlearned together, and one after another: way, tuples, method, measure, value,
-    base, relative; means over tuples and seeds."""
+    """Tuples unlearned together, and one after another: method, way, tuples, measure, slot, value,
+    base, relative, low, high, seeds; means over tuples and seeds, intervals as in `summary`."""
     wanted = table[(table["attack"] == "") & _among(table, [*ATTACKED, ("unrelated", "")])]
     keys = ["tuple", "measure", "slot", "seed"]
     base = wanted[wanted["method"] == "base"].groupby(keys)["value"].mean()
     edited = wanted[wanted["method"] != "base"]
     at = pd.MultiIndex.from_frame(edited[keys])
     edited = edited.assign(base=base.reindex(at).to_numpy())
-    groups = edited.groupby(["method", "way", "tuples", "measure", "slot"], sort=False)
-    found = groups[["value", "base"]].mean().reset_index()
-    found["relative"] = found["value"] / found["base"]
+    rows = []
+    named = ["method", "way", "tuples", "measure", "slot"]
+    for cell, group in edited.groupby(named, sort=False):
+        value, was = group["value"].mean(), group["base"].mean()
+        low, high = interval(group, of_value=cell[3] == "tuple top-1")
+        ratio = value / was if was else np.nan
+        rows.append((*cell, value, was, ratio, low, high, group["seed"].nunique()))
+    found = pd.DataFrame(
+        rows, columns=[*named, "value", "base", "relative", "low", "high", "seeds"]
+    )
     return found.assign(method=found["method"].map(LABELS))
 
 

@@ -102,15 +102,18 @@ def summary(table: pd.DataFrame, *, resamples: int = 1000) -> pd.DataFrame:
     for named, group in edited.groupby(["method", *keys], sort=False):
         value, was = group["value"].mean(), group["base"].mean()
         ratio = value / was if was else np.nan
-        low, high = _interval(group, of_value=named[3] == "tuple top-1", resamples=resamples)
+        low, high = interval(group, of_value=named[3] == "tuple top-1", resamples=resamples)
         rows.append((*named, value, was, ratio, low, high, group["tuple"].nunique(), len(group)))
     columns = ["method", *keys, "value", "base", "relative", "low", "high", "tuples", "edits"]
     found = pd.DataFrame(rows, columns=columns)
     return found.sort_values("method", key=lambda m: m.map(list(METHODS).index), kind="stable")
 
 
-def _interval(group: pd.DataFrame, *, of_value: bool, resamples: int) -> tuple[float, float]:
-    """Resampled over tuples; the seeds of a tuple are averaged, as they share its pictures."""
+def interval(group: pd.DataFrame, *, of_value: bool, resamples: int = 1000) -> tuple[float, float]:
+    """The 95% interval of the mean of `value`, or of its ratio to that of `base`.
+
+    Tuples are resampled; the seeds of a tuple are averaged, as they share its pictures.
+    """
     means = group.groupby("tuple")[["value", "base"]].mean().to_numpy()
     if len(means) < 3:
         return np.nan, np.nan
