@@ -31,17 +31,15 @@ def encode(processor, images: Sequence[str], questions: Sequence[str], answers=N
 
 def encode_text(processor, questions: Sequence[str], answers=None) -> dict:
     """`encode` without the pictures."""
-    tokenizer = processor.tokenizer
     rows = [_prompt(processor, question) for question in questions]
     labels = [[IGNORED] * len(row) for row in rows]
     if answers is not None:
         for row, label, answer in zip(rows, labels, answers, strict=True):
-            said = tokenizer(answer, add_special_tokens=False).input_ids
-            said = [*said, tokenizer.eos_token_id]
+            said = answer_ids(processor, answer)
             row += said
             label += said
     batch = {
-        "input_ids": _pad(rows, tokenizer.pad_token_id),
+        "input_ids": _pad(rows, processor.tokenizer.pad_token_id),
         "attention_mask": _pad([[1] * len(row) for row in rows], 0),
     }
     return batch | ({"labels": _pad(labels, IGNORED)} if answers is not None else {})
@@ -50,6 +48,13 @@ def encode_text(processor, questions: Sequence[str], answers=None) -> dict:
 def _pad(rows: list[list[int]], value: int) -> Tensor:
     longest = max(map(len, rows))
     return torch.tensor([[value] * (longest - len(row)) + row for row in rows])
+
+
+@lru_cache(maxsize=4096)
+def answer_ids(processor, answer: str) -> tuple[int, ...]:
+    """The tokens of an answer, the end token included."""
+    said = processor.tokenizer(answer, add_special_tokens=False).input_ids
+    return (*said, processor.tokenizer.eos_token_id)
 
 
 @lru_cache(maxsize=4096)

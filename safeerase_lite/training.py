@@ -16,14 +16,14 @@ from accelerate.utils import broadcast, gather_object
 from safetensors.torch import load_file, save_file
 from transformers import get_cosine_schedule_with_warmup
 
-from .batches import IGNORED, encode_text
+from .batches import IGNORED, answer_ids, encode_text
 from .data import Data, require_decouple
+from .forward import answer_states
 from .live import track
-from .models import compute_type, load_adapter, reference, save_adapter
+from .models import compute_type, load_adapter, save_adapter
 from .objectives import OBJECTIVES, Answers, Batch, loss, weights
 from .optimizers import optimizer
 from .references import Reference
-from .vision import embed
 
 MIXED = {torch.float16: "fp16", torch.bfloat16: "bf16"}  # what is trained stays in float32
 
@@ -89,7 +89,8 @@ def unlearn(
     )
     model = accelerator.prepare_model(model, evaluation_mode=True)  # without DDP: see `_add_up`
     stepper = accelerator.prepare_optimizer(stepper)
-    before = Reference(model)
+    expected = getattr(draws, str(objective.reference), None)
+    before = Reference(model, expected, math.ceil(profile.batch / profile.accumulation))
     rows = _resume(run.checkpoint_dir, named, stepper, schedule, accelerator)
     broadcast([p.data for p in named.values()])  # one start, whatever each process drew
 
@@ -228,46 +229,46 @@ def _add_up(said: list[dict], named: dict, accelerator: Accelerator) -> dict[str
 def answered(
     model, piece: dict[str, pd.DataFrame], counts: dict, referred: str | None, before: Reference
 ) -> Batch:
-    """One forward pass over all groups of a piece, and the frozen model's view of one of them."""
-    together = pd.concat(piece.values())
-    encoded = encode_text(model.processor, together["question"], together["answer"])
-    encoded = {key: value.to(model.device) for key, value in encoded.items()}
-    longest = int((encoded["labels"] != IGNORED).sum(-1).max())
-    said = _answers(model, encoded, together["image"], longest)
-    groups, start = {}, 0
-    for name, table in piece.items():
-        rows = slice(start, start + len(table))
-        start += len(table)
-        groups[name] = Answers(said.logits[rows], said.labels[rows], **counts[name])
-        if name == referred and len(table) == 1:
-            groups["reference"] = before.answers(table)
-        elif name == referred:
-            part = {key: value[rows] for key, value in encoded.items()}
-            with torch.no_grad(), reference(model):
-                groups["reference"] = _answers(model, part, table["image"], longest)
+    """What the model says of all groups of a piece, and the frozen model of one of them."""
+    groups = {}
+    for tables in _passes(piece):
+        logits, labels = _said(model, pd.concat(tables.values()))
+        sizes = [len(table) for table in tables.values()]
+        for name, *said in zip(tables, logits.split(sizes), labels.split(sizes), strict=True):
+            groups[name] = Answers(*said, **counts[name])
+    if referred:
+        groups["reference"] = before.answers(piece[referred])
     return Batch(**groups)
 
 
-def _answers(model, encoded: dict, images, longest: int) -> Answers:
-    """What a model says in the last `longest` columns, where answers stand: batches pad left."""
-    logits = model(
-        inputs_embeds=embed(model, encoded["input_ids"], images),
-        attention_mask=encoded["attention_mask"],
-        logits_to_keep=longest + 1,
-        use_cache=False,
-    ).logits
-    return Answers(logits[:, :-1], encoded["labels"][:, -longest:])
+def _passes(piece: dict[str, pd.DataFrame]) -> list[dict[str, pd.DataFrame]]:
+    """The groups that share a forward pass: all of them, where a piece has one question of each.
+
+    Several questions fill a pass by themselves, and a pass of their own is as wide as they are: in
+    a shared one, short retain answers would be padded to the length of the forget answers.
+    """
+    if all(len(table) == 1 for table in piece.values()):
+        return [piece]
+    return [{name: table} for name, table in piece.items()]
+
+
+def _said(model, table: pd.DataFrame) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels of a table's answers, one forward pass."""
+    encoded = encode_text(model.processor, table["question"], table["answer"])
+    encoded = {key: value.to(model.device) for key, value in encoded.items()}
+    longest = int((encoded["labels"] != IGNORED).sum(-1).max())
+    states = answer_states(model, encoded, table["image"], longest + 1)
+    return model.get_output_embeddings()(states[:, :-1]), encoded["labels"][:, -longest:]
 
 
 def step_counts(processor, asked: dict[str, pd.DataFrame]) -> dict[str, dict[str, int]]:
     """group → the tokens and rows of a whole step, by which each of its pieces is divided."""
 
-    def tokens(table):
-        ids = processor.tokenizer(list(table["answer"]), add_special_tokens=False).input_ids
-        return sum(len(row) + 1 for row in ids)
-
     return {
-        name: {"step_tokens": tokens(table), "step_rows": len(table)}
+        name: {
+            "step_tokens": sum(len(answer_ids(processor, answer)) for answer in table["answer"]),
+            "step_rows": len(table),
+        }
         for name, table in asked.items()
     }
 

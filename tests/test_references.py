@@ -27,7 +27,7 @@ def asks(monkeypatch):
     """The questions that pass through the frozen model, in order."""
     asked, real = [], Reference._ask
     monkeypatch.setattr(
-        Reference, "_ask", lambda self, *row: (asked.append(row), real(self, *row))[1]
+        Reference, "_ask", lambda self, rows: (asked.extend(rows), real(self, rows))[1]
     )
     return asked
 
@@ -41,9 +41,10 @@ def second_pass(model, rows):
 
 @pytest.mark.parametrize("precision", ["nf4", "dense"])
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
-def test_it_says_what_a_second_pass_says(make_profile, rows, precision, projector):
+@pytest.mark.parametrize("together", [1, 3])
+def test_it_says_what_a_second_pass_says(make_profile, rows, precision, projector, together):
     model = load_llava(make_profile(precision=precision, projector=projector))
-    before = Reference(model)
+    before = Reference(model, rows, together)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -66,6 +67,22 @@ def test_a_question_is_asked_once_whoever_comes_with_it(make_profile, rows, asks
         said = one.logits[0]
         assert said.equal(whole[-len(said) :])
         assert (labels != IGNORED).sum() == len(said)
+
+
+def test_questions_come_with_the_same_others_whoever_is_asked_first(make_profile, rows, asks):
+    model = load_llava(make_profile())
+    forward, backward = Reference(model, rows, 2), Reference(model, rows.iloc[::-1], 2)
+    said = [forward.answers(rows.iloc[[n]]).logits for n in range(len(rows))]
+    again = [backward.answers(rows.iloc[[n]]).logits for n in reversed(range(len(rows)))]
+    assert len(asks) == 2 * len(rows)
+    assert all(one.equal(other) for one, other in zip(said, reversed(again), strict=True))
+
+
+def test_each_is_asked_alone_where_not_all_can_be_kept(make_profile, rows, asks, monkeypatch):
+    monkeypatch.setattr(references, "ROOM", 1)
+    before = Reference(load_llava(make_profile()), rows, 2)
+    before.answers(rows.iloc[[0]])
+    assert len(asks) == 1
 
 
 def test_what_is_kept_is_a_width_a_token(make_profile, rows):
