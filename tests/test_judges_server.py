@@ -112,8 +112,8 @@ def test_a_picture_that_is_not_there_is_named(stub):
     "failure,why",
     [
         (HANG, "timed out"),
-        (DRIP, "timed out"),
-        (DRIP_HEAD, "timed out"),
+        pytest.param(DRIP, "timed out", marks=pytest.mark.slow),
+        pytest.param(DRIP_HEAD, "timed out", marks=pytest.mark.slow),
         (ENDLESS, "a reply without end"),
         ((429, "{}"), "HTTP 429"),
         ((500, "{}"), "HTTP 500"),
