@@ -37,8 +37,8 @@ def step_flops(
     (4 per position and unit of width; what a causal kernel saves is not taken off). The way back
     costs the linear layers as much again, for frozen weights have no gradient, and attention twice
     as much; LoRA and its gradients 6 per weight; gradient checkpointing one more way forward. The
-    output head sees the answers alone. Not counted: the vision tower, once a picture, and what KL
-    and NPO ask of the reference.
+    output head sees the answers alone; the last layer does too, and is counted whole. Not counted:
+    the vision tower, once a picture, and what KL and NPO ask of the reference.
 
     Args:
         prompt_tokens: text tokens of a question with its template, beside the picture's.
