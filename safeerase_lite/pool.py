@@ -18,6 +18,7 @@ def in_processes(
 
     Raises:
         Exception: the first that a piece raises; those not begun are dropped.
+        KeyboardInterrupt: at once.
     """
     begin, found = time.perf_counter(), {}
     context = multiprocessing.get_context("spawn")
@@ -25,14 +26,18 @@ def in_processes(
         waiting = {
             pool.submit(work, *arguments): place for place, (_, arguments) in enumerate(pieces)
         }
-        for done, future in enumerate(as_completed(waiting), 1):
-            try:
+        try:
+            for done, future in enumerate(as_completed(waiting), 1):
                 found[waiting[future]] = future.result()
-            except Exception:
-                pool.shutdown(cancel_futures=True)
-                raise
-            spent, label = time.perf_counter() - begin, pieces[waiting[future]][0]
-            print(f"[{done:2d}/{len(pieces)}] {spent:4.0f} s  {label}", flush=True)
+                spent, label = time.perf_counter() - begin, pieces[waiting[future]][0]
+                print(f"[{done:2d}/{len(pieces)}] {spent:4.0f} s  {label}", flush=True)
+        except KeyboardInterrupt:  # those begun end too; a pool would wait for them
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+        except Exception:
+            pool.shutdown(cancel_futures=True)
+            raise
     return [found[place] for place in range(len(pieces))]
 
 

@@ -8,6 +8,8 @@ import re
 import numpy as np
 import pytest
 
+from safeerase_lite.errors import UserError
+from safeerase_lite.relations import strengths
 from safeerase_lite.relations.attacks import ATTACKS
 from safeerase_lite.relations.caption_attacks import BYSTANDING, other_words
 from safeerase_lite.relations.data import UNSAFE
@@ -163,3 +165,9 @@ def test_typos_leave_the_small_words_and_most_letters_at_low_strength():
     kept = [1 - difference(c, caption(*t)) for c, t in zip(light, TUPLES, strict=True)]
     assert np.mean(kept) > 0.9
     assert all(c.split()[0] in ("a", "an") for c in said(ATTACKS["typos"], 1))
+
+
+def test_a_share_that_no_strength_was_set_for_is_refused():
+    assert {name for name, _ in strengths.attacks([0.9])} == set(ATTACKS)
+    with pytest.raises(UserError, match="no strengths leave 0.8"):
+        strengths.attacks([0.8])

@@ -30,4 +30,11 @@ def test_a_wrong_file_of_tuples_is_one_line_and_nothing_starts(text, says, tmp_p
 
 def test_a_ledger_without_edits_is_one_line(tmp_path):
     result = run("report", tmp_path, "--output", tmp_path / "tables")
-    assert result.exit_code == 2 and "no run in" in result.output
+    assert result.exit_code == 2 and "no edit in" in result.output
+    assert not (tmp_path / "tables").exists()
+
+
+def test_a_duplicate_by_a_synonym_says_what_the_word_means(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("unsafe:\n- [imp, tasting, fizz]\n- [imp, sipping, fizz]\n")
+    assert "imp sipping fizz means imp–tasting–fizz" in run("demo", "--tuples", file).output

@@ -58,9 +58,12 @@ def test_the_towers_named_carry_lora_and_nothing_else_learns():
         assert found == set(towers)
 
 
-def test_no_such_model_is_one_line():
-    with pytest.raises(UserError, match="cannot load the model"):
-        load_clip("/no/such/clip")
+@pytest.mark.parametrize(
+    ("name", "says"), [("/no/such/clip", "no folder /no/such/clip"), ("no such clip", "Repo id")]
+)
+def test_no_such_model_is_one_line(name, says):
+    with pytest.raises(UserError, match=f"cannot load the model.*{says}"):
+        load_clip(name)
 
 
 def test_a_clip_of_the_real_shape_is_loaded_and_edited(tmp_path, clip):

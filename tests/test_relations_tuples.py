@@ -12,6 +12,7 @@ from safeerase_lite.relations.tuples import (
     expand,
     marginals,
     neighbours,
+    parse,
     read,
     role_swap,
     table,
@@ -140,3 +141,11 @@ def test_a_bad_file_is_one_line_that_says_where_and_what(tmp_path, text, complai
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read(tmp_path / "none.yaml")
+
+
+def test_texts_are_tuples_and_a_relation_unlike_any_other_gets_the_list():
+    assert parse(["fox hunting owl"]) == [ORO("fox", "chasing", "owl")]
+    with pytest.raises(UserError, match="give subject, relation, object"):
+        parse(["imp tasting"])
+    with pytest.raises(UserError, match="it has tasting, holding"):
+        parse(["imp drinking fizz"])

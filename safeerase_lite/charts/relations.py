@@ -146,7 +146,7 @@ def attack_curves(table: pd.DataFrame, *, title: str):
     ends = table.groupby("method", sort=False)["value"].agg(["min", "max"])
     said = "; ".join(f"{m} {low:.0%} to {high:.0%}" for m, (low, high) in ends.iterrows())
     wide = table.pivot_table("value", ["attack", "left"], "method", sort=False).reset_index()
-    return styled(chart, f"{title}, over all attacks and strengths: {said}.", wide)
+    return styled(chart, f"{title}, under {', '.join(attacks)}, at every strength: {said}.", wide)
 
 
 def best_captions(table: pd.DataFrame):

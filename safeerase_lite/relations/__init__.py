@@ -13,6 +13,7 @@ _HOMES = {
     "role_swap": "tuples",
     "marginals": "tuples",
     "expand": "tuples",
+    "parse": "tuples",
     "read": "tuples",
     "write": "tuples",
     "caption": "words",
@@ -28,6 +29,7 @@ _HOMES = {
     "METHODS": "methods",
     "SETTING": "methods",
     "ATTACKS": "attacks",
+    "check": "experiment",
     "edit_run": "experiment",
     "load_edited": "experiment",
     "study": "study",
@@ -36,23 +38,23 @@ _HOMES = {
     "headline": "study",
     "shipped": "report",
 }
-_ROOMS = {"losses", "measures", "strengths", "exam", "tuples"}
+_ROOMS = {"losses", "measures", "strengths", "exam", "tuples", "words"}
 
 __all__ = [*_HOMES, *_ROOMS]
 
 if TYPE_CHECKING:
-    from . import exam, losses, measures, strengths, tuples  # noqa: F401
+    from . import exam, losses, measures, strengths, tuples, words  # noqa: F401
     from .attacks import ATTACKS  # noqa: F401
     from .clip import load_clip, pixels  # noqa: F401
     from .data import UNSAFE, scenes_of  # noqa: F401
     from .editing import Edited, listed  # noqa: F401
-    from .experiment import edit_run, load_edited  # noqa: F401
+    from .experiment import check, edit_run, load_edited  # noqa: F401
     from .methods import METHODS, SETTING  # noqa: F401
     from .reading import reading  # noqa: F401
     from .report import shipped  # noqa: F401
     from .scenes import draw  # noqa: F401
     from .study import headline, study, summary, tidy  # noqa: F401
-    from .tuples import ORO, expand, marginals, neighbours, read, role_swap, write  # noqa: F401
+    from .tuples import ORO, expand, marginals, neighbours, parse, read, role_swap, write  # noqa: F401
     from .words import caption, noun_caption  # noqa: F401
 
 

@@ -32,6 +32,8 @@ def load_clip(name: str = "tiny-clip"):
     """
     path = str(shipped_model(name) or name)
     local = Path(path).is_dir()
+    if not local and Path(path).is_absolute():
+        raise UserError(f"cannot load the model: there is no folder {path}")
     if local:
         transformers_logging.disable_progress_bar()
     try:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import UserError
+
 app = typer.Typer(no_args_is_help=True, help="Object–relation–object tuples on CLIP.")
 
 
@@ -16,12 +18,17 @@ def demo(
         typer.Option(metavar="FILE.yaml", help="Unsafe tuples.", show_default="two of ours"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws first weights, batches, held-out tuples.")] = 0,
+    together: Annotated[bool, typer.Option("--together", help="All by one edit.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Edits at a time.")] = 2,
 ) -> None:
     """Unlearn unsafe tuples, one at a time, by the main methods, and attack what is left."""
     from .demo import demo
 
-    demo(output, tuples, seed=seed, workers=workers)
+    try:
+        demo(output, tuples, seed=seed, together=together, workers=workers)
+    except KeyboardInterrupt:
+        typer.echo("stopped; start it again and it continues", err=True)
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -41,6 +48,8 @@ def report(
     output: Annotated[Path, typer.Option(help="Where the tables go.")] = Path("output/relations"),
 ) -> None:
     """Tables of a ledger of edits: every method, measure and attack, with intervals."""
+    if not runs.is_dir():
+        raise UserError(f"no folder {runs}: the demo's edits are in output/runs")
     from .report import report
 
     report(runs, output, say=typer.echo)

@@ -58,7 +58,7 @@ def edit_run(
         UserError: an unknown name, no tuple, one named twice or not of this world.
     """
     strengths = sorted(set(strengths))
-    _check(unsafe, earlier, others, method, split, strengths)
+    check(unsafe, [method], earlier=earlier, others=others, split=split, strengths=strengths)
     parameters = {
         "data_hash": data_hash(),
         "model": model,
@@ -80,7 +80,9 @@ def edit_run(
         run.history(history)
         run.write_metrics(_examined(edited, run))
         if isinstance(edited.model, PeftModel):
+            edited.model.peft_config["default"].base_model_name_or_path = model
             edited.model.save_pretrained(run.adapter_dir, save_embedding_layers=False)
+            (run.adapter_dir / "README.md").unlink()  # a template, with nothing of ours
     except Exception as error:
         run.fail(error)
         raise
@@ -93,8 +95,20 @@ def where(runs_dir: Path | str | None) -> Path:
     return (Path(runs_dir) if runs_dir else ledger.default_runs_dir()) / "relations"
 
 
-def _check(unsafe, earlier, others, method, split, strengths) -> None:
-    check_choice(method, (BASE, *METHODS), "method")
+def check(
+    unsafe: Sequence[ORO],
+    methods: Iterable[str],
+    *,
+    earlier: Sequence[ORO] = (),
+    others: Sequence[ORO] = (),
+    split: str = "test",
+    strengths: Iterable[tuple[str, float]] = (),
+) -> None:
+    """What `edit_run` would refuse, for several methods, before anything is edited.
+
+    Raises:
+        UserError: an unknown name, no tuple, one named twice or not of this world.
+    """
     check_choice(split, SPLITS, "split")
     for name, strength in strengths:
         check_choice(name, tuple(attacks.ATTACKS), "attack")
@@ -102,12 +116,14 @@ def _check(unsafe, earlier, others, method, split, strengths) -> None:
             raise UserError(f"attack {name}: strength {strength} is not between 0 and 1")
     if not unsafe:
         raise UserError("no unsafe tuple: name at least one")
-    if earlier and method != BASE and not METHODS[method].trained:
-        raise UserError(f"{method} is no edit of the weights: unlearn its tuples together")
+    for method in methods:
+        check_choice(method, (BASE, *METHODS), "method")
+        if earlier and method != BASE and not METHODS[method].trained:
+            raise UserError(f"{method} is no edit of the weights: unlearn its tuples together")
     known = [*unsafe, *earlier, *others]
     for u in known:
         if u not in TUPLES:
-            raise UserError(f"{ORO(*u)} is no tuple of this world: see `relations.words`")
+            raise UserError(f"{ORO(*u)} is no tuple of this world: see `relations.expand`")
         if known.count(u) > 1:
             raise UserError(f"{u} is named twice")
 

@@ -1,7 +1,8 @@
 """The edit, its ablations and what it is compared with. Every number of an edit stands here.
 
-They were chosen on val pictures of three tuples, by one seed, for the edit alone (λm was raised
-from 2 to 4 afterwards, without another look); its ablations and concept erasure take the same.
+They were chosen on val pictures of three of the eight tuples, by one seed, for the edit alone (λm
+was raised from 2 to 4 afterwards, without another look); its ablations and concept erasure take the
+same.
 """
 
 from dataclasses import dataclass, replace

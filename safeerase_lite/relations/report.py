@@ -29,9 +29,13 @@ def runs(runs_dir: Path | str) -> pd.DataFrame:
     Raises:
         UserError: no edit, or edits of several worlds or models side by side.
     """
-    metrics = ledger.load(where(runs_dir)).metrics
+    folder = Path(runs_dir)
+    folder = folder if folder.name == where(folder).name else where(folder)
+    if not folder.is_dir():
+        raise UserError(f"no edit in {runs_dir}: the demo's are in output/runs")
+    metrics = ledger.load(folder).metrics
     if metrics["model_hash"].nunique() > 1:
-        raise UserError(f"{where(runs_dir)} holds edits of several CLIPs: report each apart")
+        raise UserError(f"{folder} holds edits of several CLIPs: report each apart")
     metrics = metrics.fillna({"slot": "", "attack": ""})
     metrics["tuples"] = metrics["unsafe"].str.len() + metrics["earlier"].str.len()
     metrics["way"] = "together"
@@ -43,9 +47,8 @@ def runs(runs_dir: Path | str) -> pd.DataFrame:
 def report(runs_dir: Path, output: Path, say: Callable[[str], None] = print) -> None:
     """Write `summary.csv` (one tuple at a time; every method, measure and attack), `headline.md`
     and, where the ledger has them, `several.csv`."""
-    output = Path(output)
+    table, output = runs(runs_dir), Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    table = runs(runs_dir)
     single = table[table["way"] == "one tuple"]
     found = with_left(summary(single))
     found = found[(found["attack"] == "") | _among(found, ATTACKED)]
@@ -63,6 +66,7 @@ def report(runs_dir: Path, output: Path, say: Callable[[str], None] = print) -> 
         many = several(table)
         many.to_csv(output / "several.csv", index=False, float_format="%.4f")
         say(many.to_string(index=False))
+    say(f"\nWith intervals, and under every attack: {output}")
 
 
 def shipped(name: str = "summary") -> pd.DataFrame:

@@ -5,11 +5,13 @@ val pictures; nothing is ever set on test.
 """
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..errors import UserError
 from ..tinyworld import ASSETS
 from .attacks import ATTACKS
 from .clip import load_clip, pixels
@@ -29,6 +31,20 @@ def table(path: Path = FILE) -> pd.DataFrame:
     """attack, left (the share of tuples the base model should still read), strength, read (what it
     does read, on val). An attack that never takes so much has its full strength, 1."""
     return pd.read_csv(path)
+
+
+def attacks(left: Iterable[float] = LEFT) -> list[tuple[str, float]]:
+    """(attack, strength) for every attack that leaves the base model one of these shares.
+
+    Raises:
+        UserError: strengths were not set for such a share.
+    """
+    left, chosen = list(left), table()
+    for share in left:
+        if share not in LEFT:
+            raise UserError(f"no strengths leave {share}: choose among {', '.join(map(str, LEFT))}")
+    chosen = chosen[chosen["left"].isin(left)]
+    return list(chosen[["attack", "strength"]].itertuples(index=False, name=None))
 
 
 def calibrate(model: str = "tiny-clip") -> pd.DataFrame:

@@ -42,9 +42,7 @@ def study(
     Returns:
         A row per measure, with the columns `TIDY`.
     """
-    table = strengths.table()
-    chosen = table[table["left"].isin(list(left))]
-    attacks = list(chosen[["attack", "strength"]].itertuples(index=False, name=None))
+    attacks = strengths.attacks(left)
     edits = [(set_, method, seed) for set_ in sets for seed in seeds for method in (BASE, *methods)]
     labels = [f"{LABELS[m]}: {', '.join(map(str, s))}, seed {seed}" for s, m, seed in edits]
     pieces = [

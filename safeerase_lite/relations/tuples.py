@@ -57,6 +57,15 @@ def expand(words: Iterable[str]) -> tuple[ORO, ...]:
     return found
 
 
+def parse(texts: Iterable[str]) -> list[ORO]:
+    """The tuples that texts stand for, each "subject relation object".
+
+    Raises:
+        UserError: as `expand`.
+    """
+    return [u for text in texts for u in expand(text.split())]
+
+
 def covered(words: Iterable[str], unsafe: Iterable[ORO]) -> bool:
     """Whether three words can describe an unsafe tuple, by a synonym or a hypernym too. Such a
     tuple is no safe neighbour."""
@@ -160,7 +169,8 @@ def _tuples(rows: Any, name: str, path: Path) -> dict[ORO, int]:
             raise UserError(f"{where}: {error}") from None
         for t in meant:
             if t in found:
-                raise UserError(f"{where}: {t} is named already by number {found[t]}")
+                meant = "" if list(t) == row else f"{' '.join(row)} means {t}: "
+                raise UserError(f"{where}: {meant}{t} is named already by number {found[t]}")
             found[t] = place
     return found
 

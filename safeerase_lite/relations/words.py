@@ -81,7 +81,7 @@ def meanings(word: str, slot: str) -> tuple[str, ...]:
     fitting = tuple(concept for concept in found if concept in concepts)
     if not fitting:
         known = [w for w in (*concepts, *SYNONYMS, *HYPERNYMS) if _fits(w, slot)]
-        near = difflib.get_close_matches(plain, known, n=1)
+        near = difflib.get_close_matches(plain, known, n=1, cutoff=0.75)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
         raise UserError(f"the world has no {slot} {word!r}: {hint}")
     return fitting
