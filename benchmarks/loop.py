@@ -81,17 +81,16 @@ def step(profile, data, objective: str, decouple: str, turns: int) -> list[dict]
     ]
 
 
-def evaluation(profile, data, turns: int, alone: int = 8) -> dict:
-    """Seconds a question: in a run's batches, and one by one."""
+def evaluation(profile, data, turns: int) -> dict:
+    """Seconds a question: in a run's batches, and the same questions one by one."""
     model = sl.load_llava(profile)
     asked = questions(data, ["val"])
     pairs = []
     for turn in range(turns):
-        several = asked.sample(profile.evaluation_batch, random_state=turn)
-        few = several.head(alone)
-        together = seconds(ask, model, several["image"], several["question"], profile=profile)
-        singly = seconds(plain.ask, model, few["image"], few["question"], profile)
-        pairs.append((together / len(several), singly / len(few)))
+        some = asked.sample(profile.evaluation_batch, random_state=turn)
+        together = seconds(ask, model, some["image"], some["question"], profile=profile)
+        singly = seconds(plain.ask, model, some["image"], some["question"], profile)
+        pairs.append((together / len(some), singly / len(some)))
     return row("evaluation, a question", profile, pairs)
 
 
