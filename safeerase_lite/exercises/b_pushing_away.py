@@ -145,6 +145,12 @@ def _always_from_the_start(logits, token, rate, steps):
     return nats[:1] + nats[1:] * steps
 
 
+def _in_place(logits, token, rate, steps):
+    nats = ascend(logits, token, rate, steps)
+    logits += rate * pull(logits, token)
+    return nats
+
+
 # ---- b4: gradient difference, with the official weights ----
 
 
@@ -353,6 +359,12 @@ EXERCISES = (
                 _first_pull_for_ever,
                 "the pull of the first step is used for ever: work it out anew from the new "
                 "logits.",
+            ),
+            Mistake(
+                _in_place,
+                "right, but `logits +=` writes into the tensor you were given, and the next climb "
+                "starts where this one ended: `logits = logits + …` makes a new one.",
+                credit=0.5,
             ),
             Mistake(
                 _always_from_the_start,
