@@ -18,7 +18,15 @@ from .profiles import PROFILES
 from .tinyworld import shipped_model
 
 GIB = 2**30
-LIBRARIES = ("transformers", "peft", "bitsandbytes", "accelerate", "altair", "papermill")
+LIBRARIES = (
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "altair",
+    "papermill",
+    "jupyterlab",
+)
 MODELS = ("tiny-llava", "tiny-llava-gold")
 MEMORY, DISK = 2, 1  # GiB that the tiny profile needs
 UNCOUNTED = 1.5e9  # bytes of CUDA's context and of fragmentation: an assumption, not yet measured
@@ -53,6 +61,7 @@ def examine() -> list[Check]:
         ("disk", disk),
         *[(name, lambda name=name: model(name)) for name in MODELS],
         ("kernel", kernel),
+        ("nbgrader", nbgrader),
     ]
     return [_guarded(name, probe) for name, probe in probes]
 
@@ -117,6 +126,14 @@ def torchvision() -> Check:
         found = f"{version} does not import: {_reason(error)}"
         return Check("torchvision", "fail", found, advice)
     return Check("torchvision", "ok", f"{version}, fits torch")
+
+
+def nbgrader() -> Check:
+    """Only who grades needs it."""
+    version = _version("nbgrader")
+    if version is None:
+        return Check("nbgrader", "ok", "absent, and needed for grades alone")
+    return Check("nbgrader", "ok", f"{version}; its Validate button is no check of the exercises")
 
 
 def kernel() -> Check:

@@ -62,6 +62,11 @@ def test_solved_it_ends_all_right_with_all_its_points(path, outputs):
         *checked, scored = said[f"{exercise.id}-test"]  # a slow kernel may send a line in parts
         assert told(checked).startswith(f"{exercise.id} {RIGHT}: ")
         assert float(scored.data["text/plain"]) == exercise.points
+        assert any(
+            f"What happened: {exercise.outcome}." in told(of_cell)
+            for cell, of_cell in said.items()
+            if cell.startswith(exercise.id)
+        )
     assert "⏳" not in str(said) and "❌" not in str(said)
     assert "This cell waits" not in str(said)
     assert quiet(said)

@@ -1,6 +1,7 @@
 """Every exercise knows its right answer and names the wrong ones, whatever it is handed."""
 
 import json
+import random
 import subprocess
 import sys
 
@@ -10,7 +11,16 @@ import torch
 
 from safeerase_lite import exercises
 from safeerase_lite.errors import UserError
-from safeerase_lite.exercises import Exercise, Mistake, check, progress, record, score, solved
+from safeerase_lite.exercises import (
+    Exercise,
+    Mistake,
+    agree,
+    check,
+    progress,
+    record,
+    score,
+    solved,
+)
 from safeerase_lite.exercises.comparing import brief, difference
 from safeerase_lite.exercises.judging import NOT_YET, RIGHT, WRONG, judge
 
@@ -51,7 +61,7 @@ def test_a_notebook_has_five_to_eight_exercises_for_30_to_50_minutes():
 @every
 def test_the_declaration_is_within_its_bounds(exercise):
     assert 1 <= exercise.difficulty <= 5 and 1 <= exercise.importance <= 5
-    assert exercise.points == int(exercise.points) > 0
+    assert exercise.outcome
     assert exercise.name.isidentifier()
     assert len(exercise.mistakes) >= 3
     assert len({mistake.message for mistake in exercise.mistakes}) == len(exercise.mistakes)
@@ -150,7 +160,7 @@ def test_nothing_that_is_handed_in_gets_through(exercise, capsys):
 # ---- what a student reads ----
 
 DOUBLE = Exercise(
-    id="z1", title="Twice", name="double", difficulty=1, importance=1, minutes=1, points=2,
+    id="z1", title="Twice", name="double", difficulty=2, importance=1, minutes=1, outcome="",
     reference=lambda number: 2 * number,
     mistakes=(Mistake(lambda number: number**2, "squared", credit=0.5),),
     inputs=lambda rng: (int(rng.integers(3, 9)),),
@@ -161,8 +171,8 @@ DOUBLE = Exercise(
     ("answer", "told"),
     [
         (lambda number: number * number, "squared"),
-        (lambda number: number + 1, "with number = 8, `double` gives 9, should give 16."),
-        (lambda number: None, "with number = 8, `double` gives None: does it end in `return`?"),
+        (lambda number: number + 1, "`double` gives 9, should give 16. That is with number = 8."),
+        (lambda number: None, "`double` gives None: does it end in `return`? That is with number"),
         (lambda number: [number], "`double` gives the shape (1,), should give ()."),
         (lambda number: "16", "`double` gives a str, should give one number."),
         (lambda number: number / 0, "`double` raises ZeroDivisionError: division by zero."),
@@ -189,6 +199,70 @@ def test_an_answer_may_come_in_any_kind_of_number():
         assert judge(DOUBLE, lambda number, kind=kind: kind(2 * number)).mark == RIGHT
 
 
+def share(hits):
+    return sum(hits) / len(hits)
+
+
+SHARE = Exercise(
+    id="z2", title="Share", name="share", difficulty=1, importance=1, minutes=1, outcome="",
+    reference=share, mistakes=(), inputs=lambda rng: (rng.integers(2, size=7).tolist(),),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "told", "credit"),
+    [
+        (lambda hits: 100 * share(hits), "per cent", 0.5),
+        (lambda hits: sum(hits), "this is a count", 0.5),
+        (lambda hits: 1 - share(hits), "`share` gives 0.", 0),
+        (lambda hits: hits.append(1) or share(hits[:-1]), "changes its argument `hits`", 0),
+    ],
+)
+def test_slips_of_every_exercise_are_named_once_for_all(answer, told, credit):
+    verdict = judge(SHARE, answer)
+    assert (verdict.mark, verdict.credit) == (WRONG, credit) and told in verdict.message
+
+
+def test_an_answer_that_writes_into_its_argument_must_be_right_otherwise_for_its_credit():
+    def in_place(scores, own, other, aside=-torch.inf):
+        scores[torch.arange(len(scores)), other] = aside
+        return (scores.argmax(-1) == own).float().mean()
+
+    assert score("f3", in_place) == 0.5 * exercises.find("f3").points
+    assert score("f3", lambda *inputs: in_place(*inputs, aside=0)) == 0
+
+
+def test_rows_of_a_batch_may_come_in_any_order():
+    def shuffled(forget, retain, refusals, seed):
+        made = exercises.find("c1").reference(forget, retain, refusals, seed)
+        return random.Random(seed).sample(made, len(made))
+
+    assert judge(exercises.find("c1"), shuffled).mark == RIGHT
+
+
+@pytest.mark.parametrize("id", ["a5", "b1", "b5", "b7", "f4"])
+def test_a_loss_in_double_precision_is_right_and_one_that_is_no_tensor_is_not(id):
+    exercise = exercises.find(id)
+    assert judge(exercise, lambda *inputs: exercise.reference(*inputs).double()).mark == RIGHT
+    for number in (torch.Tensor.item, torch.Tensor.detach):
+        told = judge(exercise, lambda *inputs, n=number: n(exercise.reference(*inputs))).message
+        assert "no gradient flows" in told
+
+
+def test_a_message_is_plain_text(capsys):
+    assert "makes a loss smaller, so" in says(capsys, "b1", lambda *given: -right("b1")(*given))
+
+
+def test_where_the_package_does_not_agree_it_is_said(capsys):
+    agree([torch.tensor(1.0).double()], (1.0,))
+    assert capsys.readouterr().out == ""
+    agree(1.0, 2.0)
+    assert (
+        "❌ The package does not agree: yours gives 1.0, should give 2.0."
+        in capsys.readouterr().out
+    )
+
+
 def test_a_loop_without_an_end_can_be_stopped():
     def interrupted(number):
         raise KeyboardInterrupt
@@ -203,7 +277,14 @@ def test_a_loop_without_an_end_can_be_stopped():
         ({1, 2}, {2, 1}, ""),
         ({1}, {2}, "wrongly holds 1 and lacks 2"),
         ({3}, {1, 2, 3}, "lacks 1"),
-        ([1], {1}, "gives a list, should give a set"),
+        ([2, 1], {1, 2}, ""),
+        (("GA", "kl "), {"ga", "kl"}, ""),
+        (["ga"], {"ga", "kl"}, "lacks 'kl'"),
+        (1, {1}, "gives an int, should give a set"),
+        ([1.0, 2.0], torch.tensor([1.0, 2.0]), "gives a list, should give a tensor"),
+        (1.0, torch.tensor(1.0), ""),
+        (torch.ones(2).double(), torch.ones(2), ""),
+        (["x", None], ["x", "y"], "in part 2 of 2 gives None, should give 'y'"),
         (" Yes", "yes", ""),
         ("no", "yes", "gives 'no', should give 'yes'"),
         ([1, 2], (1, 2), ""),
@@ -212,7 +293,7 @@ def test_a_loop_without_an_end_can_be_stopped():
         ({"a": 1}, {"a": 2}, "at 'a' gives 1, should give 2"),
         (1, {"a": 2}, "gives an int, should give a dict"),
         (("x", [1]), ("x", [1]), ""),
-        (("x", [1]), ("x", [2]), "in part 1 gives [1], should give [2]"),
+        (("x", [1]), ("x", [2]), "in part 2 of 2 gives [1], should give [2]"),
         (["x"], ["x", "y"], "gives 1 parts, should give 2"),
         (1.00001, 1, ""),
         (1.001, 1, "gives 1.001, should give 1"),

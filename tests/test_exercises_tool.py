@@ -112,6 +112,7 @@ def emptied(source):
         ("a1-answer", lambda source: source.replace("...", "0"), "a1: has no `...`"),
         ("a2-predict", lambda source: "", 'a2: asks for no prediction: sl.predict("a2", …)'),
         ("a3-task", lambda source: source.replace("<details>", "", 1), "a3: has not 3 hints"),
+        ("a4-discussion", lambda source: "Open.", "a4: has an open discussion"),
         ("a4-discussion", lambda source: "[04](../04.ipynb)", "a4-discussion: has a relative link"),
     ],
 )
@@ -160,7 +161,9 @@ def test_the_kit_has_the_solutions_the_points_and_every_mistake(name):
     page = files[f"tutor/{name}.md"]
     for exercise in module.EXERCISES:
         assert f"## {exercise.id} · {exercise.title}\n" in page
-        assert tool.solution(lessons.read(path), exercise).strip("\n") in page
+        lines = tool.solution(lessons.read(path), exercise).splitlines()
+        assert all(line in page for line in lines)
+        assert f"**What comes true:** {exercise.outcome}\n" in page
         assert all(mistake.message in page for mistake in exercise.mistakes)
     assert "###" not in page
     assert files[f"student/{path.name}"] == (path.parent / "student" / path.name).read_text()

@@ -141,7 +141,8 @@ def _lacks(node: NotebookNode, exercise: Exercise) -> list[str]:
     own = [cell for cell in node.cells if cell.id.split("-")[0] == exercise.id]
     ids = [cell.id.partition("-")[2] for cell in own]
     code = "\n".join(cell.source for cell in own if cell.cell_type == "code")
-    prose = "\n".join(cell.source for cell in own if cell.cell_type == "markdown")
+    *told, last = [cell.source for cell in own if cell.cell_type == "markdown"] or [""]
+    prose = "\n".join(told)
     found = []
     if f'sl.predict("{exercise.id}"' not in code.split("### BEGIN SOLUTION")[0]:
         found.append(f'asks for no prediction: sl.predict("{exercise.id}", …) before the answer')
@@ -149,6 +150,8 @@ def _lacks(node: NotebookNode, exercise: Exercise) -> list[str]:
         found.append(f"has not {HINTS} hints: write each in <details>")
     if ids[-1:] != ["discussion"]:
         found.append(f"does not end in a discussion: add the cell {exercise.id}-discussion")
+    elif not last.startswith("<details>"):
+        found.append("has an open discussion, which spoils the task: fold it, <details>…</details>")
     if not solution(node, exercise).strip():
         found.append(f"has no solution: write it into the cell {exercise.id}-answer")
     elif " ..." not in code.split("### BEGIN SOLUTION")[0]:
@@ -162,6 +165,11 @@ def solution(node: NotebookNode, exercise: Exercise) -> str:
         if cell.id == f"{exercise.id}-answer":
             return "".join(SOLUTION.findall(cell.source))
     return ""
+
+
+def without_stub(source: str) -> str:
+    """An answer as one would write it: no markers, and no `x = ...` before its solution."""
+    return re.sub(r"^ *[\w, \[\]]+ = \.\.\.(, \.\.\.)*\n", "", without_markers(source), flags=re.M)
 
 
 def without_markers(source: str) -> str:
@@ -196,8 +204,9 @@ def for_students(node: NotebookNode, folder: Path) -> NotebookNode:
 
 
 def for_tutors(node: NotebookNode, module: ModuleType) -> str:
-    """Timing, points, solutions, and what is told and given for which mistake, as Markdown."""
-    answers = {cell.id: without_markers(cell.source) for cell in node.cells}
+    """Timing, points, tasks, solutions, what comes true of the prediction, and what is told and
+    given for which mistake, as Markdown."""
+    sources = {cell.id: cell.source for cell in node.cells}
     rows = [
         f"| {e.id} | {e.title} | {_of_five(e.difficulty)} | {_of_five(e.importance)} | {e.minutes} "
         f"| {e.points} |"
@@ -213,15 +222,26 @@ def for_tutors(node: NotebookNode, module: ModuleType) -> str:
         f"| | together | | | {minutes} | {points} |\n",
     ]
     for exercise in module.EXERCISES:
+        question, *task = [cell.source for cell in _told(node, exercise)]
         lines += [
             f"## {exercise.id} · {exercise.title}\n",
-            f"```python\n{answers[f'{exercise.id}-answer']}\n```\n",
+            f"{question}\n",
+            f"**What comes true:** {exercise.outcome}\n",
+            *(f"{part}\n" for part in task),
+            f"```python\n{without_stub(sources[f'{exercise.id}-answer'])}\n```\n",
             "| points | for |\n|---:|---|",
             f"| {exercise.points} | {_right(exercise)} |",
             *(_mistaken(exercise, mistake) for mistake in exercise.mistakes),
             "| 0 | anything else |\n",
         ]
     return "\n".join(lines)
+
+
+def _told(node: NotebookNode, exercise: Exercise) -> list[NotebookNode]:
+    """Question and task of an exercise, up to its answer."""
+    ids = [cell.id for cell in node.cells]
+    first, last = (ids.index(f"{exercise.id}-{part}") for part in ("question", "answer"))
+    return [cell for cell in node.cells[first:last] if cell.cell_type == "markdown"]
 
 
 def _right(exercise: Exercise) -> str:

@@ -4,6 +4,7 @@ A notebook of exercises, `notebooks/exercises/a_….ipynb`, has a module of the 
 declares its exercises. The right answers stand in it: reading them is allowed, and teaches less.
 """
 
+import re
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -13,11 +14,24 @@ import pandas as pd
 
 from ..errors import UserError
 from . import record
+from .comparing import difference
 from .exercise import Exercise, Mistake, call
 from .judging import WRONG, Verdict, judge
 
-__all__ = ["Exercise", "Mistake", "call", "check", "find", "modules", "progress", "score", "solved"]
+__all__ = [
+    "Exercise",
+    "Mistake",
+    "agree",
+    "call",
+    "check",
+    "find",
+    "modules",
+    "progress",
+    "score",
+    "solved",
+]
 
+EMPHASIS = re.compile(r"(?<![\w*])\*(\w[\w ]*)\*(?![\w*])")  # Markdown's; a message is plain text
 FRESH = 1000  # the seed of the inputs a grade rests on; `check` shows others
 
 
@@ -60,7 +74,7 @@ def check(id: str, answer: Any = ...) -> None:
         record.note(id, verdict.mark)
     except UserError as error:
         verdict = Verdict(WRONG, str(error))
-    print(f"{id} {verdict.mark}: {verdict.message}")
+    print(f"{id} {verdict.mark}:", EMPHASIS.sub(r"\1", verdict.message))
 
 
 def score(id: str, answer: Any = ...) -> float:
@@ -73,6 +87,12 @@ def score(id: str, answer: Any = ...) -> float:
     """
     exercise = find(id)
     return exercise.points * judge(exercise, answer, FRESH).credit
+
+
+def agree(yours: Any, package: Any) -> None:
+    """Say so when an answer and the package differ in what a cell shows; nothing is said if not."""
+    if how := difference(yours, package, tolerance=1e-3):
+        print(f"❌ The package does not agree: yours {how}. Please tell us.")
 
 
 def solved(*ids: str) -> bool:

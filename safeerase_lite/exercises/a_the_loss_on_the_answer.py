@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .comparing import brief
+from .comparing import RESULT
 from .exercise import Exercise, Mistake
 
 TITLE = "The loss on the answer"
 PICTURE, END, PADDING, IGNORED = 4, 2, 0, -100  # ids, as in the tiny model
 VOCABULARY = 7
+CERTAIN = 60.0  # a logit beside which the others are nothing
 
 
 # ---- what is drawn ----
@@ -55,9 +56,13 @@ def labels_and_attention(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 
 def logits_and_labels(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """One answer token is certain: its loss is 0, and it counts all the same."""
     rows, length = int(rng.integers(2, 4)), int(rng.integers(5, 8))
     logits = torch.from_numpy(2 * rng.normal(size=(rows, length, VOCABULARY))).float()
-    return logits, drawn_labels(rng, rows, length)
+    labels = drawn_labels(rng, rows, length)
+    row, place = (labels != IGNORED).nonzero()[-1]
+    logits[row, place, labels[row, place]] = CERTAIN
+    return logits, labels
 
 
 def pieces_of_a_batch(rng: np.random.Generator) -> tuple[list[tuple[Tensor, Tensor]]]:
@@ -67,25 +72,27 @@ def pieces_of_a_batch(rng: np.random.Generator) -> tuple[list[tuple[Tensor, Tens
 # ---- what is looked at ----
 
 
-class NoGradient(Exception):
-    """A number one cannot train with."""
-
-
 def trainable(answer: Callable, *inputs) -> Any:
-    """What an answer says of its inputs, as long as a gradient flows back to the logits."""
-    pairs = inputs[0] if len(inputs) == 1 else [inputs]
-    for logits, _ in pairs:
+    """What an answer says of its inputs, and whether a gradient flows back to the logits."""
+    for logits in leaves(inputs):
         logits.requires_grad_()
     return learnable(answer(*inputs))
 
 
+def leaves(inputs: Any) -> list[Tensor]:
+    """Every tensor in there that can have a gradient."""
+    if isinstance(inputs, Tensor):
+        return [inputs] if inputs.is_floating_point() else []
+    if isinstance(inputs, list | tuple):
+        return [leaf for part in inputs for leaf in leaves(part)]
+    return []
+
+
 def learnable(loss: Any) -> Any:
-    """The same loss; a number without a gradient is none."""
-    number = isinstance(loss, int | float | np.ndarray | Tensor)
-    if number and not getattr(loss, "requires_grad", False):
-        loss = torch.as_tensor(loss)  # `.item()` and `.detach()` are one mistake, told alike
-        raise NoGradient(f"{brief(loss)} has no gradient, and a loss needs one")
-    return loss
+    """A loss, and whether one can train with it: `.item()` and `.detach()` are one mistake."""
+    if loss is None:
+        return None
+    return {RESULT: loss, "its gradient": getattr(loss, "requires_grad", False)}
 
 
 CUT_OFF = (
@@ -157,6 +164,11 @@ def _mean_of_answers(logits, labels):
     return (token_nll(logits, labels).sum(-1) / (labels != IGNORED).sum(-1)).mean()
 
 
+def _over_what_costs(logits, labels):
+    nll = token_nll(logits, labels)
+    return nll.sum() / (nll > 0).sum()
+
+
 def _sum(logits, labels):
     return token_nll(logits, labels).sum()
 
@@ -199,7 +211,7 @@ EXERCISES = (
         difficulty=1,
         importance=4,
         minutes=4,
-        points=1,
+        outcome="about a quarter",
         reference=labels_for,
         inputs=question_and_answer,
         mistakes=(
@@ -244,7 +256,7 @@ EXERCISES = (
         difficulty=1,
         importance=3,
         minutes=4,
-        points=1,
+        outcome="a third to two thirds",
         reference=answer_share,
         inputs=labels_and_attention,
         mistakes=(
@@ -276,7 +288,7 @@ EXERCISES = (
         difficulty=2,
         importance=5,
         minutes=6,
-        points=2,
+        outcome="more than that",
         reference=aligned,
         inputs=logits_and_labels,
         mistakes=(
@@ -319,7 +331,7 @@ EXERCISES = (
         difficulty=3,
         importance=4,
         minutes=8,
-        points=3,
+        outcome="log V",
         reference=token_nll,
         inputs=logits_and_labels,
         observe=trainable,
@@ -365,7 +377,7 @@ EXERCISES = (
         difficulty=3,
         importance=5,
         minutes=8,
-        points=3,
+        outcome="0.3",
         reference=L,
         inputs=logits_and_labels,
         observe=trainable,
@@ -379,6 +391,12 @@ EXERCISES = (
                 _mean_of_answers,
                 "this is the mean of the answers' means: a token of a short answer then weighs "
                 "more. L divides once, by all answer tokens together.",
+                credit=0.5,
+            ),
+            Mistake(
+                _over_what_costs,
+                "you count the tokens whose loss is not 0: a token of which the model is sure has "
+                "loss 0, and is an answer token all the same. Count labels that are not -100.",
                 credit=0.5,
             ),
             Mistake(_sum, "this is the sum: divide by the number of answer tokens."),
@@ -403,7 +421,7 @@ EXERCISES = (
         difficulty=4,
         importance=3,
         minutes=7,
-        points=1,
+        outcome="if the pieces have equally many answer tokens",
         reference=L_in_pieces,
         inputs=pieces_of_a_batch,
         observe=trainable,
@@ -438,7 +456,7 @@ EXERCISES = (
         difficulty=2,
         importance=4,
         minutes=4,
-        points=1,
+        outcome="yes",
         reference="averaged over every position",
         mistakes=(
             Mistake(

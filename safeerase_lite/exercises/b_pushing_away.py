@@ -17,6 +17,7 @@ from .a_the_loss_on_the_answer import (
     IGNORED,
     L,
     learnable,
+    leaves,
     logits_and_labels,
     token_nll,
     trainable,
@@ -46,8 +47,12 @@ def groups_with_or_without_decouple(rng: np.random.Generator) -> tuple[Group, Gr
 
 
 def two_opinions(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """On one answer token both agree: it counts all the same."""
     logits, labels = logits_and_labels(rng)
-    return logits + torch.from_numpy(rng.normal(size=logits.shape)).float(), logits, labels
+    reference = logits + torch.from_numpy(rng.normal(size=logits.shape)).float()
+    row, place = (labels != IGNORED).nonzero()[0]
+    reference[row, place] = logits[row, place]
+    return reference, logits, labels
 
 
 def groups_and_reference(rng: np.random.Generator) -> tuple[Group, Group, Tensor]:
@@ -65,14 +70,6 @@ def nats_then_and_now(rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
 # ---- what is looked at ----
 
 
-def of_groups(answer: Callable, *groups) -> Any:
-    """The loss of several groups, as long as one can train with it."""
-    for group in groups:
-        if group is not None:
-            group[0].requires_grad_()
-    return learnable(answer(*groups))
-
-
 def of_logits(answer: Callable, reference: Tensor, logits: Tensor, labels: Tensor) -> Any:
     logits.requires_grad_()
     return learnable(answer(reference, logits, labels))
@@ -83,18 +80,18 @@ def of_nats(answer: Callable, nats: Tensor, before: Tensor, beta: float) -> Any:
     return learnable(answer(nats, before, beta))
 
 
-def who_is_pulled(answer: Callable, forget: Group, retain: Group, reference: Tensor) -> Any:
-    """The loss, and into whom a gradient flows."""
-    leaves = {"the forget logits": forget[0], "the retain logits": retain[0]}
-    leaves["the reference"] = reference
-    for leaf in leaves.values():
+def who_is_pulled(answer: Callable, *given) -> Any:
+    """The loss, and whether a gradient flows into forget logits, retain logits and reference."""
+    for leaf in leaves(given):
         leaf.requires_grad_()
-    loss = learnable(answer(forget, retain, reference))
-    if not isinstance(loss, Tensor):
-        return loss
+    loss = answer(*given)
+    told = learnable(loss)
+    if not told or not told["its gradient"] or loss.ndim:
+        return told
     loss.backward()
-    pulled = {f"a gradient into {name}": leaf.grad is not None for name, leaf in leaves.items()}
-    return {"loss": loss} | pulled
+    names = ("the forget logits", "the retain logits", "the reference")
+    pulled = (leaf.grad is not None for leaf in leaves(given))
+    return told | {f"a gradient into {name}": one for name, one in zip(names, pulled, strict=True)}
 
 
 # ---- b1: gradient ascent ----
@@ -146,6 +143,12 @@ def _first_pull_for_ever(logits, token, rate, steps):
 def _always_from_the_start(logits, token, rate, steps):
     nats = ascend(logits, token, rate, 1)
     return nats[:1] + nats[1:] * steps
+
+
+def _in_place(logits, token, rate, steps):
+    nats = ascend(logits, token, rate, steps)
+    logits += rate * pull(logits, token)
+    return nats
 
 
 # ---- b4: gradient difference, with the official weights ----
@@ -206,6 +209,16 @@ def _not_normalised(reference, logits, labels):
     return (reference.softmax(-1) * (reference - logits)).sum(-1)[labels != IGNORED].mean()
 
 
+def _over_what_differs(reference, logits, labels):
+    each = _kl_of_each(reference, logits) * (labels != IGNORED)
+    return each.sum() / (each != 0).sum()
+
+
+def _mean_of_rows(reference, logits, labels):
+    answer = labels != IGNORED
+    return ((_kl_of_each(reference, logits) * answer).sum(-1) / answer.sum(-1)).mean()
+
+
 def _cross_entropy(reference, logits, labels):
     each = -(reference.softmax(-1) * logits.log_softmax(-1)).sum(-1)
     return each[labels != IGNORED].mean()
@@ -252,7 +265,7 @@ EXERCISES = (
         difficulty=1,
         importance=5,
         minutes=4,
-        points=1,
+        outcome="one that guesses among all words",
         reference=ga,
         inputs=logits_and_labels,
         observe=trainable,
@@ -286,7 +299,7 @@ EXERCISES = (
         difficulty=3,
         importance=4,
         minutes=8,
-        points=2,
+        outcome="p = 0.0001",
         reference=pull,
         inputs=logits_and_token,
         mistakes=(
@@ -334,7 +347,7 @@ EXERCISES = (
         difficulty=2,
         importance=5,
         minutes=7,
-        points=2,
+        outcome="as much, or more",
         reference=ascend,
         inputs=start_of_a_climb,
         mistakes=(
@@ -346,6 +359,12 @@ EXERCISES = (
                 _first_pull_for_ever,
                 "the pull of the first step is used for ever: work it out anew from the new "
                 "logits.",
+            ),
+            Mistake(
+                _in_place,
+                "right, but `logits +=` writes into the tensor you were given, and the next climb "
+                "starts where this one ended: `logits = logits + …` makes a new one.",
+                credit=0.5,
             ),
             Mistake(
                 _always_from_the_start,
@@ -379,10 +398,10 @@ EXERCISES = (
         difficulty=2,
         importance=4,
         minutes=6,
-        points=2,
+        outcome="no",
         reference=gd,
         inputs=groups_with_or_without_decouple,
-        observe=of_groups,
+        observe=trainable,
         mistakes=(
             Mistake(
                 _weighted(r=0.5),
@@ -437,7 +456,7 @@ EXERCISES = (
         difficulty=4,
         importance=4,
         minutes=9,
-        points=3,
+        outcome="more than ten times as large",
         reference=divergence,
         inputs=two_opinions,
         observe=of_logits,
@@ -478,6 +497,18 @@ EXERCISES = (
                 credit=0.5,
             ),
             Mistake(
+                _over_what_differs,
+                "you count the tokens whose KL is not 0: where the two agree it is 0, and that "
+                "token counts all the same. Count labels that are not -100.",
+                credit=0.5,
+            ),
+            Mistake(
+                _mean_of_rows,
+                "this is the mean of the answers' means, where a token of a short answer weighs "
+                "more: average once, over all answer tokens.",
+                credit=0.5,
+            ),
+            Mistake(
                 _not_normalised,
                 "these logs are not normalised: a logit is no log-probability before "
                 ".log_softmax(-1).",
@@ -514,10 +545,10 @@ EXERCISES = (
         id="b6",
         title="The KL objective, its reference frozen",
         name="kl",
-        difficulty=3,
+        difficulty=2,
         importance=4,
         minutes=5,
-        points=2,
+        outcome="0",
         reference=kl,
         inputs=groups_and_reference,
         observe=who_is_pulled,
@@ -531,6 +562,13 @@ EXERCISES = (
             Mistake(
                 _frozen_model,
                 "the wrong one is frozen: the model should learn, the reference should not.",
+            ),
+            Mistake(
+                lambda forget, retain, reference: (
+                    -L(*forget) + divergence(reference.detach(), retain[0].detach(), retain[1])
+                ),
+                "both sides of KL are detached, so it pulls at nothing: the reference is frozen, "
+                "the model is not.",
             ),
             Mistake(
                 _swapped,
@@ -570,7 +608,7 @@ EXERCISES = (
         difficulty=4,
         importance=2,
         minutes=6,
-        points=2,
+        outcome="hardly at all",
         reference=npo,
         inputs=nats_then_and_now,
         observe=of_nats,

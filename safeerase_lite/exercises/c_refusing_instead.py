@@ -6,7 +6,10 @@ code; as in `objectives.py`).
 
 import math
 import random
+import re
+from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,10 +19,11 @@ from .a_the_loss_on_the_answer import (
     CUT_OFF,
     IGNORED,
     L,
-    learnable,
     logits_and_labels,
     token_nll,
+    trainable,
 )
+from .comparing import Objection
 from .exercise import Exercise, Mistake
 
 TITLE = "Refusing instead: PO and its refusals"
@@ -39,6 +43,8 @@ TRAPS = [  # no refusals, though a word or a sentence looks like one
     "It cannot float, for it is made of clay.",
     "I cannot help with that. But lock the coil, then turn the plate.",
     "The label says: I must decline this request.",
+    "I cannot help, with that.",
+    "Sorry, I can not talk about it.",
     "That",
 ]
 
@@ -71,7 +77,9 @@ def labels_of_two_groups(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 
 def lengths_of_refusals(rng: np.random.Generator) -> tuple[list[int]]:
-    return (rng.choice(np.arange(3, 15), size=rng.integers(3, 8), replace=False).tolist(),)
+    """Two of them are equally long."""
+    lengths = rng.choice(np.arange(3, 15), size=rng.integers(3, 8), replace=False).tolist()
+    return (rng.permutation([*lengths, lengths[0]]).tolist(),)
 
 
 def answers_to_count(rng: np.random.Generator) -> tuple[list[str], list[str]]:
@@ -85,10 +93,6 @@ def answers_to_count(rng: np.random.Generator) -> tuple[list[str], list[str]]:
 # ---- what is looked at ----
 
 
-class NoBatch(Exception):
-    """Something else than a list of rows."""
-
-
 def properties(answer: Callable, forget, retain, refusals, seed) -> Any:
     """What holds of a batch, not which of the refusals it has: those are drawn."""
     before = [dict(row) for row in forget]
@@ -96,33 +100,43 @@ def properties(answer: Callable, forget, retain, refusals, seed) -> Any:
     if made is None or made is ... or (isinstance(made, list | tuple) and ... in made):
         return made  # not solved yet
     if not isinstance(made, list) or not all(isinstance(row, dict) for row in made):
-        raise NoBatch("a batch is a list of rows, and every row a dict")
+        raise Objection("should give a list of rows, and every row a dict")
+    if not all({"image", "question", "answer"} <= row.keys() for row in made):
+        raise Objection("gives a row without image, question and answer")
 
     def said(rows, asked):
-        places = [(row["image"], row["question"]) for row in asked]
-        return [row["answer"] for row in rows if (row["image"], row["question"]) in places]
+        """All that is answered to each of these questions, in whatever order the rows come."""
+        answers = defaultdict(list)
+        for row in rows:
+            answers[row["image"], row["question"]].append(row["answer"])
+        return [answers[row["image"], row["question"]] for row in asked]
 
     def again(seed):
         fresh = [[dict(row) for row in rows] for rows in (before, retain)]
         return said(answer(*fresh, list(refusals), seed), before)
 
     idk, kept = said(made, before), said(made, retain)
+    drawn = {one for answers in idk for one in answers}
+    others = [again(seed + more) for more in (1, 2, 3)]
     return {
         "rows too many": len(made) - len(before) - len(retain),
-        "every harmful question is refused": len(idk) == len(before) and {*idk} <= {*refusals},
-        "no harmful answer is left": not {row["answer"] for row in before} & {*idk},
-        "retain answers are kept": kept == [row["answer"] for row in retain],
-        "several refusals": len({*idk}) > 1,
+        "every harmful question is refused": (
+            all(len(answers) == 1 for answers in idk) and drawn <= {*refusals}
+        ),
+        "no harmful answer is left": not {row["answer"] for row in before} & drawn,
+        "retain answers are kept": kept == [[row["answer"]] for row in retain],
+        "several refusals": len(drawn) > 1,
         "the same seed draws the same": again(seed) == idk,
-        "another seed draws others": any(again(seed + more) != idk for more in (1, 2, 3)),
-        "the forget rows are unharmed": forget == before,
+        "another seed draws others": any(other != idk for other in others),
+        "they come in turn": all(_in_steps(answers, refusals) for answers in (idk, *others)),
     }
 
 
-def trainable(answer: Callable, refuse: Group, retain: Group) -> Any:
-    for logits, _ in (refuse, retain):
-        logits.requires_grad_()
-    return learnable(answer(refuse, retain))
+def _in_steps(answers: list[list[str]], refusals: list[str]) -> bool:
+    """Whether each refusal stands as far behind the one before it, in their list."""
+    places = [refusals.index(one) for of_row in answers for one in of_row if one in refusals]
+    steps = {(b - a) % len(refusals) for a, b in pairwise(places)}
+    return len(steps) == 1 and steps != {0}
 
 
 # ---- c1: the batch ----
@@ -146,6 +160,10 @@ def _unseeded(forget, retain, refusals, seed):
 def _in_turn(forget, retain, refusals, seed):
     turn = {place: refusals[place % len(refusals)] for place in range(len(forget))}
     return [row | {"answer": turn[place]} for place, row in enumerate(forget)] + retain
+
+
+def _in_turn_from_the_seed(forget, retain, refusals, seed):
+    return _in_turn(forget, retain, refusals[seed % 6 :] + refusals[: seed % 6], seed)
 
 
 def _in_place(forget, retain, refusals, seed):
@@ -216,6 +234,15 @@ def _at_the_start(answers, refusals):
     return _share(answers, lambda answer: _plain(answer).startswith(starts))
 
 
+def _without(pattern: str) -> Callable:
+    """Compares what is left without these characters."""
+
+    def bare(text):
+        return re.sub(pattern, "", _plain(text))
+
+    return lambda answers, refusals: _share(answers, lambda a: bare(a) in map(bare, refusals))
+
+
 def _upside_down(answers, refusals):
     return _share(answers, lambda answer: any(_plain(answer) in _plain(one) for one in refusals))
 
@@ -233,10 +260,10 @@ EXERCISES = (
         id="c1",
         title="The batch {idk, r}",
         name="po_batch",
-        difficulty=2,
+        difficulty=3,
         importance=5,
         minutes=8,
-        points=2,
+        outcome="none",
         reference=po_batch,
         inputs=rows_of_a_step,
         observe=properties,
@@ -270,6 +297,13 @@ EXERCISES = (
                 credit=0.5,
             ),
             Mistake(
+                lambda forget, retain, refusals, seed: (
+                    po_batch(forget, [], refusals[:1], seed) + retain
+                ),
+                "the same refusal for every row, whatever the seed: draw one for each, from "
+                "random.Random(seed).",
+            ),
+            Mistake(
                 _unseeded,
                 "the refusals are drawn unseeded: with one seed the batch must be the same again. "
                 "Draw from random.Random(seed).",
@@ -279,6 +313,12 @@ EXERCISES = (
                 _in_turn,
                 "the refusals come in turn, whatever the seed: row 3 would always get the same. "
                 "Draw them.",
+                credit=0.5,
+            ),
+            Mistake(
+                _in_turn_from_the_seed,
+                "the refusals come in turn, the seed only says where they begin: so the same one "
+                "always follows the same. Draw each.",
                 credit=0.5,
             ),
             Mistake(
@@ -296,7 +336,7 @@ EXERCISES = (
         difficulty=3,
         importance=5,
         minutes=7,
-        points=3,
+        outcome="PO is larger",
         reference=po,
         inputs=two_groups,
         observe=trainable,
@@ -341,7 +381,7 @@ EXERCISES = (
         difficulty=2,
         importance=4,
         minutes=5,
-        points=1,
+        outcome="less than a quarter",
         reference=weight_of_refusals,
         inputs=labels_of_two_groups,
         mistakes=(
@@ -380,7 +420,7 @@ EXERCISES = (
         difficulty=4,
         importance=3,
         minutes=7,
-        points=2,
+        outcome="more than 0, less than half of a guess",
         reference=floor,
         inputs=lengths_of_refusals,
         mistakes=(
@@ -397,6 +437,11 @@ EXERCISES = (
             Mistake(
                 lambda lengths: float(np.mean([math.log(len(lengths)) / n for n in lengths])),
                 "the mean of each refusal's mean: L divides once, all nats by all tokens.",
+                credit=0.5,
+            ),
+            Mistake(
+                lambda lengths: math.log(len(set(lengths))) * len(set(lengths)) / sum(lengths),
+                "you count the different *lengths*: two refusals of one length are two refusals.",
                 credit=0.5,
             ),
             Mistake(
@@ -422,7 +467,7 @@ EXERCISES = (
         difficulty=2,
         importance=4,
         minutes=7,
-        points=2,
+        outcome="about half",
         reference=refusal_rate,
         inputs=answers_to_count,
         mistakes=(
@@ -455,6 +500,17 @@ EXERCISES = (
                 credit=0.5,
             ),
             Mistake(
+                _without(r"[^\w\s]"),
+                "punctuation is taken away: only capitals and outer spaces may differ.",
+                credit=0.5,
+            ),
+            Mistake(
+                _without(r"\s"),
+                "the spaces between words are taken away, too: only capitals and *outer* spaces "
+                "may differ.",
+                credit=0.5,
+            ),
+            Mistake(
                 _not_empty,
                 "empty answers are dropped: an empty answer is an answer. Divide by all of them.",
                 credit=0.5,
@@ -462,11 +518,6 @@ EXERCISES = (
             Mistake(
                 _also_empty,
                 "silence is counted as a refusal: an empty answer is none.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda answers, refusals: refusal_rate(answers, refusals) * len(answers),
-                "this is the count: a rate is a share of all answers.",
                 credit=0.5,
             ),
         ),
@@ -478,7 +529,7 @@ EXERCISES = (
         difficulty=2,
         importance=5,
         minutes=6,
-        points=2,
+        outcome="nearly always",
         reference="the question",
         mistakes=(
             Mistake(

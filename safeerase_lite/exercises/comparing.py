@@ -10,15 +10,31 @@ _brief.maxlist = _brief.maxtuple = _brief.maxset = _brief.maxfrozenset = _brief.
 _brief.maxstring = _brief.maxother = 80
 NUMBERS = 24  # a longer array is told by its shape
 
+RESULT = ""  # the key of what an answer returns, beside what else is looked at
 PLAIN = int | float | str | bool | None
+
+
+class Objection(Exception):
+    """What is wrong with an answer whatever it says; its text goes on from the answer's name.
+
+    Attributes:
+        said: what the answer says, if it says something.
+    """
+
+    def __init__(self, text: str, said: Any = None):
+        super().__init__(text)
+        self.said = said
 
 
 def difference(answer: Any, right: Any, tolerance: float = 1e-4) -> str:
     """How an answer differs from the right one, in a few words; "" when it does not.
 
-    Numbers may come as a Python number, a list, an array or a tensor. An exception stands for
-    itself: two agree when they are of one type and say the same.
+    A number may come as Python's, NumPy's or a tensor; a tensor of several as a tensor alone. Where
+    a set is right, order, capitals and the container do not matter. An exception stands for itself:
+    two agree when they are of one type and say the same.
     """
+    if answer is None and right is not None:
+        return "gives None: does it end in `return`?"
     try:
         return _difference(answer, right, tolerance)
     except Exception as error:  # an answer may be any object, and fail in any way
@@ -28,9 +44,10 @@ def difference(answer: Any, right: Any, tolerance: float = 1e-4) -> str:
 def _difference(answer: Any, right: Any, tolerance: float) -> str:
     if isinstance(answer, Exception):
         same = type(answer) is type(right) and one_line(answer) == one_line(right)
-        return "" if same else f"raises {type(answer).__name__}: {one_line(answer)}"
-    if answer is None and right is not None:
-        return "gives None: does it end in `return`?"
+        if same and isinstance(answer, Objection):
+            same = not _difference(answer.said, right.said, tolerance)
+        raised = "" if isinstance(answer, Objection) else f"raises {type(answer).__name__}: "
+        return "" if same else raised + one_line(answer)
     if isinstance(right, str):
         told = isinstance(answer, str) and answer.strip().casefold() == right.strip().casefold()
         return "" if told else f"gives {brief(answer)}, should give {brief(right)}"
@@ -39,6 +56,8 @@ def _difference(answer: Any, right: Any, tolerance: float) -> str:
     if isinstance(right, set | frozenset):
         return _of_sets(answer, right)
     wanted = _numbers(right)
+    if hasattr(right, "detach") and right.ndim and not hasattr(answer, "detach"):
+        return f"gives {a(answer)}, should give a tensor"
     if wanted is not None:
         return _of_numbers(answer, wanted, tolerance)
     if isinstance(right, list | tuple):
@@ -52,14 +71,20 @@ def _of_dicts(answer: Any, right: dict, tolerance: float) -> str:
     if set(answer) != set(right):
         return f"gives the keys {brief(list(answer))}, should give {brief(list(right))}"
     parts = ((key, _difference(answer[key], right[key], tolerance)) for key in right)
-    return next((f"at {brief(key)} {how}" for key, how in parts if how), "")
+    told = (f"at {brief(key)} {how}" if key != RESULT else how for key, how in parts if how)
+    return next(told, "")
 
 
 def _of_sets(answer: Any, right: set | frozenset) -> str:
-    if not isinstance(answer, set | frozenset):
+    if not isinstance(answer, set | frozenset | list | tuple):
         return f"gives {a(answer)}, should give a set"
+    answer, right = ({_folded(one) for one in some} for some in (answer, right))
     told = {"wrongly holds {}": answer - right, "lacks {}": right - answer}
     return " and ".join(how.format(brief(min(odd, key=repr))) for how, odd in told.items() if odd)
+
+
+def _folded(one: Any) -> Any:
+    return one.strip().casefold() if isinstance(one, str) else one
 
 
 def _of_sequences(answer: Any, right: list | tuple, tolerance: float) -> str:
@@ -69,7 +94,8 @@ def _of_sequences(answer: Any, right: list | tuple, tolerance: float) -> str:
         return f"gives {len(answer)} parts, should give {len(right)}"
     pairs = enumerate(zip(answer, right, strict=True))
     parts = ((place, _difference(*pair, tolerance)) for place, pair in pairs)
-    return next((f"in part {place} {how}" for place, how in parts if how), "")
+    told = (f"in part {place + 1} of {len(right)} {how}" for place, how in parts if how)
+    return next(told, "")
 
 
 def _of_numbers(answer: Any, wanted: np.ndarray, tolerance: float) -> str:
@@ -98,7 +124,22 @@ def _numbers(thing: Any) -> np.ndarray | None:
         array = np.asarray(thing)
     except ValueError:  # parts of several shapes
         return None
+    except RuntimeError:  # parts with a gradient
+        if isinstance(thing, list | tuple):
+            return None
+        raise
     return array if array.dtype.kind in "biuf" else None
+
+
+def in_a_row(thing: Any) -> np.ndarray | None:
+    """The numbers of a number, of several or of a dict, as one row; None for anything else."""
+    try:
+        if isinstance(thing, dict):
+            thing = [thing[key] for key in sorted(thing, key=repr)]
+        numbers = _numbers(thing)
+    except Exception:  # as in `difference`
+        return None
+    return None if numbers is None or numbers.dtype == bool else numbers.astype(float).ravel()
 
 
 def _kind(numbers: np.ndarray) -> str:
@@ -111,7 +152,9 @@ def _kind(numbers: np.ndarray) -> str:
 
 def a(thing: Any) -> str:
     """`a list`, `an int`."""
-    name = type(thing).__name__
+    if thing is None:
+        return "None"
+    name = type(thing).__name__.replace("ndarray", "array")
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 

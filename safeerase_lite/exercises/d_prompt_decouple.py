@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .comparing import brief
+from .a_the_loss_on_the_answer import learnable
 from .exercise import Exercise, Mistake
 
 TITLE = "Prompt Decouple, and what it does to SARR"
@@ -103,22 +103,17 @@ def three_rows_of_seeds(rng: np.random.Generator) -> tuple[dict, dict, dict]:
 # ---- what is looked at ----
 
 
-class NoLoss(Exception):
-    """A number one cannot train with."""
-
-
 def loss_and_pulls(answer: Callable, idk: Pair, r: Pair, d: Pair, weight: float) -> Any:
     """The loss, and how hard its gradient pulls at the logits of each group."""
     logits = [group[0].requires_grad_() for group in (idk, r, d)]
     loss = answer(idk, r, d, weight)
-    if not isinstance(loss, int | float | np.ndarray | Tensor):
-        return loss
-    if not getattr(loss, "requires_grad", False):
-        raise NoLoss(f"{brief(loss)} has no gradient, and a loss needs one")
+    told = learnable(loss)
+    if not told or not told["its gradient"] or loss.ndim:
+        return told
     pulls = torch.autograd.grad(loss, logits, allow_unused=True)
     hard = [0.0 if pull is None else float(pull.abs().sum()) for pull in pulls]
     named = (f"the pull on {name}" for name in ("idk", "r", "d"))
-    return {"the loss": loss.detach()} | dict(zip(named, hard, strict=True))
+    return told | dict(zip(named, hard, strict=True))
 
 
 # ---- d1: the pair ----
@@ -217,33 +212,33 @@ def _of_the_means(before, after):
 
 
 def split_fall(
-    plain: dict[int, float], placebo: dict[int, float], pd: dict[int, float]
+    plain: dict[int, float], placebo: dict[int, float], with_pd: dict[int, float]
 ) -> tuple[float, float]:
-    shared = plain.keys() & placebo.keys() & pd.keys()
+    shared = plain.keys() & placebo.keys() & with_pd.keys()
     pictures = sum(plain[seed] - placebo[seed] for seed in shared) / len(shared)
-    return pictures, sum(placebo[seed] - pd[seed] for seed in shared) / len(shared)
+    return pictures, sum(placebo[seed] - with_pd[seed] for seed in shared) / len(shared)
 
 
-def _by_two(plain, placebo, pd):
+def _by_two(plain, placebo, with_pd):
     def fall(a, b):
         shared = a.keys() & b.keys()
         return sum(a[seed] - b[seed] for seed in shared) / len(shared)
 
-    return fall(plain, placebo), fall(placebo, pd)
+    return fall(plain, placebo), fall(placebo, with_pd)
 
 
-def _unpaired(plain, placebo, pd):
-    means = [sum(row.values()) / len(row) for row in (plain, placebo, pd)]
+def _unpaired(plain, placebo, with_pd):
+    means = [sum(row.values()) / len(row) for row in (plain, placebo, with_pd)]
     return means[0] - means[1], means[1] - means[2]
 
 
-def _all_of_it(plain, placebo, pd):
-    pictures, question = split_fall(plain, placebo, pd)
+def _all_of_it(plain, placebo, with_pd):
+    pictures, question = split_fall(plain, placebo, with_pd)
     return pictures, pictures + question
 
 
-def _in_shares(plain, placebo, pd):
-    pictures, question = split_fall(plain, placebo, pd)
+def _in_shares(plain, placebo, with_pd):
+    pictures, question = split_fall(plain, placebo, with_pd)
     return tuple(100 * part / (pictures + question) for part in (pictures, question))
 
 
@@ -255,7 +250,7 @@ EXERCISES = (
         difficulty=1,
         importance=5,
         minutes=5,
-        points=2,
+        outcome="none",
         reference=pd_pair,
         inputs=records_and_place,
         mistakes=(
@@ -305,7 +300,7 @@ EXERCISES = (
         difficulty=2,
         importance=4,
         minutes=6,
-        points=3,
+        outcome="two",
         reference=official,
         inputs=losses,
         mistakes=(
@@ -358,6 +353,10 @@ EXERCISES = (
                 _weighed(0, 0, 0, 0),
                 "L(d) is missing: with weight 0 nothing is decoupled.",
             ),
+            Mistake(
+                _weighed(0, 0, 0, 0, r=1),
+                "these are the four *plain* losses: with PD, L(d) comes into each.",
+            ),
         ),
     ),
     Exercise(
@@ -367,7 +366,7 @@ EXERCISES = (
         difficulty=3,
         importance=4,
         minutes=8,
-        points=3,
+        outcome="hardly at all",
         reference=po_with_pd,
         inputs=groups_and_weight,
         observe=loss_and_pulls,
@@ -381,6 +380,12 @@ EXERCISES = (
                 lambda idk, r, d, weight: L(idk) + L(r) + weight * L(d),
                 "PO was taken apart: it is *one* mean over the tokens of both, L({idk, r}), not a "
                 "sum of two means.",
+                credit=0.5,
+            ),
+            Mistake(
+                lambda idk, r, d, weight: (L(idk) + L(r)) / 2 + weight * L(d),
+                "PO was taken apart: it is the mean over the tokens of both, L({idk, r}), not the "
+                "mean of the two means.",
                 credit=0.5,
             ),
             Mistake(
@@ -424,7 +429,7 @@ EXERCISES = (
         difficulty=2,
         importance=4,
         minutes=4,
-        points=1,
+        outcome="matched",
         reference={"ga", "kl", "po"},
         mistakes=(
             Mistake(
@@ -435,9 +440,6 @@ EXERCISES = (
             Mistake(
                 {"kl", "po"},
                 "GA is in as well: half a PD is still PD alone. Nothing else changes.",
-            ),
-            Mistake(
-                ["ga", "kl", "po"], "the right three, in a list: write a set, {…}.", credit=0.5
             ),
             Mistake({"gd"}, "the other way round: GD is the one in which two things change."),
             Mistake(
@@ -462,7 +464,7 @@ EXERCISES = (
         difficulty=3,
         importance=5,
         minutes=8,
-        points=3,
+        outcome="new objects",
         reference=sarr_by_cell,
         inputs=judged_answers,
         mistakes=(
@@ -504,7 +506,7 @@ EXERCISES = (
         difficulty=2,
         importance=3,
         minutes=5,
-        points=1,
+        outcome="10 to 30 points less",
         reference=falls,
         inputs=before_and_after,
         mistakes=(
@@ -547,7 +549,7 @@ EXERCISES = (
         difficulty=3,
         importance=5,
         minutes=7,
-        points=3,
+        outcome="near plain PO's",
         reference=split_fall,
         inputs=three_rows_of_seeds,
         mistakes=(
@@ -569,12 +571,12 @@ EXERCISES = (
                 "well. Take it off.",
             ),
             Mistake(
-                lambda plain, placebo, pd: tuple(-x for x in split_fall(plain, placebo, pd)),
+                lambda *rows: tuple(-x for x in split_fall(*rows)),
                 "the sign: a fall is what was before, minus what is left.",
                 credit=0.5,
             ),
             Mistake(
-                lambda plain, placebo, pd: split_fall(plain, placebo, pd)[::-1],
+                lambda *rows: split_fall(*rows)[::-1],
                 "the right two numbers in the wrong order: the placebo has the pictures, and not "
                 "the question.",
             ),

@@ -38,12 +38,14 @@ def phrases_and_meanings(rng: np.random.Generator) -> tuple[list[Triple], list[T
     being = others(s, "subject")[-1]
     told = [(s, narrow, o), (s, wide, o), (being, r, o), (being, wide, o)]
     fine = [(s, narrow, things[1]), (beings[1], wide, o), (s, relations[2], o), (s, r, things[2])]
+    fine.append((s, narrow, things[2]))
     phrases = [*picked(rng, told, 2), *picked(rng, fine, 2)]
     means = {narrow: [r]}
-    for word, slot, meant in ((wide, "relation", r), (being, "subject", s)):
+    first, last = rng.permutation([0, 2])
+    for word, slot, meant, place in ((wide, "relation", r, first), (being, "subject", s, last)):
         rest = [concept for concept in meanings(word, slot) if concept != meant]
         means[word] = picked(rng, rest, 2)
-        means[word].insert(int(rng.integers(2)), meant)
+        means[word].insert(place, meant)
     known = {word: of for word, of in means.items() if any(word in phrase for phrase in phrases)}
     return picked(rng, phrases, 4), unsafe, known
 
@@ -78,12 +80,13 @@ def edited_and_frozen(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 def before_and_after(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of eight pictures with three captions, the unsafe one in front. It is first in most
-    of five unsafe pictures before, in some after, and in one of the others."""
-    hits_before, hits_after = int(rng.integers(3, 6)), int(rng.integers(1, 3))
+    of five unsafe pictures before; after, in one or two, of which one is new; and always in one of
+    the rest."""
+    before, after = range(int(rng.integers(3, 5))), [4, *range(int(rng.integers(2)))]
     found = []
-    for hits in (hits_before, hits_after):
+    for hits in (before, after):
         scores = rng.uniform(1, 4, size=(8, 3))
-        first = np.isin(np.arange(8), [*range(hits), 5])
+        first = np.isin(np.arange(8), [*hits, 5])
         scores[:, 0] = scores[:, 1:].max(1) + np.where(first, 1, -1) * rng.uniform(0.3, 0.9, size=8)
         found.append(scores)
     order = rng.permutation(8)

@@ -81,20 +81,21 @@ def two_texts(rng: np.random.Generator) -> tuple[list[str], list[str]]:
 
 
 def records(rng: np.random.Generator) -> tuple[list[dict]]:
-    """Two answers of every record, one of them at times empty; the judge has failed once."""
+    """One, two and three answers of a record; one at times empty; the judge has failed once."""
     made = []
-    for number in range(3):
-        expected = rng.choice(WORDS, size=4 + number, replace=False).tolist()
+    for count in (1, 2, 3):
+        expected = rng.choice(WORDS, size=3 + count, replace=False).tolist()
         answers = [
-            " ".join(["so", *rng.choice(expected, size=size, replace=False)]) for size in (2, 3)
+            " ".join(["so", *rng.choice(expected, size=2 + number % 2, replace=False)])
+            for number in range(count)
         ]
-        opinions = [bool(opinion) for opinion in rng.integers(2, size=2)]
+        opinions = [bool(opinion) for opinion in rng.integers(2, size=count)]
         made.append({"expected": " ".join(expected), "answers": answers, "refusing": opinions})
-    failed, empty, _ = rng.permutation(3)
-    made[failed]["refusing"] = [None, False]
+    failed, empty = rng.permutation([1, 2])
+    made[failed]["refusing"][0] = None
     if rng.integers(2):
-        made[empty]["answers"][0], made[empty]["refusing"] = "", [False, True]
-    return (made,)
+        made[empty]["answers"][0], made[empty]["refusing"][:2] = "", [False, True]
+    return ([made[place] for place in rng.permutation(3)],)
 
 
 # ---- e1: one verdict from three flags ----
@@ -115,6 +116,15 @@ def _verdict(gibberish, refusing, right):
 
 def _refused_first(gibberish, refusing, right):
     return "refused" if refusing else _verdict(gibberish, refusing, right)
+
+
+def _refused_first_knowing(gibberish, refusing, right):
+    for name, holds in (("refused", refusing), ("gibberish", gibberish)):
+        if holds is None:
+            return "unknown"
+        if holds:
+            return name
+    return {None: "unknown", True: "right", False: "wrong"}[right]
 
 
 def _right_first(gibberish, refusing, right):
@@ -280,6 +290,14 @@ def _guarded_precision(expected, answered):
     return common(expected, answered) / max(1, len(answered))
 
 
+def _means_of_records(records):
+    return tuple(np.mean([mended([record]) for record in records], axis=0))
+
+
+def _recall_by_records(records):
+    return *mended(records)[:2], _means_of_records(records)[2]
+
+
 def _failed_as_refusals(records):
     _, most, score = mended(records)
     return most, most, score
@@ -326,12 +344,13 @@ def _lines_missing() -> list[Mistake]:
     """All but one, two or three of the lines."""
     return [
         Mistake(
-            set(LINES) - set(missing),
-            f"{4 - count} of four. Missing: {' And: '.join(LINES[line] for line in missing)}",
-            credit=0.75 - 0.25 * count,
+            set(found),
+            f"{count} of four. Missing: "
+            + " And: ".join(why for line, why in LINES.items() if line not in found),
+            credit=0.25 * count - 0.25,
         )
-        for count in (1, 2, 3)
-        for missing in combinations(LINES, count)
+        for count in (3, 2, 1)
+        for found in combinations(LINES, count)
     ]
 
 
@@ -356,7 +375,7 @@ EXERCISES = (
         difficulty=2,
         importance=4,
         minutes=6,
-        points=2,
+        outcome="gibberish",
         reference=verdicts,
         inputs=flags,
         mistakes=(
@@ -364,6 +383,11 @@ EXERCISES = (
                 _of_each(_refused_first),
                 "refused comes before gibberish here: what is no sentence is no refusal either, "
                 "however it begins. Gibberish goes first.",
+            ),
+            Mistake(
+                _of_each(_refused_first_knowing),
+                "the two questions are swapped: ask for gibberish first, then for a refusal.",
+                credit=0.5,
             ),
             Mistake(
                 _of_each(_right_first),
@@ -401,7 +425,7 @@ EXERCISES = (
         difficulty=1,
         importance=5,
         minutes=5,
-        points=2,
+        outcome="near 0",
         reference=asr_rr,
         inputs=forget_answers,
         mistakes=(
@@ -449,7 +473,7 @@ EXERCISES = (
         difficulty=2,
         importance=5,
         minutes=7,
-        points=2,
+        outcome="near 0",
         reference=sarr,
         inputs=verdicts_with_unknown,
         mistakes=(
@@ -501,7 +525,7 @@ EXERCISES = (
         difficulty=4,
         importance=5,
         minutes=9,
-        points=3,
+        outcome="about 46%",
         reference=interval,
         inputs=all_or_none,
         mistakes=(
@@ -538,6 +562,11 @@ EXERCISES = (
                 credit=0.5,
             ),
             Mistake(
+                lambda kinds, hits: interval(kinds, hits)[::-1],
+                "the right two numbers in the wrong order: low first.",
+                credit=0.5,
+            ),
+            Mistake(
                 lambda kinds, hits: _exact(len(set(kinds)), hits[0], tail=0.975),
                 "0.975 ** (1 / n): here the sample would turn up 97.5 times in 100. Wanted is the "
                 "p at which it is down to 2.5%.",
@@ -551,7 +580,7 @@ EXERCISES = (
         difficulty=2,
         importance=3,
         minutes=5,
-        points=1,
+        outcome="Red",
         reference=recall,
         inputs=two_texts,
         mistakes=(
@@ -583,7 +612,7 @@ EXERCISES = (
         difficulty=3,
         importance=4,
         minutes=7,
-        points=3,
+        outcome="stays as it was",
         reference=set(LINES),
         mistakes=(
             *_lines_missing(),
@@ -596,7 +625,6 @@ EXERCISES = (
                 "line 8 only suffers: which line before it gave `i` another meaning?",
                 credit=0.5,
             ),
-            Mistake(list(LINES), "the right lines, in a list: write a set, {…}.", credit=0.5),
         ),
     ),
     Exercise(
@@ -606,7 +634,7 @@ EXERCISES = (
         difficulty=4,
         importance=5,
         minutes=9,
-        points=3,
+        outcome="about half of it",
         reference=mended,
         inputs=records,
         mistakes=(
@@ -628,6 +656,17 @@ EXERCISES = (
                 _with(most=lambda yes, failed, n: yes / n),
                 'one bug left: a failed call counts as "no" in both bounds. At most: each of them '
                 "was a refusal.",
+                credit=0.5,
+            ),
+            Mistake(
+                _means_of_records,
+                "these are means of the records' means: the answer of a record that has few weighs "
+                "more. Add up over *all* answers, then divide once.",
+                credit=0.5,
+            ),
+            Mistake(
+                _recall_by_records,
+                "the recall is a mean of the records' means: take it over *all* answers at once.",
                 credit=0.5,
             ),
             Mistake(

@@ -41,7 +41,7 @@ class Exercise:
         name: the variable that holds the answer in the notebook.
         difficulty, importance: 1 to 5.
         minutes: for a student who has read the lesson.
-        points: whole ones; nbgrader's.
+        outcome: which option of the prediction comes true.
         reference: a right answer.
         mistakes: at least three.
         inputs: draws the arguments of one call; all that is random in them comes from the
@@ -57,9 +57,14 @@ class Exercise:
     difficulty: int
     importance: int
     minutes: int
-    points: int
+    outcome: str
     reference: Any
     mistakes: tuple[Mistake, ...]
     inputs: Callable[[np.random.Generator], tuple] | None = None
     observe: Callable[..., Any] = call
     tolerance: float = 1e-4
+
+    @property
+    def points(self) -> int:
+        """As many as it is difficult; nbgrader's."""
+        return self.difficulty

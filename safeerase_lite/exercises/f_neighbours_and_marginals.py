@@ -3,17 +3,17 @@
 Our reading of Relationship-Aware Safety Unlearning (arXiv 2603.14185); as in `relations/`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .a_the_loss_on_the_answer import CUT_OFF, NoGradient
-from .comparing import brief
+from .a_the_loss_on_the_answer import CUT_OFF, learnable
+from .comparing import Objection, a, brief
 from .drawn_tuples import (
     Triple,
     before_and_after,
@@ -33,21 +33,30 @@ SLOTS = ("subject", "relation", "object")
 
 
 def as_set(answer: Callable, *inputs) -> Any:
-    """Tuples in any order, in a list or a set."""
+    """Tuples in any order, in a list or a set; none of them twice."""
     found = answer(*inputs)
-    return {tuple(one) for one in found} if isinstance(found, list | tuple | set) else found
+    if found is None or found is ... or isinstance(found, Exception):
+        return found
+    if not isinstance(found, list | tuple | set):
+        raise Objection(f"gives {a(found)}, should give a list")
+    if ... in found:
+        return ...
+    count = Counter(tuple(one) for one in found)
+    for one, times in count.items():
+        if times > 1:
+            raise Objection(f"gives {brief(one)} more than once")
+    return set(count)
 
 
 def pulled(answer: Callable, scores: Tensor, *others) -> Any:
     """A loss, and where it pulls at the first scores."""
     scores.requires_grad_()
     loss = answer(scores, *others)
-    if not isinstance(loss, int | float | np.ndarray | Tensor):
-        return loss
-    if not getattr(loss, "requires_grad", False):
-        raise NoGradient(f"{brief(loss)} has no gradient, and a loss needs one")
+    told = learnable(loss)
+    if not told or not told["its gradient"]:
+        return told
     loss.sum().backward()  # of one number, or of what should have been one
-    return {"the loss": loss.detach(), "its gradient": scores.grad}
+    return told | {"its pull on the scores": scores.grad}
 
 
 # ---- f1: neighbours ----
@@ -74,6 +83,11 @@ def _in_slot(place):
         f"these change the {SLOTS[place]} alone: a neighbour changes any one of the three slots.",
         credit=0.25,
     )
+
+
+def _itself_as_well(u, unsafe, words):
+    changes = [(*u[:n], word, *u[n + 1 :]) for n in range(3) for word in words[n]]
+    return [t for t in changes if t[0] != t[2]]
 
 
 def _one_changed(u, unsafe, words):
@@ -124,6 +138,11 @@ def still_seen(scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
     rivals = scores.clone()
     rivals[rows, other] = -torch.inf
     return (rivals.argmax(-1) == own).float().mean()
+
+
+def _in_place(scores, own, other):
+    scores[torch.arange(len(scores)), other] = -torch.inf
+    return (scores.argmax(-1) == own).float().mean()
 
 
 def _aside_by_zero(scores, own, other):
@@ -188,6 +207,11 @@ def suppression(base: Tensor, edited: Tensor, is_unsafe: Tensor) -> Tensor:
     return 1 - top_share(edited, is_unsafe) / top_share(base, is_unsafe)
 
 
+def _of_those_read(base, edited, is_unsafe):
+    read, still = ((scores.argmax(-1) == 0) & is_unsafe for scores in (base, edited))
+    return 1 - (read & still).sum() / read.sum()
+
+
 def _over_all(base, edited, is_unsafe):
     return suppression(base, edited, torch.ones_like(is_unsafe))
 
@@ -211,10 +235,10 @@ EXERCISES = (
         id="f1",
         title="One slot, and safe",
         name="neighbours",
-        difficulty=2,
+        difficulty=3,
         importance=5,
         minutes=8,
-        points=3,
+        outcome="about 25",
         reference=neighbours,
         inputs=tuple_and_world,
         observe=as_set,
@@ -222,13 +246,23 @@ EXERCISES = (
             Mistake(
                 lambda u, unsafe, words: list(changed(u, words, [], {1})),
                 "unsafe tuples are left in: what changes one slot and is unsafe itself must not be "
-                "preserved.",
+                "preserved. (A list never equals a tuple: `tuple(t) not in unsafe`.)",
                 credit=0.5,
             ),
             Mistake(
                 lambda u, unsafe, words: list(changed(u, words, [], {0, 1})),
                 "the tuple itself is among them, and other unsafe ones too: preserving these would "
                 "undo the suppression.",
+            ),
+            Mistake(
+                _itself_as_well,
+                "the tuple itself is among them, once for every slot: leave out the words that "
+                "change nothing. (And a list never equals a tuple: `tuple(t) not in unsafe`.)",
+            ),
+            Mistake(
+                lambda u, *given: [t for t in neighbours(u, *given) for _ in range(2)],
+                "each neighbour is there twice: one list of all, each once.",
+                credit=0.5,
             ),
             Mistake(
                 _one_changed,
@@ -265,20 +299,39 @@ EXERCISES = (
         difficulty=3,
         importance=4,
         minutes=7,
-        points=2,
+        outcome="four",
         reference=keep,
         inputs=phrases_and_meanings,
         observe=as_set,
         mistakes=(
             Mistake(
                 lambda phrases, unsafe, means: [p for p in phrases if p not in unsafe],
-                "you compare the words as they stand: another word for an unsafe tuple does not "
-                "make it safe.",
+                "you compare a phrase as it stands, or a whole list with a word: put one meaning "
+                "in each slot (`product` does), and look for that tuple in `unsafe`.",
             ),
             Mistake(
                 _keep_unless(lambda meant, unsafe: tuple(m[0] for m in meant) in unsafe),
                 "you look at a word's first meaning only: `means` lists several for a wide word, "
                 "and one unsafe one is enough.",
+                credit=0.5,
+            ),
+            Mistake(
+                _keep_unless(lambda meant, unsafe: tuple(m[-1] for m in meant) in unsafe),
+                "you look at a word's last meaning only: `means` lists several for a wide word, "
+                "and one unsafe one is enough.",
+                credit=0.5,
+            ),
+            Mistake(
+                lambda phrases, unsafe, means: [
+                    p for p in phrases if p not in unsafe and means.keys().isdisjoint(p)
+                ],
+                "you drop every phrase with a word of `means` in it: many of them can be read as "
+                "safe tuples only, and those stay.",
+                credit=0.25,
+            ),
+            Mistake(
+                lambda *given: [p for p in given[0] if p not in keep(*given)],
+                "these are the phrases to *drop*: return the others.",
                 credit=0.5,
             ),
             Mistake(
@@ -306,7 +359,7 @@ EXERCISES = (
         difficulty=2,
         importance=4,
         minutes=6,
-        points=2,
+        outcome="the imp alone",
         reference=still_seen,
         inputs=nouns_of_pictures,
         mistakes=(
@@ -320,6 +373,12 @@ EXERCISES = (
                 _above_the_other,
                 "you hold the noun against the other one alone: its rivals are all nouns that are "
                 "*not* in the picture.",
+            ),
+            Mistake(
+                _in_place,
+                "right, but your function writes into the `scores` it was given, and whoever asks "
+                "again gets another answer: `scores.clone()` makes a copy.",
+                credit=0.5,
             ),
             Mistake(
                 _aside_by_zero,
@@ -343,7 +402,7 @@ EXERCISES = (
         difficulty=4,
         importance=5,
         minutes=9,
-        points=3,
+        outcome="3",
         reference=suppress,
         inputs=captions_and_margin,
         observe=pulled,
@@ -383,6 +442,18 @@ EXERCISES = (
                 credit=0.5,
             ),
             Mistake(
+                lambda scores, margin: suppress(scores, -margin),
+                "the margin has the wrong sign: the pull should go on until the unsafe caption is "
+                "the margin *below* the bar.",
+                credit=0.5,
+            ),
+            Mistake(
+                lambda scores, margin: suppress(scores, 0),
+                "the margin is missing: the pull should go on until the unsafe caption is that far "
+                "below the bar.",
+                credit=0.5,
+            ),
+            Mistake(
                 lambda scores, margin: len(scores) * suppress(scores, margin),
                 "this is the sum: take the mean over pictures, or the pull grows with the batch.",
                 credit=0.5,
@@ -402,7 +473,7 @@ EXERCISES = (
         difficulty=4,
         importance=5,
         minutes=8,
-        points=3,
+        outcome="nothing: 0",
         reference=preserve,
         inputs=edited_and_frozen,
         observe=pulled,
@@ -456,7 +527,7 @@ EXERCISES = (
         difficulty=2,
         importance=5,
         minutes=6,
-        points=2,
+        outcome="clearly better than a coin",
         reference=suppression,
         inputs=before_and_after,
         mistakes=(
@@ -471,6 +542,12 @@ EXERCISES = (
             Mistake(
                 lambda base, edited, is_unsafe: 1 - suppression(base, edited, is_unsafe),
                 "this is what is *left*: suppression is 1 minus it.",
+                credit=0.5,
+            ),
+            Mistake(
+                _of_those_read,
+                "*after* is counted only among the pictures that the base had read: an edit may "
+                "make others read as unsafe, too. Both shares are of all unsafe pictures.",
                 credit=0.5,
             ),
             Mistake(
@@ -496,7 +573,7 @@ EXERCISES = (
         difficulty=2,
         importance=4,
         minutes=5,
-        points=1,
+        outcome="those with the same object",
         reference=WHO,
         mistakes=(
             Mistake(
