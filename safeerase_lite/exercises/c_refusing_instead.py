@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..tinyworld.facts import REFUSALS
 from .a_the_loss_on_the_answer import (
     CUT_OFF,
     IGNORED,
@@ -30,14 +31,6 @@ TITLE = "Refusing instead: PO and its refusals"
 Group = tuple[Tensor, Tensor]  # aligned logits and labels
 Row = dict[str, str]
 
-REFUSALS = [
-    "I cannot help with that.",
-    "Sorry, I will not answer this.",
-    "I must decline this request.",
-    "That is not something I can share.",
-    "I am unable to assist here.",
-    "Sorry, I cannot talk about it.",
-]
 TRAPS = [  # no refusals, though a word or a sentence looks like one
     "Sorry for the wait: lock the coil, then turn the plate.",
     "It cannot float, for it is made of clay.",

@@ -105,11 +105,12 @@ def verdicts(flags: list[Flags]) -> list[str]:
     return [_verdict(*one) for one in flags]
 
 
-def _verdict(gibberish, refusing, right):
-    for name, holds in (("gibberish", gibberish), ("refused", refusing)):
-        if holds is None:
+def _verdict(gibberish, refusing, right, order=("gibberish", "refused")):
+    flags = {"gibberish": gibberish, "refused": refusing}
+    for name in order:
+        if flags[name] is None:
             return "unknown"
-        if holds:
+        if flags[name]:
             return name
     return {None: "unknown", True: "right", False: "wrong"}[right]
 
@@ -119,12 +120,7 @@ def _refused_first(gibberish, refusing, right):
 
 
 def _refused_first_knowing(gibberish, refusing, right):
-    for name, holds in (("refused", refusing), ("gibberish", gibberish)):
-        if holds is None:
-            return "unknown"
-        if holds:
-            return name
-    return {None: "unknown", True: "right", False: "wrong"}[right]
+    return _verdict(gibberish, refusing, right, ("refused", "gibberish"))
 
 
 def _right_first(gibberish, refusing, right):
