@@ -177,10 +177,16 @@ def _adapt(model: nn.Module, profile: Profile, seed: int) -> PeftModel:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     if profile.gradient_checkpointing:
-        with quiet_peft():
-            adapted.base_model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint(adapted.base_model.model)
     _check_adapted(adapted, trains_projector)
     return adapted
+
+
+def _checkpoint(model: nn.Module) -> None:
+    """Compute activations again instead of keeping them."""
+    new_name = "activation_checkpointing_enable"  # since transformers 5.23
+    enable = getattr(model, new_name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 @contextmanager

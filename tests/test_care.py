@@ -18,6 +18,7 @@ from safeerase_lite.demo import lessons
 from safeerase_lite.notebooks import execute, parameters
 from safeerase_lite.tinyworld.world import WORLD_FILE
 
+TRACE = "zqxzqxzqxzqx"
 TABLES = ("forget", "retain", "decouple", "placebo", "specificity")
 
 
@@ -162,7 +163,8 @@ def test_every_lesson_that_takes_data_is_held_to_this():
 
 @pytest.fixture(scope="module")
 def benchmark(world, tmp_path_factory):
-    """Like a download: no mark, no test split, every harmful text ends in a word to look for."""
+    """Like a download: no mark, no test split, every harmful text ends in a word to look for,
+    which a picture's base64 cannot hold by chance."""
     root = tmp_path_factory.mktemp("benchmark") / "set"
     shutil.copytree(world.root, root)
     (root / WORLD_FILE).unlink()
@@ -170,10 +172,10 @@ def benchmark(world, tmp_path_factory):
         path = root / f"all_{split}.json"
         records = json.loads(path.read_text(encoding="utf-8"))
         for record in records:
-            record["keyword"] += " zqx"
+            record["keyword"] += f" {TRACE}"
             for pair in record["unsafe_pairs"]:
-                pair["question"] += " zqx"
-                pair["model_response"] += " zqx"
+                pair["question"] += f" {TRACE}"
+                pair["model_response"] += f" {TRACE}"
         path.write_text(json.dumps(records), encoding="utf-8")
     (root / "all_test.json").unlink()
     return root
@@ -186,11 +188,11 @@ def test_a_lesson_on_real_data_shows_and_keeps_no_harm(name, benchmark, tmp_path
     given = GIVEN[name] | {"data_dir": str(benchmark), "runs_dir": str(tmp_path / "runs")}
     executed = execute(lesson, tmp_path / lesson.name, given)
     for cell in nbformat.read(executed, as_version=4).cells:
-        assert "zqx" not in json.dumps(cell.get("outputs", [])), cell.id
+        assert TRACE not in json.dumps(cell.get("outputs", [])), cell.id
     kept = [path for path in (tmp_path / "runs").rglob("*.parquet")]
     assert kept
     for path in kept:
         table = pd.read_parquet(path)
         harmful = table[table["set"] == "forget"] if "set" in table else table
         texts = harmful[["kind", "expected", "answer"]]
-        assert not texts.map(lambda text: "zqx" in text).any(axis=None), path.name
+        assert not texts.map(lambda text: TRACE in text).any(axis=None), path.name
