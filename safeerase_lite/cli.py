@@ -162,7 +162,10 @@ def sweep(
     failed = [outcome for outcome in outcomes.values() if outcome.status == "failed"]
     for outcome in failed:
         typer.echo(f"failed: {outcome.id}: {outcome.reason}", err=True)
-    typer.echo(f"its table: safeerase report {where} --sweep {file}")
+    report = (
+        f"relations report {where}" if plan.edits_relations else f"report {where} --sweep {file}"
+    )
+    typer.echo(f"its table: safeerase {report}")
     if failed:
         raise typer.Exit(FAILED)
 

@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, LlavaP
 from transformers.utils import logging as transformers_logging
 
 from .errors import UserError
+from .hub import on_this_machine
 from .injected import read_injected
 from .live import is_live
 from .profiles import Profile
@@ -57,10 +58,10 @@ def load_llava(profile: Profile, *, adapt: bool = True, seed: int = 0):
     path = str(shipped_model(name) or name)
     precision = usable_precision(profile.precision)
     dtype = compute_type(profile)
-    local = Path(path).is_dir()
     if shipped_model(name) or not is_live():
         transformers_logging.disable_progress_bar()
     try:
+        local = on_this_machine(path)
         processor = LlavaProcessor.from_pretrained(path, local_files_only=local, backend="pil")
         model = AutoModelForImageTextToText.from_pretrained(
             path,

@@ -81,6 +81,11 @@ class Sweep(BaseModel):
             found.setdefault(run.id, run)
         return list(found.values())
 
+    @property
+    def edits_relations(self) -> bool:
+        """Whether its runs are edits of a CLIP, which have a report of their own."""
+        return any(parameter.name == "unsafe" for parameter in notebooks.parameters(self.notebook))
+
     def _grid(self) -> Iterator[dict[str, Any]]:
         """The parameters of every run, before anything is checked."""
         for block in self.grid:

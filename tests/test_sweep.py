@@ -108,6 +108,10 @@ def test_every_sweep_that_ships_is_valid(path):
     assert len({run.id for run in found}) == len(found) > 1
 
 
+def test_only_lesson_08s_sweep_has_the_report_of_relations():
+    assert [path.stem for path in SWEEPS if sweep.load(path).edits_relations] == ["relations"]
+
+
 def test_the_papers_table_has_47_runs():
     (path,) = [path for path in SWEEPS if path.stem == "paper_table"]
     assert len(sweep.load(path).runs()) == 47

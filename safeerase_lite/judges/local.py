@@ -7,9 +7,9 @@ decoding. A model folder is read offline.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
-from pathlib import Path
 
 from safeerase_lite.errors import UserError
+from safeerase_lite.hub import on_this_machine
 from safeerase_lite.live import track
 from safeerase_lite.models import NOT_QUANTISED, nf4_config, own_gpu, usable_precision
 
@@ -102,7 +102,7 @@ def _found(name: str, loader, model: str, **asked):
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return loader.from_pretrained(model, local_files_only=Path(model).is_dir(), **asked)
+        return loader.from_pretrained(model, local_files_only=on_this_machine(model), **asked)
     except (OSError, ValueError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"judge {name!r}: cannot load the model: {reason}") from None

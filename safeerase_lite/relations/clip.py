@@ -16,6 +16,7 @@ from transformers import CLIPModel, CLIPProcessor
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UserError
+from ..hub import on_this_machine
 from ..models import quiet_peft
 from ..tinyworld import shipped_model
 
@@ -31,12 +32,12 @@ def load_clip(name: str = "tiny-clip"):
         UserError: no such model.
     """
     path = str(shipped_model(name) or name)
-    local = Path(path).is_dir()
-    if not local and Path(path).is_absolute():
-        raise UserError(f"cannot load the model: there is no folder {path}")
-    if local:
+    if Path(path).is_dir():
         transformers_logging.disable_progress_bar()
+    elif Path(path).is_absolute():
+        raise UserError(f"cannot load the model: there is no folder {path}")
     try:
+        local = on_this_machine(path)
         processor = CLIPProcessor.from_pretrained(path, local_files_only=local, backend="pil")
         model = CLIPModel.from_pretrained(
             path, dtype=torch.float32, local_files_only=local, use_safetensors=True
