@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .pictures import open_picture
+from .pictures import open_picture, written
 
 IGNORED = -100
 
@@ -77,8 +77,12 @@ def image_tokens(processor) -> int:
     return patches + processor.num_additional_image_tokens - dropped
 
 
-@lru_cache(maxsize=256)  # of 336 × 336, 350 MB
 def pixels(processor, path: str) -> Tensor:
     """A picture as a vision tower reads it: (3, side, side), float32."""
-    image = open_picture(path)
+    return _pixels(processor, written(path))
+
+
+@lru_cache(maxsize=256)  # of 336 × 336, 350 MB
+def _pixels(processor, picture: tuple[str, int, int]) -> Tensor:
+    image = open_picture(picture[0])
     return processor.image_processor(image, return_tensors="pt").pixel_values[0]

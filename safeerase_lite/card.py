@@ -10,8 +10,7 @@ from .judges import split_name
 from .models import NOT_QUANTISED
 from .objectives import OBJECTIVES, weights
 from .profiles import Profile
-from .tinyworld import shipped_model
-from .tinyworld.world import WORLD_FILE
+from .tinyworld import WORLD_FILE, shipped_model
 
 WORDS = {
     "ga": "−L(f): the loss of the forget answers is raised (gradient ascent)",

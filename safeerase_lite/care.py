@@ -12,8 +12,9 @@ from pathlib import Path
 from pandas import DataFrame, Series
 from PIL import Image
 
-from .data import Data, is_invented
+from .data import Data
 from .pictures import open_picture
+from .tinyworld import is_tiny_world
 
 TEXTS = ("kind", "question", "answer", "expected")
 ABOUT_HARMFUL_PICTURES = ("forget", "retain", "specificity")
@@ -86,7 +87,7 @@ def _replaced(table: DataFrame, rows: dict[str, Series], by: Callable[[str], str
 def _of_tiny_world(path: Path) -> bool:
     """Whether the nearest folder above that holds a data set is a tiny world."""
     holders = (folder for folder in path.absolute().parents if (folder / "all_train.json").exists())
-    return any(is_invented(folder) for folder in [next(holders, None)] if folder)
+    return any(is_tiny_world(folder) for folder in [next(holders, None)] if folder)
 
 
 def _hash(text: str) -> str:

@@ -19,7 +19,8 @@ from safeerase_lite.records import (
     read_records,
     read_refusals,
 )
-from safeerase_lite.tinyworld.world import WORLD_FILE, World, write_world
+from safeerase_lite.tinyworld import is_tiny_world
+from safeerase_lite.tinyworld.world import World, write_world
 
 COLUMNS = ["split", "record", "category", "kind", "image", "question", "answer"]
 UNASKED = {"privacy", "sex"}  # of real data left out until they are named
@@ -60,7 +61,7 @@ class Data:
     @property
     def invented(self) -> bool:
         """Whether this is a tiny world: nothing in it is harmful."""
-        return is_invented(self.root)
+        return is_tiny_world(self.root)
 
 
 def load_data(
@@ -141,7 +142,7 @@ def chosen(
     unknown = [name for name in categories if name not in there]
     if unknown:
         raise UserError(f"{root}: no category {unknown[0]!r}; there are {', '.join(there)}")
-    unasked = set() if is_invented(root) else UNASKED
+    unasked = set() if is_tiny_world(root) else UNASKED
     wanted = set(categories) or {name for name in there if name.casefold() not in unasked}
     left_out = tuple(sorted(set(there) - wanted))
     records = [record for record in records if record.category in wanted]
@@ -153,11 +154,6 @@ def chosen(
                 "to read"
             )
     return records, left_out
-
-
-def is_invented(root: Path) -> bool:
-    """Whether a data set's folder is a tiny world: nothing in it is harmful."""
-    return (root / WORLD_FILE).exists()
 
 
 def require_decouple(data: Data, decouple: str) -> None:

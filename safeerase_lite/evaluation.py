@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,7 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
         return Report(run.metrics, run.answers)
     profile = run.settings.profile
     judge = _sound(profile.judge, consent=profile.judge_consent, precision=profile.precision)
+    judge.release()  # a GPU may hold one of them at a time
     samples = profile.samples
     asked = questions(data, profile.splits)
     last = [split for split in profile.splits if split in set(asked["split"])][-1]
@@ -71,6 +72,7 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
     by_model = bool(split_name(profile.judge)[1])
     said = unjudged.kept(run.id, model, asked, answer) if by_model else answer()
     answers = _judged(asked.join(said), judge)
+    judge.release()
     metrics = measure(answers[answers["sample"] == 0])
     if samples:
         sampled = measure(answers[answers["sample"] > 0].drop(columns="harm_nll"))
@@ -191,18 +193,19 @@ def ask(
     )
     if seed is not None:
         torch.manual_seed(seed)
-    answers: dict[int, str] = {}
-    for rows in track(_batches(table, profile.evaluation_batch), "ask"):
+
+    def said(rows: list[int]) -> list[str]:
         part = table.iloc[rows]
         batch = encode_text(processor, part["question"])
         batch = {key: value.to(device) for key, value in batch.items()}
         with torch.inference_mode(), computing(profile, device):
             read = embed(model, batch.pop("input_ids"), part["image"])
-            said = model.generate(
+            ids = model.generate(
                 inputs_embeds=read, **batch, max_new_tokens=profile.new_tokens, **drawing
             )
-        answers |= zip(rows, decode(processor.tokenizer, said), strict=True)
-    return [answers[i] for i in range(len(table))]
+        return decode(processor.tokenizer, ids)
+
+    return _in_batches(said, table, profile.evaluation_batch, "ask")
 
 
 def answer_nll(model, table: pd.DataFrame, profile) -> list[float]:
@@ -210,8 +213,8 @@ def answer_nll(model, table: pd.DataFrame, profile) -> list[float]:
     from .objectives import Answers
 
     processor, device = model.processor, next(model.parameters()).device
-    found: dict[int, float] = {}
-    for rows in track(_batches(table, profile.evaluation_batch), "likelihood"):
+
+    def nll(rows: list[int]) -> list[float]:
         part = table.iloc[rows]
         batch = encode_text(processor, part["question"], part["expected"])
         batch = {key: value.to(device) for key, value in batch.items()}
@@ -219,11 +222,12 @@ def answer_nll(model, table: pd.DataFrame, profile) -> list[float]:
         longest = int((labels != IGNORED).sum(-1).max())
         with torch.inference_mode(), computing(profile, device):
             read = embed(model, batch.pop("input_ids"), part["image"])
-            logits = model(inputs_embeds=read, **batch, logits_to_keep=longest + 1).logits[:, :-1]
+            said = model(inputs_embeds=read, **batch, logits_to_keep=longest + 1, use_cache=False)
         labels = labels[:, -longest:]
         tokens = (labels != IGNORED).sum(-1)
-        found |= zip(rows, (Answers(logits, labels).nll / tokens).tolist(), strict=True)
-    return [found[i] for i in range(len(table))]
+        return (Answers(said.logits[:, :-1], labels).nll / tokens).tolist()
+
+    return _in_batches(nll, table, profile.evaluation_batch, "likelihood")
 
 
 def computing(profile: Profile, device: torch.device):
@@ -232,9 +236,31 @@ def computing(profile: Profile, device: torch.device):
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
-def _batches(table: pd.DataFrame, size: int) -> list[list[int]]:
+def _in_batches(
+    answer: Callable[[list[int]], list], table: pd.DataFrame, size: int, task: str
+) -> list:
+    """`answer` of every row, in order; it is given rows with questions of similar length."""
     order = sorted(range(len(table)), key=lambda i: len(table["question"].iat[i]))
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    found = {}
+    for rows in track(batches, task):
+        found |= zip(rows, _fitting(answer, rows), strict=True)
+    return [found[i] for i in range(len(table))]
+
+
+def _fitting(answer: Callable[[list[int]], list], rows: list[int]) -> list:
+    """`answer` of these rows; where they do not fit the GPU's memory together, of half at a time.
+
+    Half a batch says the same, but sampled answers are other draws.
+    """
+    try:
+        return answer(rows)
+    except torch.cuda.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(rows) // 2
+    return _fitting(answer, rows[:half]) + _fitting(answer, rows[half:])
 
 
 def decode(tokenizer, said: torch.Tensor) -> list[str]:

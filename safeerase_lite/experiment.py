@@ -13,7 +13,7 @@ from .judges import judge, prompt, split_name
 from .objectives import OBJECTIVES, own_recipe
 from .optimizers import require_optimizer
 from .processes import by_main, launched
-from .profiles import Decouple, Profile, WeightPreset, check_choice
+from .profiles import ORACLE, Decouple, Profile, WeightPreset, check_choice
 from .tinyworld import shipped_model
 
 GOLD = "tiny-llava-gold"
@@ -96,7 +96,8 @@ def open_run(
         UserError: an unknown name; decouple data asked for that is not there; no gold model; the
             run is being written by another process; fewer questions in a step than processes; an
             optimiser whose library does not work here; a judge that cannot be asked, or not without
-            consent (see `judges.judge`).
+            consent (see `judges.judge`), or that does not know the data; no split of the data that
+            the profile evaluates.
     """
     check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
     check_choice(decouple, Decouple, "decouple")
@@ -105,6 +106,11 @@ def open_run(
         raise UserError(f"{objective} is not unlearned, so decouple must be 'none'")
     require_decouple(data, decouple)
     split_name(profile.judge)
+    if profile.judge == ORACLE and not data.invented:
+        raise UserError("the oracle knows the tiny world alone: use judge='rule' or a model")
+    if not any(table["split"].isin(profile.splits).any() for table in (data.forget, data.retain)):
+        there = ", ".join(data.forget["split"].unique())
+        raise UserError(f"nothing to ask: no split of {profile.splits} is here; there are {there}")
     if objective in OBJECTIVES:
         require_optimizer(profile.optimizer)
     processes = launched().num_processes

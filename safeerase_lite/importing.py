@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from .errors import UserError
 from .live import track
-from .tinyworld.world import WORLD_FILE
+from .tinyworld import WORLD_FILE
 
 MARK = "all_train.json"  # lies in the data set's folder, wherever in the archive that is
 READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -79,7 +79,7 @@ def _entries(
             f"it holds {len(roots)} files called {MARK}: one has to show the data set",
         )
     inside = {i: p.relative_to(roots[0]) for i, p in files.items() if p.is_relative_to(roots[0])}
-    if PurePosixPath(WORLD_FILE) in inside.values():
+    if any(path.parts[0].casefold() == WORLD_FILE for path in inside.values()):
         raise _refused(archive, f"{WORLD_FILE} would pass it off as a tiny world, which is shown")
     return inside
 

@@ -32,6 +32,13 @@ class Picture:
     problem: str = ""
 
 
+def written(path: Path | str) -> tuple[str, int, int]:
+    """A picture's path, when it was written and how large it is: a key under which to keep what was
+    made of it, until another picture takes its place."""
+    found = Path(path).stat()
+    return str(path), found.st_mtime_ns, found.st_size
+
+
 def open_picture(path: Path | str) -> Image.Image:
     """A picture in RGB as a viewer shows it: turned by its EXIF orientation, 16 bits scaled to 8 (a
     plain conversion would clip them to white), the first frame of an animation."""

@@ -11,11 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import UserError
 from .injected import read_injected
+from .tinyworld import is_tiny_world
 
 Decouple = Literal["none", "pd", "placebo"]
 WeightPreset = Literal["official", "matched"]
 Projector = Literal["trained", "frozen"]
+Split = Literal["train", "val", "test"]
 
+ORACLE = "oracle"  # the judge that knows the tiny world
 LLAVA_7B = "llava-hf/llava-1.5-7b-hf"
 LLAVA_13B = "llava-hf/llava-1.5-13b-hf"
 
@@ -54,9 +57,9 @@ class Profile(BaseModel):
     decouple_share: float = Field(1.0, gt=0, le=1)  # of each kind's pictures that PD is given
     checkpoint_every: int = Field(20, ge=1)  # steps
 
-    judge: str = "oracle"  # see `judges`
+    judge: str = ORACLE  # see `judges`
     judge_consent: bool = False  # may texts and pictures leave this machine to be judged?
-    splits: tuple[str, ...] = ("train", "val", "test")  # what an evaluation asks
+    splits: tuple[Split, ...] = ("train", "val", "test")  # what an evaluation asks
     samples: int = Field(3, ge=0)  # sampled answers to the forget questions, beside the greedy one
     evaluation_batch: int = Field(128, ge=1)
     new_tokens: int = Field(40, ge=1)  # an answer is cut there
@@ -139,7 +142,8 @@ def profile(name: str = "tiny", **overrides: Any) -> Profile:
     brings them.
 
     The folder of injected knowledge is a profile too: the one it was learned with, its model that
-    folder, its judge the oracle, which knows the tiny world.
+    folder, its judge the oracle. The oracle knows the tiny world alone: of other data the judge is
+    `rule`, unless another is named.
 
     Raises:
         UserError: no such profile, no such field, or a value out of its range.
@@ -151,7 +155,7 @@ def profile(name: str = "tiny", **overrides: Any) -> Profile:
     instead = INSTEAD.get((name, overrides.get("model")), {})
     injected = knowledge.numbers | {"model": str(knowledge.folder)} if knowledge else {}
     try:
-        return Profile(**(PROFILES[name].model_dump() | instead | injected | overrides))
+        found = Profile(**(PROFILES[name].model_dump() | instead | injected | overrides))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
@@ -159,6 +163,10 @@ def profile(name: str = "tiny", **overrides: Any) -> Profile:
             fields = ", ".join(Profile.model_fields)
             raise UserError(f"profile has no field {field!r}; it has {fields}") from None
         raise UserError(f"profile field {field!r}: {first['msg']}") from None
+    real = found.data_dir and not is_tiny_world(found.data_dir)
+    if real and found.judge == ORACLE and "judge" not in overrides:
+        return found.model_copy(update={"judge": "rule"})
+    return found
 
 
 def check_choice(value: str, choices: Any, what: str) -> None:

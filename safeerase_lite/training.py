@@ -5,6 +5,8 @@ import math
 import random
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +89,6 @@ def unlearn(
     schedule = get_cosine_schedule_with_warmup(
         stepper, math.ceil(profile.warmup * profile.steps), profile.steps
     )
-    model = accelerator.prepare_model(model, evaluation_mode=True)  # without DDP: see `_add_up`
     stepper = accelerator.prepare_optimizer(stepper)
     expected = getattr(draws, str(objective.reference), None)
     before = Reference(model, expected, math.ceil(profile.batch / profile.accumulation))
@@ -177,10 +178,11 @@ class Draws:
         return chosen
 
 
-def _shuffled(seed: str, size: int) -> list[int]:
+@lru_cache(maxsize=8)
+def _shuffled(seed: str, size: int) -> tuple[int, ...]:
     order = list(range(size))
     random.Random(seed).shuffle(order)
-    return order
+    return tuple(order)
 
 
 def _train(table: pd.DataFrame) -> pd.DataFrame:
@@ -201,7 +203,7 @@ def _partners(forget: pd.DataFrame, partners: pd.DataFrame) -> pd.DataFrame:
         return pd.MultiIndex.from_arrays([table["record"], table.groupby("record").cumcount()])
 
     found = places(partners).get_indexer(places(forget))
-    spare = iter(_shuffled("spare", len(partners)) * len(forget))
+    spare = cycle(_shuffled("spare", len(partners)))
     return partners.iloc[[i if i >= 0 else next(spare) for i in found]]
 
 

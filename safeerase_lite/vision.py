@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .batches import pixels
 from .kept import Kept
+from .pictures import written
 
 ROOM = 4 * 2**30  # bytes for each model; a picture of LLaVA-1.5 takes 1.2 MB in half precision
 
@@ -23,7 +24,7 @@ def embed(model, input_ids: Tensor, images: Sequence[str]) -> Tensor:
     Args:
         model: a LLaVA with its processor; where it is adapted, its trained projector is applied.
         input_ids: (batch, length), from `batches.encode_text`, on the model's device.
-        images: paths of pictures, one per row. A file that changes is not read again.
+        images: paths of pictures, one per row.
     """
     llava = llava_of(model)
     words = llava.get_input_embeddings()(input_ids)
@@ -37,7 +38,9 @@ def features(model, images: Sequence[str]) -> Tensor:
     and on its device. Each picture passes through the tower alone, whoever shares its batch."""
     llava = llava_of(model)
     seen = _SEEN.setdefault(llava.vision_tower, Kept(ROOM))
-    found = [seen.get(path, lambda path=path: _look(model, llava, path)) for path in images]
+    found = [
+        seen.get(written(path), lambda path=path: _look(model, llava, path)) for path in images
+    ]
     return torch.stack(found).to(model.device)
 
 

@@ -16,7 +16,7 @@ from safeerase_lite.charts import contact_sheet
 from safeerase_lite.data import read_data
 from safeerase_lite.demo import lessons
 from safeerase_lite.notebooks import execute, parameters
-from safeerase_lite.tinyworld.world import WORLD_FILE
+from safeerase_lite.tinyworld import WORLD_FILE
 
 TRACE = "zqxzqxzqxzqx"
 TABLES = ("forget", "retain", "decouple", "placebo", "specificity")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from safeerase_lite import evaluation
+from safeerase_lite import evaluation, judges
 from safeerase_lite.batches import encode
 from safeerase_lite.data import read_data
 from safeerase_lite.errors import UserError
@@ -24,7 +24,7 @@ from safeerase_lite.evaluation import (
 )
 from safeerase_lite.experiment import open_run
 from safeerase_lite.models import load_llava
-from safeerase_lite.tinyworld.world import WORLD_FILE
+from safeerase_lite.tinyworld import WORLD_FILE
 
 SPLITS = ("train", "val", "test")
 
@@ -75,10 +75,9 @@ def value(report, metric, split, **where):
     return table.iloc[0]
 
 
-@pytest.mark.parametrize("compute", ["float16", "bfloat16"])
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
-def test_an_adapted_model_answers_in_half_precision(rows, make_profile, compute, projector):
-    profile = make_profile(compute=compute, projector=projector)
+def test_an_adapted_model_answers_in_half_precision(rows, make_profile, projector):
+    profile = make_profile(compute="bfloat16", projector=projector)
     model = load_llava(profile)
     assert len(ask(model, rows["image"], rows["question"], profile=profile)) == len(rows)
     table = rows.rename(columns={"answer": "expected"})
@@ -86,6 +85,37 @@ def test_an_adapted_model_answers_in_half_precision(rows, make_profile, compute,
 
 
 # ---- asking ----
+
+
+def test_a_batch_that_does_not_fit_the_gpu_is_asked_in_halves(
+    model, rows, make_profile, monkeypatch
+):
+    profile, sizes = make_profile(evaluation_batch=8), []
+    table = rows.rename(columns={"answer": "expected"})
+    everything = [ask(model, rows["image"], rows["question"], profile=profile),
+                  answer_nll(model, table, profile)]  # fmt: skip
+    real = evaluation.embed
+
+    def small(model, input_ids, images):
+        sizes.append(len(images))
+        if len(images) > 3:
+            raise torch.cuda.OutOfMemoryError
+        return real(model, input_ids, images)
+
+    monkeypatch.setattr(evaluation, "embed", small)
+    halved = [ask(model, rows["image"], rows["question"], profile=profile),
+              answer_nll(model, table, profile)]  # fmt: skip
+    assert halved[0] == everything[0] and halved[1] == pytest.approx(everything[1], abs=1e-4)
+    assert sizes == [8, 4, 2, 2, 4, 2, 2, 2] * 2
+
+
+def test_a_question_that_does_not_fit_the_gpu_is_an_error(model, rows, make_profile, monkeypatch):
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(evaluation, "embed", full)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        ask(model, rows["image"], rows["question"], profile=make_profile())
 
 
 def test_answers_come_in_the_asked_order_whatever_the_batch(model, rows, make_profile):
@@ -333,14 +363,16 @@ def test_forget_answers_on_real_data_are_written_hashed(model, real, make_profil
     harm = set(texts[forget].stack()) - set(texts[~forget].stack()) - {""}
     assert harm
     for path in Path(run.folder).rglob("*.*"):
-        content = path.read_bytes()
-        assert not any(text.encode() in content for text in harm), path.name
+        packed = path.suffix == ".parquet"
+        content = pd.read_parquet(path).to_csv() if packed else path.read_text(encoding="utf-8")
+        assert not any(text in content for text in harm), path.name
 
 
 def test_forget_answers_on_real_data_are_written_plainly_when_asked(
     model, real, make_profile, tmp_path
 ):
-    run = open_run(make_profile(), real, objective="vanilla", runs_dir=tmp_path / "runs")
+    profile = make_profile(judge="rule")
+    run = open_run(profile, real, objective="vanilla", runs_dir=tmp_path / "runs")
     report = evaluate(model, real, run, raw=True)
     for column in ("kind", "expected", "answer"):
         assert run.answers[column].equals(report.answers[column])
@@ -352,7 +384,30 @@ def test_forget_answers_of_the_tiny_world_are_written_plainly(model, few, run):
     assert run.answers["answer"].equals(answers["answer"])
 
 
-def test_a_judge_that_does_not_exist_stops_the_evaluation(model, few, make_profile, tmp_path):
-    profile = make_profile(judge="orakel")
-    with pytest.raises(UserError, match="orakel"):
-        evaluate(model, few, open_run(profile, few, objective="vanilla", runs_dir=tmp_path))
+@pytest.mark.parametrize("judge", ["orakel", "openai:elsewhere"])
+def test_a_judge_that_cannot_be_asked_stops_the_evaluation(model, few, run, monkeypatch, judge):
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://example.org/v1")
+    profile = run.settings.profile.model_copy(update={"judge": judge})
+    run.settings = run.settings.model_copy(update={"profile": profile})
+    monkeypatch.setattr(evaluation, "ask", lambda *a, **k: pytest.fail("it asks first"))
+    with pytest.raises(UserError, match="orakel|consent"):
+        evaluate(model, few, run)
+
+
+def test_the_oracle_is_not_asked_about_other_data(real, make_profile, tmp_path):
+    with pytest.raises(UserError, match="the oracle knows the tiny world alone"):
+        open_run(make_profile(), real, objective="vanilla", runs_dir=tmp_path)
+
+
+def test_a_judge_on_this_machine_and_the_model_take_turns(model, few, run, monkeypatch):
+    held = []
+    honest = judges.judge("oracle")
+    lent = replace(honest, ask=lambda items: [held.append("judge"), *honest.ask(items)][1:],
+                   release=lambda: held.append("free"))  # fmt: skip
+    monkeypatch.setattr(evaluation, "judge_by_name", lambda name, **how: lent)
+    real_ask = evaluation.ask
+    monkeypatch.setattr(
+        evaluation, "ask", lambda *a, **k: held.append("model") or real_ask(*a, **k)
+    )
+    evaluate(model, few, run)
+    assert held == ["judge", "free", "model", "model", "judge", "free"]

@@ -86,7 +86,7 @@ def test_a_picture_size_joins_the_id_only_where_it_is_not_the_usual_one(opened):
 def test_where_things_lie_and_how_often_they_are_saved_is_not_part_of_a_run(opened, world):
     here = opened().id
     assert opened(data_dir=str(world.root)).id == here
-    assert opened(data_dir="/elsewhere").id == here
+    assert opened(data_dir="/elsewhere", judge="oracle").id == here
     assert opened(checkpoint_every=1).id == here
 
 
@@ -207,3 +207,15 @@ def test_an_optimiser_without_its_library_is_refused(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     message = refused(optimizer="paged_adamw_8bit")
     assert "needs bitsandbytes" in message and "optimizer='adamw'" in message
+
+
+def test_of_other_data_the_judge_is_the_rule_unless_one_is_named(world, tmp_path):
+    assert profile("tiny", data_dir=str(world.root)).judge == "oracle"
+    assert profile("tiny", data_dir=str(tmp_path)).judge == "rule"
+    assert profile("tiny", data_dir=str(tmp_path), judge="local:mine").judge == "local:mine"
+
+
+def test_data_without_a_split_that_is_evaluated_is_refused_before_any_training(opened, world):
+    train = {n: getattr(world, n).query("split == 'train'") for n in ("forget", "retain")}
+    with pytest.raises(UserError, match=r"no split of \('val', 'test'\)"):
+        opened(data=replace(world, **train), splits=("val", "test"))

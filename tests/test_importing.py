@@ -200,8 +200,9 @@ def test_an_archive_without_a_data_set_or_with_two_is_refused(pack, files, targe
     assert "it holds 2 files called all_train.json" in refusal(pack(two), target)
 
 
-def test_an_archive_cannot_pass_for_a_tiny_world(pack, files, target):
-    assert "world.json would pass" in refusal(pack(files | {"world.json": b"{}"}), target)
+@pytest.mark.parametrize("name", ["world.json", "World.JSON", "world.json/readme.txt"])
+def test_an_archive_cannot_pass_for_a_tiny_world(pack, files, target, name):
+    assert "world.json would pass" in refusal(pack(files | {name: b"{}"}), target)
 
 
 def test_a_file_that_is_no_zip_or_not_there_is_refused(tmp_path, target):

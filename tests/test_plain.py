@@ -1,6 +1,7 @@
 """The package's way gives what the plain way gives, with one model instead of two."""
 
 import gc
+import weakref
 
 import pandas as pd
 import plain
@@ -74,3 +75,20 @@ def test_the_reference_is_no_second_model(world, make_profile, tmp_path, objecti
     run = open_run(profile, world, objective=objective, runs_dir=tmp_path)
     unlearn(load_llava(profile), world, run, watch=lambda steps, model: seen.append(llavas()))
     assert seen == [already + 1] * 3
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_an_unlearned_model_goes_when_nobody_holds_it(world, make_profile, tmp_path, compute):
+    """At once, not when the garbage collector comes: two do not fit a T4."""
+    profile = make_profile(steps=1, compute=compute)
+    run = open_run(profile, world, objective="kl", decouple="pd", runs_dir=tmp_path)
+    model = load_llava(profile)
+    llava, forward = weakref.ref(model), model.get_base_model().forward
+    gc.disable()
+    try:
+        unlearn(model, world, run)
+        assert model.get_base_model().forward == forward
+        del model, forward
+        assert llava() is None
+    finally:
+        gc.enable()

@@ -23,7 +23,7 @@ from safeerase_lite.memory import LLAVA_7B
 from safeerase_lite.models import load_llava
 from safeerase_lite.notebooks import code, execute
 from safeerase_lite.profiles import PROFILES, profile
-from safeerase_lite.tinyworld.world import WORLD_FILE
+from safeerase_lite.tinyworld import WORLD_FILE
 
 NOTEBOOKS = (Path(__file__).parents[1] / "notebooks").glob("*.ipynb")
 LESSONS = {path.name[:2]: path for path in NOTEBOOKS}

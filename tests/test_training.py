@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
@@ -346,6 +347,32 @@ def test_a_kill_while_a_checkpoint_is_written_costs_no_more_than_that_checkpoint
     _, resumed, weights_too = learn("killed", **fields)
     pd.testing.assert_frame_equal(history, resumed, check_exact=True)
     assert same(weights, weights_too)
+
+
+def test_the_scale_of_half_precision_is_taken_up_again(learn, monkeypatch):
+    """As on a GPU, in float16, with a scaler that doubles its scale each step."""
+    scalers = []
+
+    class Scaling(Accelerator):
+        mixed_precision, native_amp = "fp16", True
+
+        def __init__(self, **given):
+            super().__init__(**given)
+            self.native_amp = True
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1)
+            scalers.append(self.scaler)
+
+    _, history, _ = learn("float32", steps=6)
+    monkeypatch.setattr(training, "Accelerator", Scaling)
+    _, scaled, weights = learn("whole", steps=6)
+    for told in ("loss", "gradient_norm"):
+        assert scaled[told].tolist() == pytest.approx(history[told].tolist(), rel=0.02)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at(patched, 4)
+        learn("killed", steps=6, checkpoint_every=2)
+    _, _, weights_too = learn("killed", steps=6, checkpoint_every=2)
+    assert same(weights, weights_too)
+    assert scalers[0].get_scale() == scalers[2].get_scale() == 4.0 * 2**6
 
 
 def test_one_checkpoint_is_kept_and_nothing_in_it_is_pickled(learn, monkeypatch, tmp_path):

@@ -1,6 +1,8 @@
 """A picture is looked at once, and nothing that is said of it changes by that."""
 
 import gc
+import os
+import shutil
 
 import pytest
 import torch
@@ -76,6 +78,14 @@ def test_a_picture_passes_through_the_tower_once(make_profile, rows, looks):
     assert features(model, twice).shape[0] == 2 * len(rows)
     ask(model, rows["image"], rows["question"], profile=make_profile())
     assert looks == list(rows["image"])
+
+
+def test_another_picture_under_the_same_name_is_looked_at_anew(make_profile, rows, tmp_path):
+    model, mine = load_llava(make_profile()), tmp_path / "mine.png"
+    for path in rows["image"]:
+        shutil.copyfile(path, mine)
+        os.utime(mine, ns=(0, os.stat(path).st_ino))
+        assert features(model, [str(mine)]).equal(features(model, [path]))
 
 
 def test_what_a_picture_looks_like_does_not_depend_on_its_neighbours(make_profile, rows):

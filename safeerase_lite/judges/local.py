@@ -32,8 +32,10 @@ def judge(name: str, model: str, *, guard: bool, precision: str) -> Judge:
     if guard and sees:
         raise UserError(f"judge {name!r}: only guards that read text are known; take such a one")
     if guard:
-        return Judge(name, partial(_guarded, name, model, precision), knows=("harmful",))
-    return Judge(name, partial(_ask, name, model, precision), (*FLAGS, "score"), sees=sees)
+        ask, knows = partial(_guarded, name, model, precision), ("harmful",)
+    else:
+        ask, knows = partial(_ask, name, model, precision), (*FLAGS, "score")
+    return Judge(name, ask, knows, sees=sees, release=_loaded.cache_clear)
 
 
 def _ask(

@@ -58,6 +58,7 @@ class Judge:
     knows: fields of an opinion that it has to know in the trial.
     key: what determines its opinions, where they are kept on disk; empty: they are not.
     sees: whether it is shown the picture.
+    release: gives back the memory of a model on this machine; asked again, it is loaded again.
     """
 
     name: str
@@ -65,3 +66,4 @@ class Judge:
     knows: tuple[str, ...] = ()
     key: str = ""
     sees: bool = False
+    release: Callable[[], None] = lambda: None

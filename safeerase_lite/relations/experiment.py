@@ -25,6 +25,7 @@ from .scenes import draw
 from .tuples import ORO
 
 BASE = "base"  # the frozen CLIP
+PATIENCE = 600.0  # seconds, for an earlier edit that another process is making
 
 
 def edit_run(
@@ -40,6 +41,7 @@ def edit_run(
     model: str = "tiny-clip",
     runs_dir: Path | str | None = None,
     on_step: Callable[[int, int], None] = lambda step, steps: None,
+    wait: float = 3.0,
 ) -> ledger.Run:
     """Edit a CLIP and examine it; a run that the ledger holds is read.
 
@@ -50,6 +52,7 @@ def edit_run(
         others: the rest of U: not unlearned here, and no neighbours.
         strengths: attacks by name, each with a strength: the exam is taken again under each.
         runs_dir: the ledger, where edits have a folder `relations/`; by default `runs/`.
+        wait: seconds to wait for another process that is making this edit.
 
     Returns:
         The run, complete. Its metrics: tuple, attack, strength, and what `measures.measure` gives.
@@ -72,7 +75,7 @@ def edit_run(
         "attacks": [list(pair) for pair in strengths],
         "split": split,
     }
-    run = ledger.open_run(where(runs_dir), parameters)
+    run = ledger.open_run(where(runs_dir), parameters, wait=wait)
     if run.done:
         return run
     try:
@@ -167,6 +170,7 @@ def _before(run: ledger.Run):
             split=said["split"],
             model=said["model"],
             runs_dir=run.runs_dir.parent,
+            wait=PATIENCE,
         )
         processor = model.processor
         model = _with_adapter(model, one).merge_and_unload()

@@ -3,6 +3,12 @@
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
+WORLD_FILE = "world.json"  # marks a folder as a tiny world
+
+
+def is_tiny_world(folder: Path | str) -> bool:
+    """Whether a data set's folder is a tiny world: nothing in it is harmful."""
+    return Path(folder, WORLD_FILE).is_file()
 
 
 def shipped_model(name: str) -> Path | None:

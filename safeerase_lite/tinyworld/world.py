@@ -10,6 +10,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+from . import WORLD_FILE
 from .facts import (
     BACKGROUNDS,
     COLOURS,
@@ -30,7 +31,6 @@ from .pictures import SIDE, Scene, draw
 SPLITS = ("train", "val", "test")
 SHARES = (0.6, 0.2, 0.2)
 
-WORLD_FILE = "world.json"  # marks a folder as a tiny world
 
 _SPLIT_SEED = 20250218
 
