@@ -43,7 +43,8 @@ def unlearn(
     A step draws `batch` forget questions of the train split, as many retain questions and, with PD
     or its placebo, the partners of the forget questions: the same question with the safe picture of
     the same record (the official code draws any), or an ordinary question about it. Every draw
-    depends on the seed and the step alone, so a run resumed from its checkpoint is bit-identical.
+    depends on the seed and the step alone, so a run resumed from its checkpoint is bit-identical
+    (on a CPU; on a GPU the order of sums may vary).
 
     Two processes (`torchrun --nproc-per-node 2 script.py`; `accelerate launch --cpu` quietly starts
     one) share each step and, without dropout, train as one. Both open the run and unlearn, only the
