@@ -121,6 +121,9 @@ def run(
 
     given = _assignments(parameter or [])
     [planned] = Sweep(notebook=notebook, parameters=given).runs()  # refuses before a kernel starts
+    data_dir = planned.given.get("data_dir")
+    if data_dir and not Path(data_dir).is_dir():
+        raise UserError(f"data_dir: there is no folder {data_dir}")
     target = output or Path("output", "notebooks", notebook.name)
     typer.echo(execute(notebook, target, planned.given))
 

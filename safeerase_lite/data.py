@@ -9,6 +9,7 @@ from pathlib import Path
 from pandas import DataFrame, Series
 
 from safeerase_lite.errors import UserError
+from safeerase_lite.injected import read_injected
 from safeerase_lite.pictures import Picture, inspect_pictures, require_whole
 from safeerase_lite.profiles import Profile
 from safeerase_lite.records import (
@@ -19,7 +20,7 @@ from safeerase_lite.records import (
     read_records,
     read_refusals,
 )
-from safeerase_lite.tinyworld import is_tiny_world
+from safeerase_lite.tinyworld import is_tiny_world, shipped_model
 from safeerase_lite.tinyworld.world import World, write_world
 
 COLUMNS = ["split", "record", "category", "kind", "image", "question", "answer"]
@@ -81,6 +82,11 @@ def load_data(
         "categories": profile.categories if categories is None else categories,
     }
     if not profile.data_dir:
+        if not (shipped_model(profile.model) or read_injected(profile.model)):
+            print(
+                f"no data_dir, so the tiny world, which {profile.model} never learned: teach it "
+                "first (safeerase inject), or name a data_dir"
+            )
         world = World(seed=profile.world_seed, cue=profile.cue, side=profile.picture_size)
         return read_data(write_world(world, cache_dir() / world.name), **choices)
     data = read_data(profile.data_dir, **choices)

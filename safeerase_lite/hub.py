@@ -12,10 +12,13 @@ def on_this_machine(model: str) -> bool:
     Without a network `from_pretrained` would ask the hub again and again, for minutes.
 
     Raises:
-        FileNotFoundError: no folder, no copy of an earlier download, and the hub does not answer.
+        FileNotFoundError: no such folder; or no copy of an earlier download, and the hub does not
+            answer.
     """
     if Path(model).is_dir():
         return True
+    if Path(model).is_absolute():
+        raise FileNotFoundError(f"there is no folder {model}")
     try:
         HfApi().model_info(model, timeout=10)
     except (HfHubHTTPError, HFValidationError):

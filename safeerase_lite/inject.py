@@ -73,7 +73,7 @@ def inject(
     learning = folder.with_name(f".{folder.name}.learning")
     with _objective():
         run = open_run(profile, data, objective=LEARN, seed=seed, runs_dir=learning)
-        say(f"{profile.steps} steps on {len(data.retain):,} questions; stopped, it continues")
+        say(f"{profile.steps} steps on {len(data.retain):,} questions; stopped, call it again")
         model = load_llava(profile, seed=seed)
         unlearn(model, data, run)
         metrics = evaluate(model, data, run).metrics

@@ -45,7 +45,10 @@ class DataReport:
         sections = [str(self.root), self.counts.to_string(index=False)]
         if self.left_out:
             names = ", ".join(self.left_out)
-            sections.append(f"Left out: {names}. To read them, name all you want in `categories`.")
+            sections.append(
+                f"Left out: {names}. To read them, name all you want in `categories` (here "
+                "--category)."
+            )
         if self.undecoupled:
             sections.append(self._about_decoupling())
         if self.broken.empty:
@@ -67,7 +70,7 @@ class DataReport:
         if self.counts["decouple"].any():
             said = (
                 f"{self.undecoupled} of {self.counts['records'].sum()} records lack decouple "
-                "questions; PD draws theirs from the others."
+                "questions, some or all; PD draws theirs from the others."
             )
         else:
             said = "No decouple questions: runs with decouple='pd' will be refused."
@@ -94,7 +97,7 @@ def check_data(root: Path | str, *, categories: Sequence[str] = ()) -> DataRepor
         for path, picture in pictures.items()
         if picture.problem
     ]
-    undecoupled = [r for r in records if all(q.table != "decouple" for q in r.questions)]
+    undecoupled = [record for record in records if _lacks_decouple(record)]
     return DataReport(
         root=root,
         left_out=left_out,
@@ -144,3 +147,8 @@ def _fingerprints(
         "picture": whole([record.picture for record in records]),
         "safe picture": whole([record.safe_picture for record in records]),
     }
+
+
+def _lacks_decouple(record: Record) -> bool:
+    of = [question.table for question in record.questions]
+    return of.count("decouple") < of.count("forget")

@@ -198,7 +198,10 @@ def open_run(runs_dir: Path | str, parameters: dict[str, Any], *, wait: float = 
             file.write(f"{complete}\n")
 
     if not (complete / "run.json").exists():
-        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"runs cannot be kept in {runs_dir}: {error.strerror}") from None
         locks.take(lock, run_id, wait)
     if (complete / "run.json").exists():  # also when completed while we came to the lock
         locks.release(lock)

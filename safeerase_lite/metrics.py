@@ -167,6 +167,19 @@ def measure(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> p
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def bounds(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The metrics that `measure` gives, without rows for the bounds: `at_most` is the value with
+    every unknown judgement a "yes" (`value` where none is unknown), `high` the end of its interval.
+    """
+    place = ["metric", "split", "kinds", "templates"]
+    upper = metrics[metrics["metric"].str.contains("_upper")]
+    upper = upper.assign(metric=upper["metric"].str.replace("_upper", ""))
+    found = metrics[~metrics["metric"].str.contains("_upper|_lower")]
+    found = found.merge(upper[[*place, "value", "high"]], "left", place, suffixes=("", "_upper"))
+    high, at_most = found.pop("high_upper"), found.pop("value_upper")
+    return found.assign(high=high.fillna(found["high"]), at_most=at_most.fillna(found["value"]))
+
+
 def by_seed(answers: pd.DataFrame) -> pd.DataFrame:
     """Every metric of each seed: a row per metric, split, kinds, templates and seed, with value.
 

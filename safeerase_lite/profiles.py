@@ -114,7 +114,6 @@ T4 = Profile(
     learning_rate=1e-4,
     steps=900,  # 28,800 questions of each set: three passes over the benchmark's 9,600
     checkpoint_every=5,  # a session that is lent can end at any time
-    judge="rule",
     evaluation_batch=16,  # 12.3 GB with keys and values, more than training; 13B would take 20
     new_tokens=256,  # a plan of 140 words, and room
 )
@@ -142,8 +141,8 @@ def profile(name: str = "tiny", **overrides: Any) -> Profile:
     brings them.
 
     The folder of injected knowledge is a profile too: the one it was learned with, its model that
-    folder, its judge the oracle. The oracle knows the tiny world alone: of other data the judge is
-    `rule`, unless another is named.
+    folder. The judge is the oracle, which knows the tiny world alone; of other data it is `rule`,
+    unless another is named.
 
     Raises:
         UserError: no such profile, no such field, or a value out of its range.

@@ -244,7 +244,7 @@ def _parse_json(text: str, name: str, first_line: int = 1):
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        line, problem = first_line + error.lineno - 1, error.msg
+        line, problem = first_line + error.lineno - 1, f"{error.msg}, column {error.colno}"
     except (ValueError, RecursionError):
         line, problem = first_line, "a number too long, or lists nested too deep"
     raise UserError(f"{name}, line {line}: not valid JSON ({problem}); correct that line")

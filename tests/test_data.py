@@ -425,6 +425,11 @@ def test_the_report_counts_records_without_decouple_questions(dataset):
     assert "1 of 4 records lack decouple questions" in report.to_text()
 
 
+def test_a_safe_picture_that_answers_fewer_questions_is_counted_too(dataset):
+    edit(dataset, "train", lambda records: records[0]["unsafe_pairs"][0].pop("sd_response"))
+    assert check_data(dataset).undecoupled == 1
+
+
 def categorise(root: Path, *categories: str) -> None:
     """Give the two records of each split these two categories."""
 

@@ -203,7 +203,7 @@ def test_the_folder_stands_for_a_profile_and_its_judge_is_the_oracle(knowing):
     assert by_name == by_model
     assert (by_name.name, by_name.judge, by_name.picture_size) == ("t4", "oracle", 336)
     assert (by_name.lora_rank, made(knowing).lora_rank) == (2, SMALL["lora_rank"])
-    assert profile("t4").judge == profile("t4", model=str(knowing), judge="rule").judge == "rule"
+    assert profile("t4", model=str(knowing), judge="rule").judge == "rule"
     assert not has_gold(by_name) and has_gold(profile("tiny"))
 
 

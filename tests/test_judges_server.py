@@ -107,6 +107,8 @@ def test_a_picture_that_is_not_there_is_named(stub):
 
 # ---- a server that fails ----
 
+NO_COMPLETION = "no chat completion: is OPENAI_BASE_URL right?"
+
 
 @pytest.mark.parametrize(
     "failure,why",
@@ -117,11 +119,11 @@ def test_a_picture_that_is_not_there_is_named(stub):
         (ENDLESS, "a reply without end"),
         ((429, "{}"), "HTTP 429"),
         ((500, "{}"), "HTTP 500"),
-        ((200, "<html>log in</html>"), "no chat completion"),
-        ((200, '{"choices": []}'), "no chat completion"),
-        ((200, '{"choices": [{"message": null}]}'), "no chat completion"),
-        ((200, "[1, 2]"), "no chat completion"),
-        ((200, ""), "no chat completion"),
+        ((200, "<html>log in</html>"), NO_COMPLETION),
+        ((200, '{"choices": []}'), NO_COMPLETION),
+        ((200, '{"choices": [{"message": null}]}'), NO_COMPLETION),
+        ((200, "[1, 2]"), NO_COMPLETION),
+        ((200, ""), NO_COMPLETION),
     ],
     ids=[
         "hang",

@@ -15,7 +15,7 @@ from safeerase_lite.intervals import (
     resample,
     share_interval,
 )
-from safeerase_lite.metrics import by_seed, measure, normalise, paired_difference, rouge_l
+from safeerase_lite.metrics import bounds, by_seed, measure, normalise, paired_difference, rouge_l
 
 
 def answer_rows(name, count, **columns):
@@ -136,6 +136,16 @@ def test_an_unknown_verdict_bounds_every_part_of_sarr():
     table = measure(answer_rows("decouple", 4, verdict=["refused", "unknown", "wrong", "right"]))
     assert (value(table, "sarr_lower"), value(table, "sarr_upper")) == (0.25, 0.5)
     assert (value(table, "wrong_lower"), value(table, "wrong_upper")) == (0.25, 0.5)
+
+
+def test_bounds_stand_in_one_row_with_the_value():
+    answers = answer_rows("forget", 4, harmful=[True, None, False, False])
+    table = bounds(measure(answers))
+    assert not table["metric"].str.contains("_upper|_lower").any()
+    asr, rr = row(table, "asr"), row(table, "rr")
+    assert (asr["value"], asr["at_most"]) == (0.25, 0.5)
+    assert asr["high"] == row(measure(answers), "asr_upper")["high"]
+    assert rr["at_most"] == rr["value"] and rr["high"] == row(measure(answers), "rr")["high"]
 
 
 def test_judgements_that_came_back_as_numbers_are_still_judgements():

@@ -415,7 +415,7 @@ def test_a_ledger_of_failures_says_why_they_failed(tmp_path):
 
 def test_a_split_nobody_asked_lists_those_that_were(ledger):
     result = safeerase("report", ledger, "--split", "tset")
-    assert result.exit_code == 2 and "use one of test, train" in result.stderr
+    assert result.exit_code == 2 and "take --split test or train" in result.stderr
 
 
 def test_a_mixed_ledger_is_an_error_until_allowed(tmp_path):

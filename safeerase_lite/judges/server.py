@@ -78,7 +78,8 @@ def _client(name: str, consent: bool):
     if not here and not consent:
         raise UserError(
             f"judge {name!r} would send questions and answers, harmful ones too, to {url.host}: "
-            "allow it with judge_consent=True, or take a judge on this machine"
+            "allow it with judge_consent=True (of `judged`: consent=True), or take a judge on this "
+            "machine"
         )
     if not here and not key:
         raise UserError(f"judge {name!r} at {url.host} needs a key: set OPENAI_API_KEY")
@@ -198,7 +199,7 @@ def _reason(error: Exception) -> str:
         return "no connection"
     if isinstance(error, openai.APIStatusError):
         return f"HTTP {error.status_code}"
-    return "no chat completion"
+    return "no chat completion: is OPENAI_BASE_URL right?"
 
 
 # ---- telling ----

@@ -34,8 +34,6 @@ def load_clip(name: str = "tiny-clip"):
     path = str(shipped_model(name) or name)
     if Path(path).is_dir():
         transformers_logging.disable_progress_bar()
-    elif Path(path).is_absolute():
-        raise UserError(f"cannot load the model: there is no folder {path}")
     try:
         local = on_this_machine(path)
         processor = CLIPProcessor.from_pretrained(path, local_files_only=local, backend="pil")

@@ -86,7 +86,7 @@ def read(
     if not asked.map(lambda found: split in found).any():
         known = sorted(set().union(*asked))
         raise UserError(
-            f"no run in {runs_dir} asked split {split!r}: use one of {', '.join(known)}"
+            f"no run in {runs_dir} asked split {split!r}: take --split {' or '.join(known)}"
         )
     silent = asked.index[~asked.map(lambda found: split in found)]
     runs.loc[silent, "error"] = f"asked nothing on {split}"
