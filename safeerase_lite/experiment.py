@@ -1,6 +1,7 @@
 """One experiment: what determines its result, and the ledger's run that holds it."""
 
 import hashlib
+import math
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -118,6 +119,11 @@ def open_run(
         raise UserError(
             f"batch is {profile.batch}, with {processes} processes: each needs a question in every "
             "step, so raise batch or start fewer"
+        )
+    if objective in OBJECTIVES and math.ceil(profile.warmup * profile.steps) >= profile.steps:
+        raise UserError(
+            f"steps={profile.steps} with warmup={profile.warmup:g} is warm-up alone, and its first "
+            "step has a rate of 0: take more steps"
         )
     if objective == "gold":
         if not has_gold(profile):

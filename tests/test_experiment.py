@@ -215,6 +215,12 @@ def test_of_other_data_the_judge_is_the_rule_unless_one_is_named(world, tmp_path
     assert profile("tiny", data_dir=str(tmp_path), judge="local:mine").judge == "local:mine"
 
 
+def test_steps_that_only_warm_up_are_refused(opened):
+    with pytest.raises(UserError, match="steps=1 with warmup=0.06 is warm-up alone"):
+        opened(steps=1, warmup=0.06)
+    opened(steps=1, warmup=0.0), opened(steps=2, warmup=0.06)
+
+
 def test_data_without_a_split_that_is_evaluated_is_refused_before_any_training(opened, world):
     train = {n: getattr(world, n).query("split == 'train'") for n in ("forget", "retain")}
     with pytest.raises(UserError, match=r"no split of \('val', 'test'\)"):

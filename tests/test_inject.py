@@ -226,7 +226,7 @@ def test_an_objective_with_a_reference_starts_where_the_knowing_model_is(
     knowing, few, tmp_path, objective
 ):
     """Before the first step model and reference agree: KL is 0 and NPO is 2/β·log 2."""
-    numbers = made(knowing, steps=1, lora_dropout=0.0, gradient_checkpointing=False)
+    numbers = made(knowing, steps=1, warmup=0.0, lora_dropout=0.0, gradient_checkpointing=False)
     run = open_run(numbers, few, objective=objective, runs_dir=tmp_path)
     first = unlearn(load_llava(numbers), few, run).iloc[0]
     if objective == "kl":

@@ -80,7 +80,7 @@ def test_the_reference_is_no_second_model(world, make_profile, tmp_path, objecti
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_an_unlearned_model_goes_when_nobody_holds_it(world, make_profile, tmp_path, compute):
     """At once, not when the garbage collector comes: two do not fit a T4."""
-    profile = make_profile(steps=1, compute=compute)
+    profile = make_profile(steps=1, warmup=0.0, compute=compute)
     run = open_run(profile, world, objective="kl", decouple="pd", runs_dir=tmp_path)
     model = load_llava(profile)
     llava, forward = weakref.ref(model), model.get_base_model().forward

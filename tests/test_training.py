@@ -129,8 +129,8 @@ def test_every_objective_runs_and_tells_its_terms(learn, objective, decouple):
 
 
 def test_the_terms_add_up_to_the_loss_in_the_history(learn):
-    _, plain, _ = learn("plain", "ga", "none", steps=1)
-    _, paired, _ = learn("paired", "ga", "pd", steps=1)
+    _, plain, _ = learn("plain", "ga", "none", steps=1, warmup=0.0)
+    _, paired, _ = learn("paired", "ga", "pd", steps=1, warmup=0.0)
     assert plain["loss"].item() == pytest.approx(-plain["forget"].item())
     assert paired["forget"].item() == pytest.approx(plain["forget"].item(), abs=1e-5)
     expected = -paired["forget"].item() + 0.5 * paired["decouple"].item()
@@ -139,9 +139,9 @@ def test_the_terms_add_up_to_the_loss_in_the_history(learn):
 
 def test_kl_starts_at_nothing_and_npo_at_its_constant(learn):
     """Before the first step the model is its own reference."""
-    _, kl, _ = learn("kl", "kl", "none", steps=1)
+    _, kl, _ = learn("kl", "kl", "none", steps=1, warmup=0.0)
     assert kl["loss"].item() == pytest.approx(-kl["forget"].item(), abs=1e-5)
-    _, npo, _ = learn("npo", "npo", "none", steps=1)
+    _, npo, _ = learn("npo", "npo", "none", steps=1, warmup=0.0)
     assert npo["loss"].item() == pytest.approx(2 / 0.1 * math.log(2), rel=1e-4)
 
 
@@ -182,7 +182,9 @@ def test_a_watched_run_is_the_same_run(world, make_profile, learn, tmp_path, pre
 
 def test_a_process_may_train_in_one_precision_after_another(learn):
     kinds = ("float32", "bfloat16", "float32")
-    first, half, again = (learn(str(n), steps=1, compute=kind)[2] for n, kind in enumerate(kinds))
+    first, half, again = (
+        learn(str(n), steps=1, warmup=0.0, compute=kind)[2] for n, kind in enumerate(kinds)
+    )
     assert same(first, again) and not same(first, half)
 
 
@@ -209,8 +211,8 @@ def test_accumulation_changes_nothing(learn, objective, precision):
 
 
 def test_more_pieces_than_questions_is_as_many_pieces_as_questions(learn):
-    _, single, _ = learn("single", batch=2, accumulation=2, steps=1)
-    _, many, _ = learn("many", batch=2, accumulation=8, steps=1)
+    _, single, _ = learn("single", batch=2, accumulation=2, steps=1, warmup=0.0)
+    _, many, _ = learn("many", batch=2, accumulation=8, steps=1, warmup=0.0)
     pd.testing.assert_frame_equal(single, many, check_exact=True)
 
 
