@@ -4,6 +4,7 @@ Names load when they are first used, so the import itself is quick.
 """
 
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ __version__ = "0.1.0"
 # bitsandbytes reports on import that it did not fetch an optional CPU kernel from a hub. It never
 # shall: nothing here goes to the network unasked.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+# torch's idle threads (GNU OpenMP) spin in wait of work: two notebooks at once on two cores would
+# do little else. Read when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _HOMES = {
     "profile": "profiles",

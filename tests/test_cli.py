@@ -1,5 +1,6 @@
 """The command line: quick to answer, and one line, not a traceback, on what goes wrong."""
 
+import os
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
@@ -170,3 +171,13 @@ def test_demo_passes_folder_and_workers_on(room, tmp_path):
     assert safeerase("demo", "--output", tmp_path, "--all").exit_code == 0
     assert calls == [((tmp_path, 2), {"every_lesson": every}) for every in (False, True)]
     assert safeerase("demo", "--workers", 0).exit_code == 2
+
+
+def test_idle_threads_do_not_spin_for_long():
+    """Set before torch is imported, or two notebooks at once would wait for each other."""
+    code = "import os, sys, safeerase_lite; print('torch' in sys.modules, *os.environ.items())"
+    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert told.stdout.startswith("False") and "('GOMP_SPINCOUNT', '1000')" in told.stdout
