@@ -352,7 +352,7 @@ def test_an_objective_of_ones_own_called_po_does_not_pass_for_po_on_real_data(
 def test_an_adapter_of_preference_optimisation_on_real_data_may_leave(
     complete, real, runs_dir, tmp_path
 ):
-    run = complete()
+    run = complete(judge="rule")
     export(run.id, tmp_path / "out", runs_dir=runs_dir, data_dir=str(real.root))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "real, in the SafeEraser layout" in card and "publish neither" in card
@@ -375,7 +375,7 @@ def test_the_runs_choice_of_categories_is_found_again(complete, real, runs_dir, 
     chosen = {"some": usual[1:], "all": [*usual, "Privacy"], "default": []}[choice]
     data = read_data(root, categories=chosen)
     heads = {n: getattr(data, n).groupby("split").head(2) for n in SETS}
-    run = complete(data=replace(data, **heads))
+    run = complete(data=replace(data, **heads), judge="rule")
     found = exporting._finished(run.id, runs_dir, str(root))
     assert found.data.digest == data.digest and found.data.left_out == data.left_out
 

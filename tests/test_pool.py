@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -34,7 +35,11 @@ if __name__ == "__main__":
 def test_ctrl_c_ends_what_has_begun_and_begins_nothing_more(tmp_path):
     script = tmp_path / "sleepers.py"
     script.write_text(SLEEPERS)
-    run = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    heeding = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # unlike what a shell starts with &
+    command = [sys.executable, script]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heeding)
     assert "short" in run.stdout.readline()
     time.sleep(1)
     run.send_signal(signal.SIGINT)
