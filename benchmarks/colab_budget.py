@@ -242,7 +242,7 @@ def main() -> None:
         new_tokens = 256 if ON_GPU else 32
         profile = sl.profile("t4", model=str(folder), batch=PER_STEP, accumulation=PER_STEP,
                              steps=given.steps, checkpoint_every=given.steps + 1,
-                             new_tokens=new_tokens)  # fmt: skip
+                             new_tokens=new_tokens, judge="rule")  # fmt: skip
         rows = []
         for objective in ("po", "kl"):
             rows += told(
