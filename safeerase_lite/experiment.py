@@ -98,7 +98,7 @@ def open_run(
             run is being written by another process; fewer questions in a step than processes; an
             optimiser whose library does not work here; a judge that cannot be asked, or not without
             consent (see `judges.judge`), or that does not know the data; no split of the data that
-            the profile evaluates.
+            the profile evaluates; steps that only warm up.
     """
     check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
     check_choice(decouple, Decouple, "decouple")
