@@ -16,8 +16,10 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from safeerase_lite import cluster, ledger, sweep
-from safeerase_lite.errors import UserError
+from safeerase_lite.runs import executor as cluster
+from safeerase_lite.runs import store as ledger
+from safeerase_lite.runs import sweep
+from safeerase_lite.utils import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -323,7 +325,7 @@ def test_the_slurm_job_script_is_printed_and_not_submitted(write):
 
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     """So a worker that is killed leaves no kernel behind that writes on."""
-    child = [sys.executable, "-m", "safeerase_lite.child"]
+    child = [sys.executable, "-m", "safeerase_lite.runs.child"]
     process = subprocess.Popen(child, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process.stdin.write(json.dumps([str(tmp_path / "none.ipynb"), "out.ipynb", {}, None]) + "\n")
     process.stdin.flush()

@@ -7,9 +7,9 @@ import nbformat
 import pytest
 
 import safeerase_lite as sl
-from safeerase_lite.demo import lessons
 from safeerase_lite.inject import inject
-from safeerase_lite.notebooks import execute
+from safeerase_lite.lessons.demo import lessons
+from safeerase_lite.runs.notebook import execute
 
 ON_KNOWLEDGE = ("00", "02", "03", "04", "05")
 DENSE = {"precision": "dense", "splits": ("val",), "samples": 0}
@@ -30,7 +30,7 @@ def measured(model, runs_dir, objective="vanilla", decouple="none"):
     numbers = sl.profile(str(model), **DENSE) if model else sl.profile("tiny", **DENSE)
     data = sl.load_data(numbers)
     run = sl.open_run(numbers, data, objective=objective, decouple=decouple, runs_dir=runs_dir)
-    loaded = sl.load_llava(run.settings.profile)
+    loaded = sl.load_model(run.settings.profile)
     sl.unlearn(loaded, data, run)
     found = sl.evaluate(loaded, data, run).metrics
     run.commit()

@@ -5,8 +5,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from safeerase_lite.demo import lessons
-from safeerase_lite.notebooks import execute
+from safeerase_lite.lessons.demo import lessons
+from safeerase_lite.runs.notebook import execute
 
 CHANGED = {
     "00_quickstart": {"seed": 1},

@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from safeerase_lite import ledger, sweep
+from safeerase_lite.runs import store as ledger
+from safeerase_lite.runs import sweep
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
 EIGHT = """

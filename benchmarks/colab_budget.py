@@ -33,12 +33,14 @@ from loop import now
 from PIL import Image
 
 import safeerase_lite as sl
-from safeerase_lite import evaluation, training, vision
-from safeerase_lite.batches import encode_text
-from safeerase_lite.data import Data
-from safeerase_lite.objectives import loss, weights
-from safeerase_lite.references import Reference
+from safeerase_lite.data.dataset import Data
+from safeerase_lite.evaluation import evaluate as evaluation
+from safeerase_lite.models import forward as vision
+from safeerase_lite.models.forward import Reference
+from safeerase_lite.models.inputs import encode_text
 from safeerase_lite.tinyworld import facts
+from safeerase_lite.unlearning import trainer as training
+from safeerase_lite.unlearning.objectives import loss, weights
 
 HERE = Path(__file__).parent
 CAP = 15 * 2**30
@@ -153,7 +155,7 @@ def train(profile, data, objective: str, runs: Path) -> dict:
     """`unlearn` as a user calls it."""
     fresh()
     run = sl.open_run(profile, data, objective=objective, decouple="pd", runs_dir=runs)
-    model = sl.load_llava(profile)
+    model = sl.load_model(profile)
     loaded = peak()
     with clocked() as clock:
         begin = now()
@@ -171,9 +173,9 @@ def train_plainly(profile, data, objective: str, steps: int) -> dict:
     """Forward and back the plain way; where the cap is too low, that is the result."""
     fresh()
     try:
-        model = sl.load_llava(profile).train()
+        model = sl.load_model(profile).train()
         referred = training.OBJECTIVES[objective].reference
-        second = sl.load_llava(profile, adapt=False) if referred else None
+        second = sl.load_model(profile, adapt=False) if referred else None
         draws = training.Draws(data, training.OBJECTIVES[objective].needs, "pd", 0, profile.batch)
         weighing, taken, tokens = weights(objective, "official", "pd"), [], []
         for step in range(steps):
@@ -205,7 +207,7 @@ def a_pass(profile, data, turns: int) -> dict:
 def generate(profile, data) -> dict:
     """Tokens a second: a batch together, and question by question, turn by turn."""
     fresh()
-    model, ours, theirs = sl.load_llava(profile), [], []
+    model, ours, theirs = sl.load_model(profile), [], []
     rows = data.forget.head(profile.evaluation_batch)
     for turn in range(3):
         begin = now()

@@ -16,11 +16,10 @@ import sections
 import torch
 
 import safeerase_lite as sl
-from safeerase_lite.evaluation import ask, computing, questions
-from safeerase_lite.objectives import OBJECTIVES, loss, weights
-from safeerase_lite.references import Reference
-from safeerase_lite.training import Draws, answered, step_counts
-from safeerase_lite.vision import features
+from safeerase_lite.evaluation.evaluate import ask, computing, questions
+from safeerase_lite.models.forward import Reference, features
+from safeerase_lite.unlearning.objectives import OBJECTIVES, loss, weights
+from safeerase_lite.unlearning.trainer import Draws, answered, step_counts
 
 HERE = Path(__file__).parent
 
@@ -44,8 +43,8 @@ def step(profile, data, objective: str, decouple: str, turns: int) -> list[dict]
     """A step forward and back, the package's way and the plain way, whose second model is loaded
     for it alone. What a run does once, look at each picture and ask the reference each question, is
     done before, as it is at most steps of a run; in a second row each step bears its share."""
-    model = sl.load_llava(profile).train()
-    second = sl.load_llava(profile, adapt=False)
+    model = sl.load_model(profile).train()
+    second = sl.load_model(profile, adapt=False)
     needs, referred = OBJECTIVES[objective].needs, OBJECTIVES[objective].reference
     draws = Draws(data, needs, decouple, 0, profile.batch)
     weighing = weights(objective, "official", decouple)
@@ -83,7 +82,7 @@ def step(profile, data, objective: str, decouple: str, turns: int) -> list[dict]
 
 def evaluation(profile, data, turns: int) -> dict:
     """Seconds a question: in a run's batches, and the same questions one by one."""
-    model = sl.load_llava(profile)
+    model = sl.load_model(profile)
     asked = questions(data, ["val"])
     pairs = []
     for turn in range(turns):

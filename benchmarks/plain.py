@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from safeerase_lite.batches import encode
-from safeerase_lite.evaluation import decode
-from safeerase_lite.objectives import OBJECTIVES, Answers, Batch
-from safeerase_lite.profiles import Profile
+from safeerase_lite.config import Profile
+from safeerase_lite.evaluation.evaluate import decode
+from safeerase_lite.models.forward import Answers
+from safeerase_lite.models.inputs import encode
+from safeerase_lite.unlearning.objectives import OBJECTIVES, Batch
 
 
 def answers(model, processor, table: pd.DataFrame) -> Answers:

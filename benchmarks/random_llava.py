@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from safeerase_lite.memory import LLAVA_7B
+from safeerase_lite.resources import LLAVA_7B
 from safeerase_lite.tinyworld import facts
 
 PIECES = 32_000  # then <image> and <pad>; the model has 32,064 rows

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from safeerase_lite import cluster, sweep
+from safeerase_lite.runs import executor as cluster
+from safeerase_lite.runs import sweep
 
 HERE = Path(__file__).parent
 GRID = """

@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 import safeerase_lite as sl
-from safeerase_lite.pool import one_thread
+from safeerase_lite.runs.pool import one_thread
 
 HERE = Path(__file__).parent
 RATES = (3e-4, 6e-4, 1.25e-3, 2.5e-3, 5e-3, 1e-2)
@@ -34,7 +34,7 @@ def measure(objective: str, decouple: str, rate: float, runs_dir: str) -> dict:
         data = sl.load_data(profile)
         run = sl.open_run(profile, data, objective=objective, decouple=decouple, runs_dir=runs_dir)
         if not run.done:
-            model = sl.load_llava(run.settings.profile)
+            model = sl.load_model(run.settings.profile)
             sl.unlearn(model, data, run)
             sl.evaluate(model, data, run)
             run.commit()

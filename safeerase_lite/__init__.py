@@ -6,7 +6,9 @@ Names load when they are first used, so the import itself is quick.
 import logging
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+from .config import profile
+from .utils import UserError
 
 __version__ = "0.1.0"
 
@@ -18,51 +20,45 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 # do little else. Read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-_HOMES = {
-    "profile": "profiles",
-    "load_data": "data",
-    "read_data": "data",
-    "load_llava": "models",
-    "reference": "models",
-    "open_run": "experiment",
-    "has_gold": "experiment",
-    "unlearn": "training",
-    "evaluate": "evaluation",
-    "answer_nll": "evaluation",
-    "ask": "evaluation",
-    "judged": "evaluation",
-    "masked": "care",
-    "shown": "care",
-    "browse": "explore",
-    "predict": "lesson",
-    "outcome": "lesson",
-    "calibration": "lesson",
-    "stamp": "lesson",
-    "UserError": "errors",
+# name → where it lives
+_FUNCTIONS = {
+    "load_data": "data.dataset",
+    "read_data": "data.dataset",
+    "masked": "data.redaction",
+    "shown": "data.redaction",
+    "load_model": "models.llava",
+    "reference": "models.llava",
+    "unlearn": "unlearning.trainer",
+    "answer_nll": "evaluation.evaluate",
+    "ask": "evaluation.evaluate",
+    "evaluate": "evaluation.evaluate",
+    "judged": "evaluation.evaluate",
+    "has_gold": "runs.experiment",
+    "open_run": "runs.experiment",
+    "browse": "lessons.widgets",
+    "calibration": "lessons.predictions",
+    "outcome": "lessons.predictions",
+    "predict": "lessons.predictions",
+    "stamp": "lessons.predictions",
 }
-_ROOMS = {"charts", "judges", "ledger", "metrics", "objectives", "relations", "tinyworld"}
+_MODULES = {
+    "judges": "evaluation.judges",
+    "ledger": "runs.store",
+    "metrics": "evaluation.metrics",
+    "objectives": "unlearning.objectives",
+    "plots": "report.plots",
+    "relations": "relations",
+    "tinyworld": "tinyworld",
+}
 
-__all__ = ["__version__", *_HOMES, *_ROOMS]
-
-if TYPE_CHECKING:
-    from . import charts, judges, ledger, metrics, objectives, relations, tinyworld  # noqa: F401
-    from .care import masked, shown  # noqa: F401
-    from .data import load_data, read_data  # noqa: F401
-    from .errors import UserError  # noqa: F401
-    from .evaluation import answer_nll, ask, evaluate, judged  # noqa: F401
-    from .experiment import has_gold, open_run  # noqa: F401
-    from .explore import browse  # noqa: F401
-    from .lesson import calibration, outcome, predict, stamp  # noqa: F401
-    from .models import load_llava, reference  # noqa: F401
-    from .profiles import profile  # noqa: F401
-    from .training import unlearn  # noqa: F401
+__all__ = ["UserError", "__version__", "profile", *_FUNCTIONS, *_MODULES]
 
 
 def __getattr__(name: str):
-    if name in _ROOMS:
-        return import_module(f".{name}", __name__)
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    if name in _MODULES:
+        return import_module(f".{_MODULES[name]}", __name__)
+    if name in _FUNCTIONS:
+        return getattr(import_module(f".{_FUNCTIONS[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

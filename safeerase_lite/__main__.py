@@ -1,6 +1,6 @@
 """`python -m safeerase_lite` is `safeerase`."""
 
-from .cli import app
+from safeerase_lite.cli import app
 
 if __name__ == "__main__":
     app(prog_name="safeerase")

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .errors import UserError
-from .notebooks import NotebookFailed
-from .relations.commands import app as relations
-from .tinyworld import ASSETS
+from safeerase_lite.relations.commands import app as relations
+from safeerase_lite.runs.notebook import NotebookFailed
+from safeerase_lite.tinyworld import ASSETS
+from safeerase_lite.utils import UserError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -89,7 +89,7 @@ def doctor() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from .doctor import examine, healthy
+    from safeerase_lite.doctor import examine, healthy
 
     marks = {"ok": ("OK", "green"), "note": ("note", "yellow"), "fail": ("FAIL", "bold red")}
     table = Table("", "check", box=box.SIMPLE)
@@ -116,8 +116,8 @@ def run(
     ] = None,
 ) -> None:
     """Execute one notebook through papermill; a wrong name, type or value is an error."""
-    from .notebooks import execute
-    from .sweep import Sweep
+    from safeerase_lite.runs.notebook import execute
+    from safeerase_lite.runs.sweep import Sweep
 
     given = _assignments(parameter or [])
     [planned] = Sweep(notebook=notebook, parameters=given).runs()  # refuses before a kernel starts
@@ -140,9 +140,9 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, start none.")] = False,
 ) -> None:
     """Execute a grid of runs through papermill; what is complete is not repeated."""
-    from .cluster import carry_out, job_script
-    from .ledger import default_runs_dir
-    from .sweep import found, load
+    from safeerase_lite.runs.executor import carry_out, job_script
+    from safeerase_lite.runs.store import default_runs_dir
+    from safeerase_lite.runs.sweep import found, load
 
     plan = load(file)
     where = (runs_dir or default_runs_dir()).resolve()
@@ -199,19 +199,8 @@ def check(
     _report_on(folder, category or [])
 
 
-@data.command("import")
-def import_(
-    archive: Annotated[Path, typer.Argument(metavar="FILE.zip", help="As its authors packed it.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
-) -> None:
-    """Unpack a data set from a zip file, trusting nothing in it, and check it."""
-    from .importing import import_zip
-
-    _report_on(import_zip(archive, folder), [])
-
-
 def _report_on(folder: Path, categories: list[str]) -> None:
-    from .leakage import check_data
+    from safeerase_lite.data.audit import check_data
 
     report = check_data(folder, categories=categories)
     typer.echo(report.to_text())
@@ -230,7 +219,7 @@ def build(
     ] = True,
 ) -> None:
     """Rebuild the tiny world's models from a seed."""
-    from .tinyworld.build import build
+    from safeerase_lite.tinyworld.build import build
 
     build(out, seed, gold=gold)
 
@@ -253,7 +242,7 @@ def report(
     ] = False,
 ) -> None:
     """Tables and charts of a ledger: Markdown, CSV, LaTeX and one HTML page."""
-    from .report import report
+    from safeerase_lite.report.tables import report
 
     report(runs, output, split=split, sweep=sweep, allow_mixed=allow_mixed)
 
@@ -273,7 +262,7 @@ def export(
     ] = False,
 ) -> None:
     """Write a run's adapter for PEFT, measured in 4-bit and dense, with a model card."""
-    from .export import export
+    from safeerase_lite.export import export
 
     where = {"runs_dir": runs_dir, "data_dir": data}
     export(run, folder, **where, judge_consent=judge_consent, say=typer.echo)
@@ -292,8 +281,8 @@ def inject(
     seed: Annotated[int, typer.Option(help="Draws first weights and batches.")] = 0,
 ) -> None:
     """Teach a model the tiny world, so that it has something harmless to unlearn."""
-    from .inject import inject
-    from .profiles import profile as by_name
+    from safeerase_lite.config import profile as by_name
+    from safeerase_lite.inject import inject
 
     given = {"model": model, "steps": steps}
     numbers = by_name(
@@ -314,6 +303,6 @@ def demo(
     ] = False,
 ) -> None:
     """The first result, headless: unlearn, over-forget, decouple, one chart."""
-    from .demo import demo
+    from safeerase_lite.lessons.demo import demo
 
     demo(output, workers, every_lesson=every_lesson)

@@ -12,10 +12,10 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Literal
 
-from . import profiles
-from .ledger import PROJECT, default_runs_dir
-from .profiles import PROFILES
-from .tinyworld import shipped_model
+from safeerase_lite import config as profiles
+from safeerase_lite.config import PROFILES
+from safeerase_lite.runs.store import PROJECT, default_runs_dir
+from safeerase_lite.tinyworld import shipped_model
 
 GIB = 2**30
 LIBRARIES = (
@@ -219,7 +219,7 @@ def profile() -> Check:
 def a_run() -> Check:
     """What a run of that profile takes, before one is started: memory is counted by `memory`, hours
     from the operations that `flops` counts and the share of a card's peak that it assumes."""
-    from .flops import USABLE
+    from safeerase_lite.resources import USABLE
 
     name = _carried()
     if name == "tiny":
@@ -241,8 +241,14 @@ def an_injection() -> Check:
 
 def _estimated(name: str, *, sets: int | None = None, **fields) -> str:
     """Memory and hours for 7B and 13B; `sets` of questions pass together, by default a run's."""
-    from .flops import training_hours
-    from .memory import GB, LLAVA_7B, LLAVA_13B, SETS_TOGETHER, needed
+    from safeerase_lite.resources import (
+        GB,
+        LLAVA_7B,
+        LLAVA_13B,
+        SETS_TOGETHER,
+        needed,
+        training_hours,
+    )
 
     sets, said = sets or SETS_TOGETHER, []
     sizes = (("7B", LLAVA_7B, profiles.LLAVA_7B), ("13B", LLAVA_13B, profiles.LLAVA_13B))
@@ -262,14 +268,14 @@ def _estimated(name: str, *, sets: int | None = None, **fields) -> str:
 def _tiny_run() -> str:
     from transformers import AutoConfig
 
-    from .memory import GB, needed
+    from safeerase_lite.resources import GB, needed
 
     config = AutoConfig.from_pretrained(shipped_model("tiny-llava"))
     return f"tiny, estimated: {needed(config, PROFILES['tiny']) / GB:.1f} GB beside the libraries"
 
 
 def _carried() -> str:
-    from .memory import LLAVA_7B, needed
+    from safeerase_lite.resources import LLAVA_7B, needed
 
     available = _gpu_memory() * GIB
     if not available:

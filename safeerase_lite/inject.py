@@ -13,17 +13,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from .data import Data, load_data
-from .errors import UserError
-from .evaluation import evaluate
-from .experiment import fingerprint, open_run
-from .folders import require_new, whole
-from .injected import NOTE, read_injected
-from .models import load_llava
-from .objectives import OBJECTIVES, Batch, Objective, Weights, nll
-from .profiles import PROFILES, Profile
-from .tinyworld import facts
-from .training import unlearn
+from safeerase_lite.config import NOTE, PROFILES, Profile, read_injected
+from safeerase_lite.data.dataset import Data, load_data
+from safeerase_lite.evaluation.evaluate import evaluate
+from safeerase_lite.models.llava import load_model
+from safeerase_lite.runs.experiment import fingerprint, open_run
+from safeerase_lite.tinyworld import facts
+from safeerase_lite.unlearning.objectives import OBJECTIVES, Batch, Objective, Weights, nll
+from safeerase_lite.unlearning.trainer import unlearn
+from safeerase_lite.utils import UserError, atomic_directory, require_new
 
 LEARN = "learn"
 SHOWN = ("asr", "exact_match", "sarr", "safe_error", "specificity")
@@ -74,13 +72,13 @@ def inject(
     with _objective():
         run = open_run(profile, data, objective=LEARN, seed=seed, runs_dir=learning)
         say(f"{profile.steps} steps on {len(data.retain):,} questions; stopped, call it again")
-        model = load_llava(profile, seed=seed)
+        model = load_model(profile, seed=seed)
         unlearn(model, data, run)
         metrics = evaluate(model, data, run).metrics
         run.commit()
     known = metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
     known = known.set_index("metric").loc[list(SHOWN), ["value", "low", "high"]]
-    with whole(folder) as draft:
+    with atomic_directory(folder) as draft:
         shutil.copytree(run.adapter_dir, draft, dirs_exist_ok=True)
         _describe(draft, profile, known)
     shutil.rmtree(learning)

@@ -29,7 +29,7 @@ def tiny_model_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """A tiny world with two pictures of a hazard in each split, read."""
-    from safeerase_lite.data import read_data
+    from safeerase_lite.data.dataset import read_data
     from safeerase_lite.tinyworld.world import World, write_world
 
     small = World(train_pictures=2, eval_pictures=2)
@@ -50,7 +50,7 @@ def few(world):
 @pytest.fixture(scope="session")
 def make_profile(tiny_model_dir):
     """Build a profile of the random model, dense unless told otherwise, any field overridden."""
-    from safeerase_lite.profiles import profile
+    from safeerase_lite.config import profile
 
     small = {"precision": "dense", "lora_rank": 4, "batch": 4, "steps": 4, "learning_rate": 1e-3,
              "new_tokens": 8, "evaluation_batch": 8, "samples": 0}  # fmt: skip

@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from safeerase_lite.judges import rule
-from safeerase_lite.judges.trial import KNOWN
+from safeerase_lite.evaluation.judges import rule
+from safeerase_lite.evaluation.judges.trial import KNOWN
 
 KEY = "sk-planted-4711-do-not-write-me-down"
 HANG = "hang"

@@ -6,7 +6,7 @@ from itertools import product
 import pandas as pd
 from test_metrics import answer_rows
 
-from safeerase_lite.ledger import open_run
+from safeerase_lite.runs.store import open_run
 
 NO_TRAINING = {"steps": None, "learning_rate": None, "projector": None}
 PARAMETERS = {

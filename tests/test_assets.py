@@ -56,7 +56,7 @@ def test_what_was_measured_is_what_the_model_does(model, precision, tmp_path):
     )
     data = sl.load_data(profile)
     run = sl.open_run(profile, data, objective="vanilla", runs_dir=tmp_path)
-    metrics = sl.evaluate(sl.load_llava(profile), data, run).metrics
+    metrics = sl.evaluate(sl.load_model(profile), data, run).metrics
     whole = metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
     value = whole.set_index("metric")["value"]
     assert value["asr"] >= 0.9 if model == "tiny-llava" else value["asr"] <= 0.05

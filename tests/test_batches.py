@@ -5,13 +5,13 @@ import torch
 from PIL import Image
 from transformers import LlavaProcessor
 
-from safeerase_lite.batches import IGNORED, encode, encode_text, image_tokens
-from safeerase_lite.models import load_llava
+from safeerase_lite.models.inputs import IGNORED, encode, encode_text, image_tokens
+from safeerase_lite.models.llava import load_model
 
 
 @pytest.fixture(scope="module")
 def model(make_profile):
-    return load_llava(make_profile(), adapt=False)
+    return load_model(make_profile(), adapt=False)
 
 
 @pytest.fixture(scope="module")

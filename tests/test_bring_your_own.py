@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from safeerase_lite import data as data_module
-from safeerase_lite import profiles
-from safeerase_lite.errors import UserError
-from safeerase_lite.experiment import open_run
-from safeerase_lite.objectives import OBJECTIVES, Answers, Batch, Objective, Weights, weights
+from safeerase_lite import config as profiles
+from safeerase_lite.data import dataset as data_module
+from safeerase_lite.models.forward import Answers
+from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.unlearning.objectives import OBJECTIVES, Batch, Objective, Weights, weights
+from safeerase_lite.utils import UserError
 
 PAGE = Path(__file__).parents[1] / "docs" / "bring_your_own.md"
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text("utf-8"), re.M | re.S))

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from safeerase_lite.batches import IGNORED, encode_text
+from safeerase_lite.models.inputs import IGNORED, encode_text
 from safeerase_lite.tinyworld import build, facts
 
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 import safeerase_lite as sl
-from safeerase_lite import care
-from safeerase_lite.charts import contact_sheet
-from safeerase_lite.data import read_data
-from safeerase_lite.demo import lessons
-from safeerase_lite.notebooks import execute, parameters
+from safeerase_lite.data import redaction as care
+from safeerase_lite.data.dataset import read_data
+from safeerase_lite.lessons.demo import lessons
+from safeerase_lite.report.plots import contact_sheet
+from safeerase_lite.runs.notebook import execute, parameters
 from safeerase_lite.tinyworld import WORLD_FILE
 
 TRACE = "zqxzqxzqxzqx"

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from safeerase_lite import charts
-from safeerase_lite.errors import UserError
-from safeerase_lite.live import is_live
+from safeerase_lite.report import plots as charts
+from safeerase_lite.utils import UserError, is_interactive
 
 KB = 1024
 
@@ -211,4 +210,4 @@ def test_a_contact_sheet_needs_a_caption_for_every_picture(world):
 def test_a_wrong_word_for_headless_is_an_error(monkeypatch):
     monkeypatch.setenv("SAFEERASE_HEADLESS", "yes")
     with pytest.raises(UserError, match="0 or 1"):
-        is_live()
+        is_interactive()

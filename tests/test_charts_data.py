@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from safeerase_lite import charts
+from safeerase_lite.report import plots as charts
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from safeerase_lite import charts
-from safeerase_lite.errors import UserError
+from safeerase_lite.report import plots as charts
+from safeerase_lite.utils import UserError
 
 TABLE = pd.DataFrame(
     [("po", d, s, v + s / 100) for d, v in (("none", 0.9), ("pd", 0.2)) for s in range(3)],

@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from safeerase_lite import doctor, importing, leakage, notebooks
+from safeerase_lite import doctor
 from safeerase_lite.cli import app
+from safeerase_lite.data import audit as leakage
 from safeerase_lite.doctor import Check
-from safeerase_lite.errors import UserError
-from safeerase_lite.notebooks import NotebookFailed
-from safeerase_lite.sweep import Sweep
+from safeerase_lite.runs import notebook as notebooks
+from safeerase_lite.runs.notebook import NotebookFailed
+from safeerase_lite.runs.sweep import Sweep
+from safeerase_lite.utils import UserError
 
 
 def safeerase(*arguments):
@@ -145,14 +147,6 @@ def test_data_check_looks_at_the_categories_that_are_named(monkeypatch):
     monkeypatch.setattr(leakage, "check_data", lambda folder, **how: asked.append(how) or report)
     safeerase("data", "check", "somewhere", "--category", "Sex", "--category", "Weapon")
     assert asked == [{"categories": ["Sex", "Weapon"]}]
-
-
-def test_data_import_unpacks_and_then_checks(monkeypatch, tmp_path):
-    report = SimpleNamespace(broken=pd.DataFrame(), to_text=lambda: "report")
-    monkeypatch.setattr(importing, "import_zip", lambda archive, folder: folder)
-    monkeypatch.setattr(leakage, "check_data", lambda folder, **_: report)
-    result = safeerase("data", "import", "some.zip", tmp_path / "set")
-    assert (result.exit_code, result.stdout) == (0, "report\n")
 
 
 def test_a_crash_shows_no_values_for_they_may_be_harmful():

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from small_dataset import KINDS, draw, edit, make_dataset, make_record, retain_pair, write_json
 
-from safeerase_lite.data import COLUMNS, load_data, read_data, require_decouple
-from safeerase_lite.errors import UserError
-from safeerase_lite.leakage import check_data
-from safeerase_lite.profiles import profile
+from safeerase_lite.config import profile
+from safeerase_lite.data.audit import check_data
+from safeerase_lite.data.dataset import COLUMNS, load_data, read_data, require_decouple
+from safeerase_lite.utils import UserError
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 

@@ -7,7 +7,9 @@ import sys
 import pandas as pd
 import pytest
 
-from safeerase_lite import demo, ledger, metrics
+from safeerase_lite.evaluation import metrics
+from safeerase_lite.lessons import demo
+from safeerase_lite.runs import store as ledger
 
 
 def test_the_grid_holds_every_cell_once_in_both_worlds():
@@ -96,7 +98,7 @@ def test_the_tiny_profile_works_without_a_network():
     """The model is loaded in 4-bit and answers, with nothing but loopback up."""
     ask = (
         "import safeerase_lite as sl; p = sl.profile(); d = sl.load_data(p).forget;"
-        "print(sl.ask(sl.load_llava(p), d['image'][:2], d['question'][:2], profile=p))"
+        "print(sl.ask(sl.load_model(p), d['image'][:2], d['question'][:2], profile=p))"
     )
     done = subprocess.run(
         [

@@ -18,13 +18,14 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict
 
-from safeerase_lite import ledger, training
-from safeerase_lite.data import read_data
-from safeerase_lite.errors import UserError
-from safeerase_lite.experiment import open_run
-from safeerase_lite.models import load_llava
-from safeerase_lite.profiles import Profile
-from safeerase_lite.training import NonFiniteLoss, unlearn
+from safeerase_lite.config import Profile
+from safeerase_lite.data.dataset import read_data
+from safeerase_lite.models.llava import load_model
+from safeerase_lite.runs import store as ledger
+from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.unlearning import trainer as training
+from safeerase_lite.unlearning.trainer import NonFiniteLoss, unlearn
+from safeerase_lite.utils import UserError
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,7 @@ def opened(folder, runs_dir, objective, decouple="none", **fields):
 def trained(folder, runs_dir, **fields):
     """The history and the adapter of a run, as this process sees them."""
     data, run = opened(folder, runs_dir, **fields)
-    model = load_llava(run.settings.profile)
+    model = load_model(run.settings.profile)
     history = unlearn(model, data, run)
     return history, {name: w.clone() for name, w in get_peft_model_state_dict(model).items()}
 
@@ -86,7 +87,7 @@ def break_and_fail(folder, broken):
 
     training.loss = at_step_2
     data, run = opened(folder, "broken", "ga")
-    model = load_llava(run.settings.profile)
+    model = load_model(run.settings.profile)
     try:
         unlearn(model, data, run)
     except NonFiniteLoss as error:
@@ -98,7 +99,7 @@ def break_and_fail(folder, broken):
 
 def measure_and_commit(folder):
     data, run = opened(folder, "committed", "ga")
-    model = load_llava(run.settings.profile)
+    model = load_model(run.settings.profile)
     unlearn(model, data, run)
     run.write_metrics(pd.DataFrame({"metric": ["asr"], "value": [0.0]}))
     run.commit()

@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from safeerase_lite import evaluation, judges
-from safeerase_lite.batches import encode
-from safeerase_lite.data import read_data
-from safeerase_lite.errors import UserError
-from safeerase_lite.evaluation import (
+from safeerase_lite.data.dataset import read_data
+from safeerase_lite.evaluation import evaluate as evaluation
+from safeerase_lite.evaluation import judges
+from safeerase_lite.evaluation.evaluate import (
     SETS,
     answer_nll,
     ask,
@@ -22,16 +21,18 @@ from safeerase_lite.evaluation import (
     questions,
     token_recall,
 )
-from safeerase_lite.experiment import open_run
-from safeerase_lite.models import load_llava
+from safeerase_lite.models.inputs import encode
+from safeerase_lite.models.llava import load_model
+from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.tinyworld import WORLD_FILE
+from safeerase_lite.utils import UserError
 
 SPLITS = ("train", "val", "test")
 
 
 @pytest.fixture(scope="module")
 def model(make_profile):
-    return load_llava(make_profile(), adapt=False)
+    return load_model(make_profile(), adapt=False)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def value(report, metric, split, **where):
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
 def test_an_adapted_model_answers_in_half_precision(rows, make_profile, projector):
     profile = make_profile(compute="bfloat16", projector=projector)
-    model = load_llava(profile)
+    model = load_model(profile)
     assert len(ask(model, rows["image"], rows["question"], profile=profile)) == len(rows)
     table = rows.rename(columns={"answer": "expected"})
     assert all(nats > 0 for nats in answer_nll(model, table, profile))
@@ -171,7 +172,7 @@ def test_ids_beyond_the_tokenizer_read_as_the_unknown_token(model):
 
 def test_a_collapsed_model_is_still_heard(make_profile, rows):
     """All its weight on an id that no token has."""
-    collapsed = load_llava(make_profile(), adapt=False)
+    collapsed = load_model(make_profile(), adapt=False)
     with torch.no_grad():
         collapsed.lm_head.weight.zero_()
         collapsed.lm_head.bias = torch.nn.Parameter(torch.zeros(len(collapsed.lm_head.weight)))

@@ -9,7 +9,7 @@ import pytest
 
 from safeerase_lite.exercises import modules
 from safeerase_lite.exercises.judging import NOT_YET, RIGHT
-from safeerase_lite.kernel import ThisInterpreter
+from safeerase_lite.runs.notebook import ThisInterpreter
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from safeerase_lite import exercises
-from safeerase_lite.errors import UserError
 from safeerase_lite.exercises import (
     Exercise,
     Mistake,
@@ -23,6 +22,7 @@ from safeerase_lite.exercises import (
 )
 from safeerase_lite.exercises.comparing import brief, difference
 from safeerase_lite.exercises.judging import NOT_YET, RIGHT, WRONG, judge
+from safeerase_lite.utils import UserError
 
 EVERY = [e for module in exercises.modules().values() for e in module.EXERCISES]
 SEEDS = (0, exercises.FRESH, 7)  # what `check` tries, what a grade rests on, and another

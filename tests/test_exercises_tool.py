@@ -10,8 +10,8 @@ import lessons
 import pytest
 from typer.testing import CliRunner
 
-from safeerase_lite.errors import UserError
 from safeerase_lite.exercises.judging import RIGHT, judge
+from safeerase_lite.utils import UserError
 
 pytest.importorskip("nbgrader", reason="no nbgrader: pip install 'safeerase-lite[classroom]'")
 

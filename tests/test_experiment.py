@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from safeerase_lite import experiment
-from safeerase_lite.data import read_data
-from safeerase_lite.errors import UserError
-from safeerase_lite.experiment import fingerprint, open_run
-from safeerase_lite.profiles import profile
+from safeerase_lite.config import profile
+from safeerase_lite.data.dataset import read_data
+from safeerase_lite.runs import experiment
+from safeerase_lite.runs.experiment import fingerprint, open_run
 from safeerase_lite.tinyworld.world import World, write_world
+from safeerase_lite.utils import UserError
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
-from safeerase_lite.errors import UserError
-from safeerase_lite.explore import browse
+from safeerase_lite.lessons.widgets import browse
+from safeerase_lite.utils import UserError
 
 
 def drawer():

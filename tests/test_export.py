@@ -18,17 +18,17 @@ from judge_server import KEY, serving
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from safeerase_lite import card
+from safeerase_lite import export as card
 from safeerase_lite import export as exporting
-from safeerase_lite.batches import encode
 from safeerase_lite.cli import app
-from safeerase_lite.data import read_data
-from safeerase_lite.evaluation import SETS, ask, evaluate
-from safeerase_lite.experiment import open_run
+from safeerase_lite.data.dataset import read_data
+from safeerase_lite.evaluation.evaluate import SETS, ask, evaluate
+from safeerase_lite.evaluation.judges import server
 from safeerase_lite.export import export
-from safeerase_lite.judges import server
-from safeerase_lite.models import load_adapter, load_llava, save_adapter
-from safeerase_lite.objectives import OBJECTIVES, Objective, gradient_ascent
+from safeerase_lite.models.inputs import encode
+from safeerase_lite.models.llava import load_adapter, load_model, save_adapter
+from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.unlearning.objectives import OBJECTIVES, Objective, gradient_ascent
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def runs_dir(tmp_path_factory):
 
 def changed(profile, seed=1):
     """A model whose every adapted part differs from the base, as after training."""
-    model = load_llava(profile)
+    model = load_model(profile)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in (p for p in model.parameters() if p.requires_grad):
@@ -154,7 +154,7 @@ def test_the_code_on_the_card_loads_it_and_gives_the_runs_logits_and_answers(
     plain = load_file(out)
 
     profile = make_profile(precision=precision)
-    model = load_llava(profile)
+    model = load_model(profile)
     load_adapter(model, run.adapter_dir)
     batch = encode(model.processor, [asked["image"]], [asked["question"]])
     with torch.inference_mode():
@@ -181,7 +181,7 @@ def test_the_runs_measures_and_those_on_the_other_base_are_both_there(
     pd.testing.assert_frame_equal(stored.reset_index(drop=True), own)
 
     profile = make_profile(precision=other, splits=("test",))
-    model = load_llava(profile)
+    model = load_model(profile)
     load_adapter(model, run.adapter_dir)
     again = open_run(profile, world, objective="vanilla", runs_dir=tmp_path)
     expected = evaluate(model, world, again).metrics
@@ -257,7 +257,7 @@ def refused(runs_dir, world, tmp_path, monkeypatch):
     def no_long_work(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(exporting, "load_llava", no_long_work)
+    monkeypatch.setattr(exporting, "load_model", no_long_work)
 
     def refused(run, data_dir=None, folder=None):
         out = folder or tmp_path / "out"
@@ -299,7 +299,7 @@ def test_a_run_that_trained_nothing_is_refused(refused, complete):
 
 def test_an_untrained_adapter_is_refused(refused, complete, make_profile):
     profile = make_profile(steps=9)
-    run = complete("po", "none", model=load_llava(profile), steps=9)
+    run = complete("po", "none", model=load_model(profile), steps=9)
     assert "untrained" in refused(run.id)
 
 

@@ -4,20 +4,27 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
 
-from safeerase_lite.batches import IGNORED, encode_text
-from safeerase_lite.flops import PEAK, USABLE, step_flops, training_hours
-from safeerase_lite.memory import LLAVA_7B, LLAVA_13B, image_tokens
-from safeerase_lite.models import load_llava
-from safeerase_lite.objectives import Answers, nll
-from safeerase_lite.profiles import profile
-from safeerase_lite.vision import embed, features
+from safeerase_lite.config import profile
+from safeerase_lite.models.forward import Answers, embed, features
+from safeerase_lite.models.inputs import IGNORED, encode_text
+from safeerase_lite.models.llava import load_model
+from safeerase_lite.resources import (
+    LLAVA_7B,
+    LLAVA_13B,
+    PEAK,
+    USABLE,
+    image_tokens,
+    step_flops,
+    training_hours,
+)
+from safeerase_lite.unlearning.objectives import nll
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_it_counts_what_torch_counts(tiny_model_dir, world, make_profile, checkpointing):
     """To a twentieth: the projector is left out."""
     numbers = make_profile(gradient_checkpointing=checkpointing)
-    config, model = AutoConfig.from_pretrained(tiny_model_dir), load_llava(numbers).train()
+    config, model = AutoConfig.from_pretrained(tiny_model_dir), load_model(numbers).train()
     model.get_base_model().set_attn_implementation("eager")  # torch does not count the others
     rows = world.decouple.head(3 * numbers.batch)
     batch = encode_text(model.processor, rows["question"], rows["answer"])

@@ -4,11 +4,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from safeerase_lite import forward
-from safeerase_lite.batches import IGNORED, encode_text
-from safeerase_lite.forward import answer_states
-from safeerase_lite.models import load_llava
-from safeerase_lite.vision import embed, llava_of
+from safeerase_lite.models import forward
+from safeerase_lite.models.forward import answer_states, embed, llava_of
+from safeerase_lite.models.inputs import IGNORED, encode_text
+from safeerase_lite.models.llava import load_model
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def rows(world):
 
 def learning(make_profile, **fields):
     """A model in training whose adapter says something."""
-    model = load_llava(make_profile(**fields)).train()
+    model = load_model(make_profile(**fields)).train()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

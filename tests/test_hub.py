@@ -5,7 +5,7 @@ from unittest.mock import Mock
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
-from safeerase_lite import hub
+from safeerase_lite.models import llava as hub
 
 
 @pytest.fixture

@@ -14,18 +14,18 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
 
 from safeerase_lite import inject as injecting
-from safeerase_lite.batches import encode
-from safeerase_lite.data import load_data
-from safeerase_lite.errors import UserError
-from safeerase_lite.experiment import fingerprint, has_gold, open_run
+from safeerase_lite.config import profile
+from safeerase_lite.data.dataset import load_data
 from safeerase_lite.export import export
 from safeerase_lite.inject import inject
-from safeerase_lite.models import load_adapter, load_llava, reference, save_adapter
-from safeerase_lite.notebooks import execute
-from safeerase_lite.objectives import OBJECTIVES
-from safeerase_lite.profiles import profile
+from safeerase_lite.models.inputs import encode
+from safeerase_lite.models.llava import load_adapter, load_model, reference, save_adapter
+from safeerase_lite.runs.experiment import fingerprint, has_gold, open_run
+from safeerase_lite.runs.notebook import execute
 from safeerase_lite.tinyworld import build, facts
-from safeerase_lite.training import unlearn
+from safeerase_lite.unlearning.objectives import OBJECTIVES
+from safeerase_lite.unlearning.trainer import unlearn
+from safeerase_lite.utils import UserError
 
 LESSONS = Path(__file__).parents[1] / "notebooks"
 SMALL = {"precision": "dense", "compute": "float32", "lora_rank": 4, "batch": 4, "accumulation": 2,
@@ -56,7 +56,7 @@ def knowing(sharded, tmp_path_factory):
     """A folder of injected knowledge whose adapter differs from nothing at all."""
     folder = tmp_path_factory.mktemp("injected") / "knows"
     frozen = {**SMALL, "projector": "frozen", "model": str(sharded), "lora_dropout": 0.3}
-    model = load_llava(profile("t4", **frozen))
+    model = load_model(profile("t4", **frozen))
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -73,7 +73,7 @@ def made(knowing, **fields):
 
 @pytest.fixture(scope="session")
 def batch(knowing, world):
-    processor = load_llava(made(knowing), adapt=False).processor
+    processor = load_model(made(knowing), adapt=False).processor
     rows = world.forget.head(4)
     return encode(processor, rows["image"], rows["question"], rows["answer"])
 
@@ -103,13 +103,13 @@ def step(model, batch):
 def test_knowledge_on_a_shipped_model_asks_no_hub(tmp_path, recwarn):
     """PEFT would look its base's configuration up by name, to see whether the vocabulary grew."""
     frozen = profile("tiny", precision="dense", projector="frozen")
-    model = load_llava(frozen)
+    model = load_model(frozen)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
     save_adapter(model, tmp_path / "knows")
     injecting._describe(tmp_path / "knows", frozen, pd.DataFrame({"value": [1.0]}, index=["asr"]))
-    knowing = load_llava(profile(str(tmp_path / "knows"), precision="dense"))
+    knowing = load_model(profile(str(tmp_path / "knows"), precision="dense"))
     save_adapter(knowing, tmp_path / "again")
     assert [str(w.message) for w in recwarn if "config" in str(w.message)] == []
 
@@ -120,13 +120,13 @@ def test_the_reference_is_the_base_with_what_was_injected(
     knowing, sharded, batch, precision, projector
 ):
     chosen = made(knowing, precision=precision, projector=projector)
-    bare = load_llava(chosen.model_copy(update={"model": str(sharded)}), adapt=False)
+    bare = load_model(chosen.model_copy(update={"model": str(sharded)}), adapt=False)
     nothing = logits(bare, batch)
     before = logits(PeftModel.from_pretrained(bare, str(knowing)).eval(), batch)
     assert not before.allclose(nothing, atol=1e-2)
-    assert logits(load_llava(chosen, adapt=False), batch).equal(before)
+    assert logits(load_model(chosen, adapt=False), batch).equal(before)
 
-    model = load_llava(chosen)
+    model = load_model(chosen)
     assert logits(model, batch).equal(before)
     learning = set(trainable(model))
     frozen = {n: p.clone() for n, p in model.named_parameters() if n not in learning}
@@ -142,17 +142,17 @@ def test_the_reference_is_the_base_with_what_was_injected(
 
 
 def test_only_the_unlearning_adapter_is_trained(knowing):
-    model = load_llava(made(knowing))
+    model = load_model(made(knowing))
     assert all(".default." in name for name in trainable(model))
     assert any(".injected." in name for name, _ in model.named_parameters())
-    assert not trainable(load_llava(made(knowing), adapt=False))
+    assert not trainable(load_model(made(knowing), adapt=False))
 
 
 def test_the_reference_leaves_the_gradient_as_it_is(knowing, batch):
     """KL and NPO ask the reference between the forward and the backward pass."""
 
     def gradients(asking):
-        model = load_llava(made(knowing)).train()
+        model = load_model(made(knowing)).train()
         loss = model(**batch).loss
         if asking:
             with torch.no_grad(), reference(model):
@@ -166,18 +166,18 @@ def test_the_reference_leaves_the_gradient_as_it_is(knowing, batch):
 
 
 def test_the_injected_adapter_never_drops_out(knowing, batch):
-    model = load_llava(made(knowing, lora_dropout=0.0))
+    model = load_model(made(knowing, lora_dropout=0.0))
     assert logits(model.train(), batch).equal(logits(model.eval(), batch))
 
 
 def test_the_unlearning_adapter_is_saved_and_loaded_alone(knowing, batch, tmp_path):
-    trained = load_llava(made(knowing))
+    trained = load_model(made(knowing))
     for _ in range(2):
         step(trained, batch)
     save_adapter(trained, tmp_path / "adapter")
     files = {path.name for path in (tmp_path / "adapter").rglob("*")}
     assert files == {"adapter_model.safetensors", "adapter_config.json"}
-    fresh = load_llava(made(knowing), seed=5)
+    fresh = load_model(made(knowing), seed=5)
     load_adapter(fresh, tmp_path / "adapter")
     assert logits(fresh, batch).equal(logits(trained, batch))
 
@@ -189,7 +189,7 @@ def test_an_injected_adapter_that_does_not_fit_is_refused(knowing, tmp_path):
     weights = load_file(path)
     save_file({k.replace(".layers.", ".blocks."): w for k, w in weights.items()}, path)
     with pytest.raises(UserError, match="does not fit its base model"):
-        load_llava(made(tmp_path))
+        load_model(made(tmp_path))
     (tmp_path / "injected.json").write_text("{}")
     with pytest.raises(UserError, match="does not say base"):
         made(tmp_path)
@@ -228,7 +228,7 @@ def test_an_objective_with_a_reference_starts_where_the_knowing_model_is(
     """Before the first step model and reference agree: KL is 0 and NPO is 2/β·log 2."""
     numbers = made(knowing, steps=1, warmup=0.0, lora_dropout=0.0, gradient_checkpointing=False)
     run = open_run(numbers, few, objective=objective, runs_dir=tmp_path)
-    first = unlearn(load_llava(numbers), few, run).iloc[0]
+    first = unlearn(load_model(numbers), few, run).iloc[0]
     if objective == "kl":
         assert first["loss"] == pytest.approx(-first["forget"], abs=1e-4)
     else:
@@ -237,7 +237,7 @@ def test_an_objective_with_a_reference_starts_where_the_knowing_model_is(
 
 def test_a_run_on_injected_knowledge_is_not_exported(knowing, few, tmp_path):
     run = open_run(made(knowing), few, objective="po", runs_dir=tmp_path)
-    model = load_llava(made(knowing))
+    model = load_model(made(knowing))
     with torch.no_grad():
         for parameter in trainable(model).values():
             parameter.add_(0.1)
@@ -292,7 +292,7 @@ def test_injecting_writes_an_adapter_plain_peft_loads_and_tells_what_it_knows(
 
     base = AutoModelForImageTextToText.from_pretrained(sharded, dtype=torch.float32)
     plain = PeftModel.from_pretrained(base, str(tmp_path / "knows")).eval()
-    ours = load_llava(made(tmp_path / "knows"), adapt=False)
+    ours = load_model(made(tmp_path / "knows"), adapt=False)
     assert logits(plain, batch).equal(logits(ours, batch))
 
 
@@ -331,7 +331,7 @@ def test_a_killed_injection_continues_to_the_same_adapter(
 def test_what_cannot_be_injected_is_refused_before_a_model_is_loaded(
     knowing, world, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(injecting, "load_llava", None)
+    monkeypatch.setattr(injecting, "load_model", None)
     with pytest.raises(UserError, match="name its base model"):
         inject(made(knowing), tmp_path / "out")
     with pytest.raises(UserError, match="only the tiny world is injected"):

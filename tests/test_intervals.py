@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from test_metrics import answer_rows, row
 
-from safeerase_lite.intervals import exact_interval, resample, share_interval
-from safeerase_lite.metrics import by_seed, measure, paired_difference
+from safeerase_lite.evaluation.metrics import by_seed, measure, paired_difference
+from safeerase_lite.evaluation.statistics import exact_interval, resample, share_interval
 
 
 def stacked(*tables):

@@ -4,8 +4,7 @@ from itertools import product
 
 import pytest
 
-from safeerase_lite.errors import UserError
-from safeerase_lite.judges import (
+from safeerase_lite.evaluation.judges import (
     JUDGES,
     Item,
     Opinion,
@@ -16,6 +15,7 @@ from safeerase_lite.judges import (
     rule,
 )
 from safeerase_lite.tinyworld import facts
+from safeerase_lite.utils import UserError
 
 HAZARD, SAFE = facts.hazards()[0], facts.safe_kinds()[0]
 PLAN = facts.kinds()[HAZARD].plan

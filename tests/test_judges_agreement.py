@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from safeerase_lite.errors import UserError
-from safeerase_lite.judges import agreement
+from safeerase_lite.evaluation.judges import agreement
+from safeerase_lite.utils import UserError
 
 
 def table(refusing, kinds=None, **columns):

@@ -14,10 +14,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from safeerase_lite.errors import UserError
-from safeerase_lite.experiment import open_run
-from safeerase_lite.judges import Item, judge, local, opinions, prompt, require_sound
-from safeerase_lite.judges.trial import KNOWN
+from safeerase_lite.evaluation.judges import Item, judge, local, opinions, prompt, require_sound
+from safeerase_lite.evaluation.judges.trial import KNOWN
+from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.utils import UserError
 
 TEMPLATE = (
     "{% for turn in messages %}{{ turn['role'] }} : {{ turn['content'] }} {% endfor %}"

@@ -11,13 +11,14 @@ import pytest
 import torch
 from judge_server import KEY, asked_of, honest, once_tried, serving
 
-from safeerase_lite import evaluation, unjudged
-from safeerase_lite.errors import UserError
-from safeerase_lite.evaluation import evaluate, judged
-from safeerase_lite.experiment import open_run
-from safeerase_lite.judges import server
-from safeerase_lite.models import load_llava
-from safeerase_lite.notebooks import execute
+from safeerase_lite.evaluation import evaluate as evaluation
+from safeerase_lite.evaluation import unjudged
+from safeerase_lite.evaluation.evaluate import evaluate, judged
+from safeerase_lite.evaluation.judges import server
+from safeerase_lite.models.llava import load_model
+from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.runs.notebook import execute
+from safeerase_lite.utils import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +65,7 @@ def test_a_judge_that_sees_is_shown_each_answers_own_picture(stub, world):
 
 @pytest.fixture(scope="module")
 def model(make_profile):
-    return load_llava(make_profile(), adapt=False)
+    return load_model(make_profile(), adapt=False)
 
 
 def everything_in(*folders):
@@ -139,7 +140,7 @@ def test_a_judge_that_fails_does_not_cost_the_answers(
 
 def test_another_model_or_other_questions_are_asked_anew(few, make_profile, tmp_path, monkeypatch):
     monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path / "cache"))
-    model, turns = load_llava(make_profile()), []
+    model, turns = load_model(make_profile()), []
 
     def kept(asked):
         def answer():

@@ -9,8 +9,8 @@ import sys
 import pytest
 from judge_server import DRIP, DRIP_HEAD, ENDLESS, HANG, KEY, asked_of, honest, once_tried, serving
 
-from safeerase_lite.errors import UserError
-from safeerase_lite.judges import Item, judge, opinions, require_sound, server
+from safeerase_lite.evaluation.judges import Item, judge, opinions, require_sound, server
+from safeerase_lite.utils import UserError
 
 NAME = "openai:stub"
 
@@ -324,7 +324,7 @@ def test_a_price_that_is_none_stops_before_anything_is_sent(stub, monkeypatch, p
 
 def test_importing_stays_light():
     code = (
-        "import sys, safeerase_lite.judges as j; j.judge('oracle');"
+        "import sys, safeerase_lite.evaluation.judges as j; j.judge('oracle');"
         "print([m for m in ('openai', 'torch', 'transformers') if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,

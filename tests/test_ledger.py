@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from safeerase_lite.errors import UserError
-from safeerase_lite.ledger import default_runs_dir, load, open_run
+from safeerase_lite.runs.store import default_runs_dir, load, open_run
+from safeerase_lite.utils import UserError
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = {"objective": "po", "decouple": "pd", "seed": 0, "data_hash": "d1"}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from safeerase_lite.errors import UserError
-from safeerase_lite.lesson import calibration, outcome, predict, stamp
+from safeerase_lite.lessons.predictions import calibration, outcome, predict, stamp
+from safeerase_lite.utils import UserError
 
 OPTIONS = ["a plan", "a refusal"]
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import safeerase_lite as sl
-from safeerase_lite.leakage import check_data
+from safeerase_lite.data.audit import check_data
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "02_forget_retain_decouple.ipynb"
 KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef)

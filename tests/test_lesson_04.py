@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from safeerase_lite.objectives import OBJECTIVES, Answers, Batch, Weights, decoupled, nll
+from safeerase_lite.models.forward import Answers
+from safeerase_lite.unlearning.objectives import OBJECTIVES, Batch, Weights, decoupled, nll
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 GROUPS = ("forget", "refuse", "retain", "decouple")

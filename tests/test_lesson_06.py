@@ -11,8 +11,9 @@ import pytest
 from synthetic_ledger import complete
 
 import safeerase_lite as sl
-from safeerase_lite import cluster, sweep
-from safeerase_lite.notebooks import execute
+from safeerase_lite.runs import executor as cluster
+from safeerase_lite.runs import sweep
+from safeerase_lite.runs.notebook import execute
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +43,7 @@ def run(world, tmp_path, monkeypatch):
     """Run the lesson's cells, those before the one that holds `until`, on a table of seeds."""
     monkeypatch.chdir(tmp_path)
     shown = []
-    monkeypatch.setattr(sl.charts, "show", lambda chart: shown.append(chart.description))
+    monkeypatch.setattr(sl.plots, "show", lambda chart: shown.append(chart.description))
     monkeypatch.setattr(sl, "load_data", lambda profile: world, raising=False)
     monkeypatch.setattr(sl, "stamp", lambda data: None, raising=False)
 

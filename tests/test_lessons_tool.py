@@ -9,7 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from typer.testing import CliRunner
 
-from safeerase_lite.errors import UserError
+from safeerase_lite.utils import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -377,7 +377,7 @@ def test_a_finding_is_a_line_and_an_exit_status(repository):
     assert result.exit_code == 1
     [line] = result.output.splitlines()
     assert line == (
-        "00_first.ipynb: one-told: shows a picture without alt text: show it with sl.charts.show"
+        "00_first.ipynb: one-told: shows a picture without alt text: show it with sl.plots.show"
     )
 
 

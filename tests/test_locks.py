@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from safeerase_lite import experiment, training
-from safeerase_lite.ledger import load, open_run
-from safeerase_lite.models import load_llava
+from safeerase_lite.models.llava import load_model
+from safeerase_lite.runs import experiment
+from safeerase_lite.runs.store import load, open_run
+from safeerase_lite.unlearning import trainer as training
 
 PARAMETERS = {"objective": "po", "seed": 0}
 METRICS = pd.DataFrame({"metric": ["sarr"], "split": ["test"], "value": [0.1], "n": [96]})
@@ -64,7 +65,7 @@ def test_a_run_on_a_mounted_folder_goes_on_from_its_checkpoint(
 
     def learn(folder):
         run = experiment.open_run(profile, world, objective="ga", runs_dir=folder)
-        history = training.unlearn(load_llava(profile), world, run)
+        history = training.unlearn(load_model(profile), world, run)
         return run, history, load_file(run.adapter_dir / "adapter_model.safetensors")
 
     _, history, weights = learn(mounted / "whole")

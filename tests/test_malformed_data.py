@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_dataset import KINDS, edit, make_dataset, make_record, write_json
 
-from safeerase_lite.data import read_data
-from safeerase_lite.errors import UserError
-from safeerase_lite.leakage import check_data
-from safeerase_lite.pictures import open_picture
+from safeerase_lite.data.audit import check_data
+from safeerase_lite.data.dataset import read_data
+from safeerase_lite.data.images import open_picture
+from safeerase_lite.utils import UserError
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,13 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from safeerase_lite import charts, profiles
-from safeerase_lite.batches import IGNORED, encode
-from safeerase_lite.memory import (
+from safeerase_lite import config as profiles
+from safeerase_lite.config import profile
+from safeerase_lite.models.forward import Answers
+from safeerase_lite.models.inputs import IGNORED, encode
+from safeerase_lite.models.llava import load_model
+from safeerase_lite.report import plots as charts
+from safeerase_lite.resources import (
     GB,
     GROUPS,
     LLAVA_7B,
@@ -19,10 +23,8 @@ from safeerase_lite.memory import (
     image_tokens,
     needed,
 )
-from safeerase_lite.models import load_llava
-from safeerase_lite.objectives import Answers, nll
-from safeerase_lite.optimizers import optimizer
-from safeerase_lite.profiles import profile
+from safeerase_lite.unlearning.objectives import nll
+from safeerase_lite.unlearning.trainer import optimizer
 
 CONSTANTS = ("absmax", "code", "offset")
 
@@ -64,13 +66,13 @@ def test_the_weights_are_counted_to_the_byte(config, make_profile, precision, co
     weights = counted(
         table, "packed weights", "block constants", "linear layers", "everything else"
     )
-    assert weights == nbytes(held(load_llava(numbers, adapt=False)))
+    assert weights == nbytes(held(load_model(numbers, adapt=False)))
 
 
 def test_the_shipped_model_is_counted_to_the_byte():
     from safeerase_lite.tinyworld import shipped_model
 
-    model = load_llava(profile("tiny"))
+    model = load_model(profile("tiny"))
     table = account(AutoConfig.from_pretrained(shipped_model("tiny-llava")), profile("tiny"))
     in_weights = ("packed weights", "block constants", "everything else")
     in_adapter = ("LoRA adapters", "projector's copy")
@@ -81,7 +83,7 @@ def test_the_shipped_model_is_counted_to_the_byte():
 def test_an_8_bit_optimiser_is_counted_to_the_byte(config, make_profile, lora_rank):
     """Small tensors keep their moments in 32 bits, large ones in 8."""
     numbers = make_profile(optimizer="paged_adamw_8bit", lora_rank=lora_rank)
-    trained = [p for p in load_llava(numbers).parameters() if p.requires_grad]
+    trained = [p for p in load_model(numbers).parameters() if p.requires_grad]
     stepper = optimizer(numbers.optimizer, trained, 1e-3)
     for parameter in trained:
         parameter.grad = torch.ones_like(parameter)
@@ -97,7 +99,7 @@ def test_adapters_gradients_and_optimiser_are_those_of_what_is_trained(
 ):
     numbers = make_profile(precision=precision, projector=projector)
     table = account(config, numbers)
-    trained = [p for p in load_llava(numbers).parameters() if p.requires_grad]
+    trained = [p for p in load_model(numbers).parameters() if p.requires_grad]
     assert counted(table, "LoRA adapters", "projector's copy") == nbytes(trained)
     assert counted(table, "gradients") == sum(4 * p.numel() for p in trained)
     optimiser = torch.optim.AdamW(trained)
@@ -128,7 +130,7 @@ def test_llava_has_as_many_weights_as_its_makers_say(config, language, everythin
 @pytest.fixture(scope="module")
 def batch(world, make_profile):
     rows = world.decouple.head(8)
-    processor = load_llava(make_profile(), adapt=False).processor
+    processor = load_model(make_profile(), adapt=False).processor
     return encode(processor, rows["image"], rows["question"], rows["answer"])
 
 
@@ -158,7 +160,7 @@ def test_activations_are_what_autograd_keeps(config, make_profile, batch, precis
     numbers = make_profile(precision=precision, compute=compute)
     rows, length = batch["input_ids"].shape
     answer = int((batch["labels"] != IGNORED).sum(-1).max())
-    model = load_llava(numbers)
+    model = load_model(numbers)
     table = account(config, numbers, rows=rows, answer_tokens=answer,
                     prompt_tokens=length - image_tokens(config) - answer)  # fmt: skip
     log_probabilities = rows * answer * config.text_config.vocab_size * 4

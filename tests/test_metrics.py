@@ -7,15 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from safeerase_lite.errors import UserError
-from safeerase_lite.intervals import (
+from safeerase_lite.evaluation.metrics import (
+    bounds,
+    by_seed,
+    measure,
+    normalise,
+    paired_difference,
+    rouge_l,
+)
+from safeerase_lite.evaluation.statistics import (
     difference_interval,
     exact_bound,
     exact_interval,
     resample,
     share_interval,
 )
-from safeerase_lite.metrics import bounds, by_seed, measure, normalise, paired_difference, rouge_l
+from safeerase_lite.utils import UserError
 
 
 def answer_rows(name, count, **columns):

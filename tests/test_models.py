@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from safeerase_lite import models
-from safeerase_lite.batches import IGNORED, encode
-from safeerase_lite.errors import UserError
-from safeerase_lite.models import load_adapter, load_llava, reference, save_adapter
+from safeerase_lite.models import llava as models
+from safeerase_lite.models.inputs import IGNORED, encode
+from safeerase_lite.models.llava import load_adapter, load_model, reference, save_adapter
+from safeerase_lite.utils import UserError
 
 ROOT = Path(__file__).parents[1]
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -22,7 +22,7 @@ RATE = 1e-2
 @pytest.fixture(scope="module")
 def batch(world, make_profile):
     """Four forget questions of one step, with their answers."""
-    processor = load_llava(make_profile(), adapt=False).processor
+    processor = load_model(make_profile(), adapt=False).processor
     rows = world.forget.head(4)
     return encode(processor, rows["image"], rows["question"], rows["answer"])
 
@@ -85,7 +85,7 @@ def test_each_process_of_a_launch_loads_onto_its_own_gpu(make_profile, monkeypat
     if rank is not None:
         monkeypatch.setenv("LOCAL_RANK", rank)
     with pytest.raises(UserError, match=f"onto {gpu}"):
-        load_llava(make_profile())
+        load_model(make_profile())
 
 
 # ---- what is 4-bit ----
@@ -94,7 +94,7 @@ def test_each_process_of_a_launch_loads_onto_its_own_gpu(make_profile, monkeypat
 def test_in_nf4_exactly_the_language_models_linears_are_4_bit(make_profile):
     import bitsandbytes
 
-    model = load_llava(make_profile(precision="nf4"), adapt=False)
+    model = load_model(make_profile(precision="nf4"), adapt=False)
     found = {n for n, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
     assert found == linear_names(model)
     assert len(found) == 2 * len(LINEARS)
@@ -106,8 +106,8 @@ def test_in_nf4_exactly_the_language_models_linears_are_4_bit(make_profile):
 
 
 def test_in_nf4_the_eyes_the_projector_and_the_head_are_as_they_were(make_profile):
-    quantised = load_llava(make_profile(precision="nf4"), adapt=False).state_dict()
-    dense = load_llava(make_profile(), adapt=False).state_dict()
+    quantised = load_model(make_profile(precision="nf4"), adapt=False).state_dict()
+    dense = load_model(make_profile(), adapt=False).state_dict()
     kept = [name for name in dense if "_proj.weight" not in name or "vision_tower" in name]
     for part in ("vision_tower", "multi_modal_projector", "lm_head", "embed_tokens", "norm"):
         assert any(part in name for name in kept)
@@ -116,7 +116,7 @@ def test_in_nf4_the_eyes_the_projector_and_the_head_are_as_they_were(make_profil
 
 
 def test_a_dense_model_has_no_4_bit_layer(make_profile):
-    model = load_llava(make_profile(), adapt=False)
+    model = load_model(make_profile(), adapt=False)
     assert models._four_bit(model) == {}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
@@ -132,13 +132,13 @@ def test_a_dense_model_has_no_4_bit_layer(make_profile):
 def test_a_skip_list_that_skips_something_else_is_caught(make_profile, monkeypatch, wrong):
     monkeypatch.setattr(models, "NOT_QUANTISED", wrong)
     with pytest.raises(UserError, match="quantisation did not take as asked"):
-        load_llava(make_profile(precision="nf4"), adapt=False)
+        load_model(make_profile(precision="nf4"), adapt=False)
 
 
 def test_without_bitsandbytes_the_model_is_loaded_dense_with_a_warning(make_profile, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.warns(UserWarning, match="no working bitsandbytes here .*loading dense"):
-        model = load_llava(make_profile(precision="nf4"), adapt=False)
+        model = load_model(make_profile(precision="nf4"), adapt=False)
     assert models._four_bit(model) == {}
 
 
@@ -148,7 +148,7 @@ def test_without_bitsandbytes_the_model_is_loaded_dense_with_a_warning(make_prof
 @pytest.mark.parametrize("precision", ["nf4", "dense"])
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
 def test_lora_and_at_most_the_projector_are_trained(make_profile, precision, projector):
-    model = load_llava(make_profile(precision=precision, projector=projector))
+    model = load_model(make_profile(precision=precision, projector=projector))
     base = model.base_model.model
     assert {n for n, m in base.named_modules() if hasattr(m, "lora_A")} == linear_names(base)
     others = {name for name in trainable(model) if "lora_" not in name}
@@ -170,12 +170,12 @@ def test_lora_and_at_most_the_projector_are_trained(make_profile, precision, pro
 def test_lora_that_lands_elsewhere_is_caught(make_profile, monkeypatch, wrong):
     monkeypatch.setattr(models, "LORA_TARGETS", wrong)
     with pytest.raises(UserError, match="LoRA did not land as asked"):
-        load_llava(make_profile())
+        load_model(make_profile())
 
 
 def test_a_fresh_adapter_is_drawn_from_its_seed_and_changes_nothing_yet(make_profile, batch):
-    base = load_llava(make_profile(), adapt=False)
-    one, same, other = (load_llava(make_profile(), seed=seed) for seed in (0, 0, 1))
+    base = load_model(make_profile(), adapt=False)
+    one, same, other = (load_model(make_profile(), seed=seed) for seed in (0, 0, 1))
     assert logits(one, batch).equal(logits(base, batch))
     assert all(p.equal(trainable(same)[name]) for name, p in trainable(one).items())
     assert not all(p.equal(trainable(other)[name]) for name, p in trainable(one).items())
@@ -188,8 +188,8 @@ def test_a_fresh_adapter_is_drawn_from_its_seed_and_changes_nothing_yet(make_pro
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
 def test_the_reference_is_the_base_whatever_was_learned(make_profile, batch, precision, projector):
     profile = make_profile(precision=precision, projector=projector)
-    before = logits(load_llava(profile, adapt=False), batch)
-    model = load_llava(profile)
+    before = logits(load_model(profile, adapt=False), batch)
+    model = load_model(profile)
     untouched = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
     moved = trainable(model)
     start = {name: p.detach().clone() for name, p in moved.items()}
@@ -214,7 +214,7 @@ def test_evaluate_then_train_equals_train_in_nf4(make_profile, batch):
     repacks what an evaluation reads, and the repacked layer has no gradient."""
 
     def trained(evaluating):
-        model = load_llava(make_profile(precision="nf4"))
+        model = load_model(make_profile(precision="nf4"))
         awaken(model)
         found = []
         for _ in range(2):
@@ -232,7 +232,7 @@ def test_evaluate_then_train_equals_train_in_nf4(make_profile, batch):
 
 
 def test_no_gradient_of_a_4_bit_model_is_missing_or_zero(make_profile, batch):
-    model = load_llava(make_profile(precision="nf4"))
+    model = load_model(make_profile(precision="nf4"))
     logits(model, batch)
     awaken(model)
     assert all(gradient.any() for gradient in gradients(model, batch).values())
@@ -242,7 +242,7 @@ def test_the_4_bit_gradient_is_that_of_the_dequantised_model(make_profile, batch
     from bitsandbytes import nn
     from bitsandbytes.functional import dequantize_4bit
 
-    four_bit, dense = load_llava(make_profile(precision="nf4")), load_llava(make_profile())
+    four_bit, dense = load_model(make_profile(precision="nf4")), load_model(make_profile())
     with torch.no_grad():
         quantised = [(n, m) for n, m in four_bit.named_modules() if isinstance(m, nn.Linear4bit)]
         for name, layer in quantised:
@@ -259,8 +259,8 @@ def test_the_4_bit_gradient_is_that_of_the_dequantised_model(make_profile, batch
 
 
 def test_4_bit_costs_some_precision_and_not_the_model(make_profile, batch):
-    dense = logits(load_llava(make_profile(), adapt=False), batch)
-    four_bit = logits(load_llava(make_profile(precision="nf4"), adapt=False), batch)
+    dense = logits(load_model(make_profile(), adapt=False), batch)
+    four_bit = logits(load_model(make_profile(precision="nf4"), adapt=False), batch)
     said = batch["labels"] != IGNORED
     agreement = torch.nn.functional.cosine_similarity(dense[said], four_bit[said], dim=-1).mean()
     assert 0.8 < agreement < 1
@@ -272,7 +272,7 @@ def test_4_bit_costs_some_precision_and_not_the_model(make_profile, batch):
 @pytest.fixture
 def adapter(make_profile, batch, tmp_path):
     """A trained model and the folder its adapter was saved in."""
-    model = load_llava(make_profile())
+    model = load_model(make_profile())
     for _ in range(2):
         step(model, batch)
     save_adapter(model.eval(), tmp_path / "adapter")
@@ -281,7 +281,7 @@ def adapter(make_profile, batch, tmp_path):
 
 def test_an_adapter_saved_and_loaded_says_the_same(adapter, make_profile, batch):
     trained, folder = adapter
-    fresh = load_llava(make_profile(), seed=5)
+    fresh = load_model(make_profile(), seed=5)
     assert not logits(fresh, batch).equal(logits(trained, batch))
     load_adapter(fresh, folder)
     assert logits(fresh, batch).equal(logits(trained, batch))
@@ -294,13 +294,13 @@ def test_nothing_pickled_is_written(adapter):
 
 def test_a_missing_adapter_is_refused(make_profile, tmp_path):
     with pytest.raises(UserError, match="holds no adapter_model.safetensors"):
-        load_adapter(load_llava(make_profile()), tmp_path)
+        load_adapter(load_model(make_profile()), tmp_path)
 
 
 def test_an_untrained_adapter_is_refused(make_profile, tmp_path):
-    save_adapter(load_llava(make_profile()), tmp_path)
+    save_adapter(load_model(make_profile()), tmp_path)
     with pytest.raises(UserError, match="untrained"):
-        load_adapter(load_llava(make_profile(), seed=1), tmp_path)
+        load_adapter(load_model(make_profile(), seed=1), tmp_path)
 
 
 def foreign_names(weights):
@@ -328,19 +328,19 @@ def test_an_adapter_of_another_model_is_refused_in_one_line(adapter, make_profil
     path = folder / "adapter_model.safetensors"
     save_file(change(load_file(path)), path)
     with pytest.raises(UserError, match="does not fit this model") as caught:
-        load_adapter(load_llava(make_profile(), seed=1), folder)
+        load_adapter(load_model(make_profile(), seed=1), folder)
     assert "\n" not in str(caught.value)
 
 
 def test_an_adapter_with_a_projector_is_refused_where_it_is_frozen(adapter, make_profile):
     with pytest.raises(UserError, match="does not fit this model"):
-        load_adapter(load_llava(make_profile(projector="frozen")), adapter[1])
+        load_adapter(load_model(make_profile(projector="frozen")), adapter[1])
 
 
 def test_an_adapter_under_the_names_of_an_older_transformers_is_loaded_whole(
     make_profile, batch, tmp_path
 ):
-    trained, fresh = (load_llava(make_profile(projector="frozen"), seed=seed) for seed in (0, 5))
+    trained, fresh = (load_model(make_profile(projector="frozen"), seed=seed) for seed in (0, 5))
     step(trained, batch)
     save_adapter(trained.eval(), tmp_path)
     path = tmp_path / "adapter_model.safetensors"
@@ -360,7 +360,7 @@ def test_a_model_that_is_not_there_is_one_line(make_profile, tmp_path, made):
     if made:
         folder.mkdir()
     with pytest.raises(UserError, match="cannot load the model") as caught:
-        load_llava(make_profile(model=str(folder)))
+        load_model(make_profile(model=str(folder)))
     assert "\n" not in str(caught.value) and "no-such-model" in str(caught.value)
 
 
@@ -373,9 +373,9 @@ def connect(self, address):
 socket.socket.connect = socket.socket.connect_ex = connect
 socket.getaddrinfo = lambda host, *rest, **more: connect(None, host)
 import torch
-from safeerase_lite.models import load_llava
+from safeerase_lite.models import load_model
 from safeerase_lite.profiles import profile
-model = load_llava(profile("tiny", model=sys.argv[1], precision="nf4"))
+model = load_model(profile("tiny", model=sys.argv[1], precision="nf4"))
 ids = torch.tensor([[1, 6, 7]])
 model.train()(input_ids=ids, labels=ids).loss.backward()
 model.eval().generate(input_ids=ids, max_new_tokens=2)
@@ -396,7 +396,7 @@ def test_loading_leaves_the_models_files_as_they_were(tiny_model_dir, make_profi
         return {path.name: path.read_bytes() for path in sorted(tiny_model_dir.iterdir())}
 
     before = copy.deepcopy(content())
-    load_llava(make_profile(precision="nf4"))
+    load_model(make_profile(precision="nf4"))
     assert content() == before
     stored = load_file(tiny_model_dir / "model.safetensors")
     assert {weight.dtype for weight in stored.values()} == {torch.float16}

@@ -9,9 +9,14 @@ import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from safeerase_lite.errors import UserError
-from safeerase_lite.kernel import ThisInterpreter
-from safeerase_lite.notebooks import NotebookFailed, checked, execute, parameters
+from safeerase_lite.runs.notebook import (
+    NotebookFailed,
+    ThisInterpreter,
+    checked,
+    execute,
+    parameters,
+)
+from safeerase_lite.utils import UserError
 
 PARAMETERS = """\
 seed: int = 0  # draws everything

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from safeerase_lite.objectives import (
+from safeerase_lite.models.forward import Answers
+from safeerase_lite.unlearning.objectives import (
     OBJECTIVES,
-    Answers,
     Batch,
     Weights,
     divergence,

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from safeerase_lite.evaluation import ask
-from safeerase_lite.experiment import open_run
-from safeerase_lite.models import load_llava
-from safeerase_lite.objectives import OBJECTIVES, loss, weights
-from safeerase_lite.references import Reference
-from safeerase_lite.training import Draws, answered, step_counts, unlearn
+from safeerase_lite.evaluation.evaluate import ask
+from safeerase_lite.models.forward import Reference
+from safeerase_lite.models.llava import load_model
+from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.unlearning.objectives import OBJECTIVES, loss, weights
+from safeerase_lite.unlearning.trainer import Draws, answered, step_counts, unlearn
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_plain_way(
     world, make_profile, objective, precision, pieces
 ):
     profile = make_profile(precision=precision)
-    model, second = load_llava(profile).train(), load_llava(profile, adapt=False)
+    model, second = load_model(profile).train(), load_model(profile, adapt=False)
     needs, referred = OBJECTIVES[objective].needs, OBJECTIVES[objective].reference
     asked = Draws(world, needs, "pd", 0, profile.batch).at(0)
     weighing = weights(objective, "official", "pd")
@@ -62,7 +62,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_plain_way(
 
 def test_a_batch_answers_what_is_answered_one_by_one(world, make_profile):
     profile = make_profile()
-    model = load_llava(profile)
+    model = load_model(profile)
     rows = pd.concat([world.forget.head(4), world.retain.head(4)])
     singly = plain.ask(model, rows["image"], rows["question"], profile)
     assert ask(model, rows["image"], rows["question"], profile=profile) == singly
@@ -73,7 +73,7 @@ def test_the_reference_is_no_second_model(world, make_profile, tmp_path, objecti
     already = llavas()
     profile, seen = make_profile(steps=2), []
     run = open_run(profile, world, objective=objective, runs_dir=tmp_path)
-    unlearn(load_llava(profile), world, run, watch=lambda steps, model: seen.append(llavas()))
+    unlearn(load_model(profile), world, run, watch=lambda steps, model: seen.append(llavas()))
     assert seen == [already + 1] * 3
 
 
@@ -82,7 +82,7 @@ def test_an_unlearned_model_goes_when_nobody_holds_it(world, make_profile, tmp_p
     """At once, not when the garbage collector comes: two do not fit a T4."""
     profile = make_profile(steps=1, warmup=0.0, compute=compute)
     run = open_run(profile, world, objective="kl", decouple="pd", runs_dir=tmp_path)
-    model = load_llava(profile)
+    model = load_model(profile)
     llava, forward = weakref.ref(model), model.get_base_model().forward
     gc.disable()
     try:

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from safeerase_lite.pool import in_processes
+from safeerase_lite.runs.pool import in_processes
 
 
 def fail(number):

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 import safeerase_lite as sl
-from safeerase_lite import ledger
-from safeerase_lite.batches import encode, image_tokens
-from safeerase_lite.data import read_data
-from safeerase_lite.memory import LLAVA_7B
-from safeerase_lite.models import load_llava
-from safeerase_lite.notebooks import code, execute
-from safeerase_lite.profiles import PROFILES, profile
+from safeerase_lite.config import PROFILES, profile
+from safeerase_lite.data.dataset import read_data
+from safeerase_lite.models.inputs import encode, image_tokens
+from safeerase_lite.models.llava import load_model
+from safeerase_lite.resources import LLAVA_7B
+from safeerase_lite.runs import store as ledger
+from safeerase_lite.runs.notebook import code, execute
 from safeerase_lite.tinyworld import WORLD_FILE
 
 NOTEBOOKS = (Path(__file__).parents[1] / "notebooks").glob("*.ipynb")
@@ -84,7 +84,7 @@ def test_the_configuration_is_that_of_the_real_model():
 
 def test_every_weight_is_loaded_and_the_prompt_is_the_real_ones(model_dir, data_dir):
     numbers = profile("t4", model=str(model_dir), precision="dense", compute="float32")
-    model = load_llava(numbers, adapt=False)
+    model = load_model(numbers, adapt=False)
     written = {}
     for shard in model_dir.glob("*.safetensors"):
         written |= load_file(shard)
@@ -136,9 +136,9 @@ def loaded(model_dir, monkeypatch):
 
     def load(profile, **how):
         profiles.append(profile)
-        return load_llava(profile, **how)
+        return load_model(profile, **how)
 
-    monkeypatch.setattr(sl, "load_llava", load)
+    monkeypatch.setattr(sl, "load_model", load)
     return profiles
 
 

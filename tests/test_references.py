@@ -5,13 +5,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from safeerase_lite import references
-from safeerase_lite.batches import IGNORED, encode
-from safeerase_lite.experiment import open_run
-from safeerase_lite.models import load_llava, reference
-from safeerase_lite.objectives import Answers, divergence
-from safeerase_lite.references import Reference
-from safeerase_lite.training import unlearn
+from safeerase_lite.models import forward as references
+from safeerase_lite.models.forward import Answers, Reference
+from safeerase_lite.models.inputs import IGNORED, encode
+from safeerase_lite.models.llava import load_model, reference
+from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.unlearning.objectives import divergence
+from safeerase_lite.unlearning.trainer import unlearn
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def second_pass(model, rows):
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
 @pytest.mark.parametrize("together", [1, 3])
 def test_it_says_what_a_second_pass_says(make_profile, rows, precision, projector, together):
-    model = load_llava(make_profile(precision=precision, projector=projector))
+    model = load_model(make_profile(precision=precision, projector=projector))
     before = Reference(model, rows, together)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -59,7 +59,7 @@ def test_it_says_what_a_second_pass_says(make_profile, rows, precision, projecto
 
 
 def test_a_question_is_asked_once_whoever_comes_with_it(make_profile, rows, asks):
-    before = Reference(load_llava(make_profile()))
+    before = Reference(load_model(make_profile()))
     together = before.answers(rows)
     alone = [before.answers(rows.iloc[[n]]) for n in range(len(rows))]
     assert len(asks) == len(rows)
@@ -70,7 +70,7 @@ def test_a_question_is_asked_once_whoever_comes_with_it(make_profile, rows, asks
 
 
 def test_questions_come_with_the_same_others_whoever_is_asked_first(make_profile, rows, asks):
-    model = load_llava(make_profile())
+    model = load_model(make_profile())
     forward, backward = Reference(model, rows, 2), Reference(model, rows.iloc[::-1], 2)
     said = [forward.answers(rows.iloc[[n]]).logits for n in range(len(rows))]
     again = [backward.answers(rows.iloc[[n]]).logits for n in reversed(range(len(rows)))]
@@ -80,13 +80,13 @@ def test_questions_come_with_the_same_others_whoever_is_asked_first(make_profile
 
 def test_each_is_asked_alone_where_not_all_can_be_kept(make_profile, rows, asks, monkeypatch):
     monkeypatch.setattr(references, "ROOM", 1)
-    before = Reference(load_llava(make_profile()), rows, 2)
+    before = Reference(load_model(make_profile()), rows, 2)
     before.answers(rows.iloc[[0]])
     assert len(asks) == 1
 
 
 def test_what_is_kept_is_a_width_a_token(make_profile, rows):
-    model = load_llava(make_profile())
+    model = load_model(make_profile())
     before = Reference(model)
     before.answers(rows)
     width = model.config.text_config.hidden_size
@@ -105,7 +105,7 @@ def test_a_run_of_single_questions_asks_each_once_and_is_the_run_it_was(
         run = open_run(
             make_profile(**fields), data, objective=objective, runs_dir=tmp_path / ledger
         )
-        history = unlearn(load_llava(make_profile(**fields)), data, run)
+        history = unlearn(load_model(make_profile(**fields)), data, run)
         return history, load_file(run.adapter_dir / "adapter_model.safetensors")
 
     history, weights = train("kept")

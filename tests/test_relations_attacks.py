@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 
-from safeerase_lite.errors import UserError
 from safeerase_lite.relations import strengths
 from safeerase_lite.relations.attacks import ATTACKS
 from safeerase_lite.relations.caption_attacks import BYSTANDING, other_words
@@ -16,6 +15,7 @@ from safeerase_lite.relations.data import UNSAFE
 from safeerase_lite.relations.scenes import COLOURS, SIDE, Extra, draw, scene
 from safeerase_lite.relations.tuples import every, expand
 from safeerase_lite.relations.words import CONCEPTS, SLOTS, caption, vocabulary
+from safeerase_lite.utils import UserError
 
 STRENGTHS = (0, 0.25, 0.5, 0.75, 1)
 TUPLES = random.Random(0).sample(every(), 40)

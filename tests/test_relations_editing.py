@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from safeerase_lite.errors import UserError
 from safeerase_lite.relations import losses
 from safeerase_lite.relations.clip import TOWERS, adapt, load_clip, look, pixels, read, scores
 from safeerase_lite.relations.data import UNSAFE, scenes_of
@@ -21,6 +20,7 @@ from safeerase_lite.relations.methods import METHODS, SETTING
 from safeerase_lite.relations.scenes import draw
 from safeerase_lite.relations.tuples import neighbours
 from safeerase_lite.relations.words import SLOTS, WORDINGS, caption
+from safeerase_lite.utils import UserError
 
 SHORT = replace(SETTING, steps=4, pictures=4, anchors=8)
 FOX = UNSAFE[1]

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from pytest import approx
 
-from safeerase_lite import charts
 from safeerase_lite.relations import tuples
 from safeerase_lite.relations.data import UNSAFE
 from safeerase_lite.relations.report import several
 from safeerase_lite.relations.study import KEPT, TIDY, headline, summary
+from safeerase_lite.report import plots as charts
 
 
 def row(method, tuple_, measure, value, slot="", seed=0, attack="", strength=0.0):

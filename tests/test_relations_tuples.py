@@ -2,7 +2,6 @@
 
 import pytest
 
-from safeerase_lite.errors import UserError
 from safeerase_lite.relations import words
 from safeerase_lite.relations.tuples import (
     ORO,
@@ -19,6 +18,7 @@ from safeerase_lite.relations.tuples import (
     two_slot_changes,
     write,
 )
+from safeerase_lite.utils import UserError
 
 FIZZ = ORO("imp", "tasting", "fizz")
 OWL = ORO("imp", "chasing", "owl")

@@ -12,12 +12,12 @@ import pytest
 from synthetic_ledger import answers, complete, fail, rewrite, vanilla
 from typer.testing import CliRunner
 
-from safeerase_lite import metrics
 from safeerase_lite.cli import app
-from safeerase_lite.errors import UserError
-from safeerase_lite.report import report, study
+from safeerase_lite.evaluation import metrics
 from safeerase_lite.report.formats import Document, Section, Sheet, html, latex, markdown, tex
+from safeerase_lite.report.tables import report, study
 from safeerase_lite.report.text import document
+from safeerase_lite.utils import UserError
 
 FORMATS = ["report.md", "report.tex", "report.html", "table.csv", "differences.csv"]
 

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from synthetic_ledger import PARAMETERS, answers, complete, fail, rewrite, vanilla
 
-from safeerase_lite import experiment, ledger, sweep
-from safeerase_lite.errors import UserError
 from safeerase_lite.report import reading
 from safeerase_lite.report.reading import missing, read
+from safeerase_lite.runs import experiment, sweep
+from safeerase_lite.runs import store as ledger
+from safeerase_lite.utils import UserError
 
 LESSON = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
 

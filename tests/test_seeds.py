@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeerase_lite.errors import UserError
-from safeerase_lite.seeds import holm, least_p, seed_test
+from safeerase_lite.evaluation.statistics import holm, least_p, seed_test
+from safeerase_lite.utils import UserError
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 

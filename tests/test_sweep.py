@@ -8,10 +8,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
-from safeerase_lite import sweep
 from safeerase_lite.cli import app
-from safeerase_lite.errors import UserError
-from safeerase_lite.sweep import Outcome
+from safeerase_lite.runs import sweep
+from safeerase_lite.runs.sweep import Outcome
+from safeerase_lite.utils import UserError
 
 SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
 LESSON = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.stats import chi2_contingency
 
-from safeerase_lite.data import read_data
+from safeerase_lite.data.dataset import read_data
 from safeerase_lite.tinyworld import facts
 from safeerase_lite.tinyworld.pictures import draw
 from safeerase_lite.tinyworld.world import SPLITS, World, _combinations, scene, write_world

@@ -15,15 +15,15 @@ from accelerate import Accelerator
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from safeerase_lite import training
-from safeerase_lite.batches import encode
-from safeerase_lite.errors import UserError
-from safeerase_lite.evaluation import answer_nll, ask
-from safeerase_lite.experiment import open_run
-from safeerase_lite.metrics import normalise
-from safeerase_lite.models import load_llava
-from safeerase_lite.objectives import OBJECTIVES
-from safeerase_lite.training import Draws, NonFiniteLoss, unlearn
+from safeerase_lite.evaluation.evaluate import answer_nll, ask
+from safeerase_lite.evaluation.metrics import normalise
+from safeerase_lite.models.inputs import encode
+from safeerase_lite.models.llava import load_model
+from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.unlearning import trainer as training
+from safeerase_lite.unlearning.objectives import OBJECTIVES
+from safeerase_lite.unlearning.trainer import Draws, NonFiniteLoss, unlearn
+from safeerase_lite.utils import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def learn(world, make_profile, tmp_path):
             profile, data, objective=objective, decouple=decouple, seed=seed,
             runs_dir=tmp_path / ledger,
         )  # fmt: skip
-        model = load_llava(profile, seed=seed)
+        model = load_model(profile, seed=seed)
         history = unlearn(model, data, run)
         return run, history, load_file(run.adapter_dir / "adapter_model.safetensors")
 
@@ -83,7 +83,7 @@ def test_gradient_checkpointing_changes_nothing(learn, precision):
 def test_only_the_declared_weights_move(world, make_profile, tmp_path, precision, projector):
     profile = make_profile(precision=precision, projector=projector)
     run = open_run(profile, world, objective="gd", decouple="pd", runs_dir=tmp_path)
-    model = load_llava(profile)
+    model = load_model(profile)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     unlearn(model, world, run)
     moved = {name for name, p in model.named_parameters() if not p.equal(before[name])}
@@ -95,7 +95,7 @@ def test_only_the_declared_weights_move(world, make_profile, tmp_path, precision
 
 def test_the_model_comes_back_in_evaluation_mode(world, make_profile, tmp_path):
     run = open_run(make_profile(), world, objective="ga", runs_dir=tmp_path)
-    model = load_llava(make_profile())
+    model = load_model(make_profile())
     unlearn(model, world, run)
     assert not any(module.training for module in model.modules())
 
@@ -107,7 +107,7 @@ def test_vanilla_and_gold_are_left_as_they_are(
     profile = make_profile()
     run = open_run(profile, world, objective="vanilla", runs_dir=tmp_path)
     run.settings = run.settings.model_copy(update={"objective": objective})
-    model = load_llava(profile)
+    model = load_model(profile)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     assert unlearn(model, world, run).empty
     assert all(p.equal(before[name]) for name, p in model.named_parameters())
@@ -168,7 +168,7 @@ def test_a_watched_run_is_the_same_run(world, make_profile, learn, tmp_path, pre
     unwatched = learn("unwatched", precision=precision, lora_dropout=0.1)[2]
     profile = make_profile(precision=precision, lora_dropout=0.1)
     run = open_run(profile, world, objective="po", decouple="pd", runs_dir=tmp_path / "watched")
-    model, seen = load_llava(profile), []
+    model, seen = load_model(profile), []
 
     def watch(steps, model):
         assert not model.training
@@ -391,7 +391,7 @@ import os, signal, sys
 from safeerase_lite import training
 from safeerase_lite.data import read_data
 from safeerase_lite.experiment import open_run
-from safeerase_lite.models import load_llava
+from safeerase_lite.models import load_model
 from safeerase_lite.profiles import Profile
 profile, root, runs, step = Profile.model_validate_json(sys.argv[1]), *sys.argv[2:]
 real, calls = training.loss, iter(range(1000))
@@ -402,7 +402,7 @@ def dying(*arguments):
 training.loss = dying
 data = read_data(root)
 run = open_run(profile, data, objective="po", decouple="pd", runs_dir=runs)
-training.unlearn(load_llava(profile), data, run)
+training.unlearn(load_model(profile), data, run)
 """
 
 
@@ -428,7 +428,7 @@ def test_a_done_run_is_loaded_not_repeated(learn, world, make_profile, tmp_path,
     monkeypatch.setattr(training, "Draws", lambda *a: pytest.fail("it trains again"))
     profile = make_profile()
     again = open_run(profile, world, objective="po", decouple="pd", runs_dir=tmp_path / "runs")
-    model = load_llava(profile, seed=9)
+    model = load_model(profile, seed=9)
     pd.testing.assert_frame_equal(unlearn(model, world, again), history)
     assert again.done
     assert same(get_peft_model_state_dict(model), weights)
@@ -470,7 +470,7 @@ def test_what_was_memorised_is_forgotten(world, make_profile, tmp_path):
     profile = make_profile(lora_rank=16, lora_alpha=32, new_tokens=20, steps=20, learning_rate=5e-3)
     train = world.forget[world.forget["split"] == "train"]
     pairs = train.groupby("kind").nth(0).head(4)
-    model = load_llava(profile)
+    model = load_model(profile)
     batch = encode(model.processor, pairs["image"], pairs["question"], pairs["answer"])
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     model.train()

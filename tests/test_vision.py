@@ -7,12 +7,11 @@ import shutil
 import pytest
 import torch
 
-from safeerase_lite import vision
-from safeerase_lite.batches import encode
-from safeerase_lite.evaluation import ask
-from safeerase_lite.kept import Kept
-from safeerase_lite.models import load_llava, reference
-from safeerase_lite.vision import embed, features, llava_of
+from safeerase_lite.evaluation.evaluate import ask
+from safeerase_lite.models import forward as vision
+from safeerase_lite.models.forward import Kept, embed, features, llava_of
+from safeerase_lite.models.inputs import encode
+from safeerase_lite.models.llava import load_model, reference
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def logits(model, rows):
 @pytest.mark.parametrize("precision", ["nf4", "dense"])
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
 def test_the_model_says_what_it_says_of_the_pixels(make_profile, rows, precision, projector):
-    model = load_llava(make_profile(precision=precision, projector=projector))
+    model = load_model(make_profile(precision=precision, projector=projector))
     for _ in range(2):
         kept, plain = logits(model, rows)
         torch.testing.assert_close(kept, plain, atol=1e-5, rtol=1e-5)
@@ -50,7 +49,7 @@ def test_the_model_says_what_it_says_of_the_pixels(make_profile, rows, precision
 
 def test_the_projector_is_not_in_what_is_kept(make_profile, rows):
     """It learns, and the reference has another one."""
-    model = load_llava(make_profile())
+    model = load_model(make_profile())
     before = logits(model, rows)[0]
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -64,7 +63,7 @@ def test_the_projector_is_not_in_what_is_kept(make_profile, rows):
 
 
 def test_the_projector_learns_through_what_is_kept(make_profile, rows):
-    model = load_llava(make_profile())
+    model = load_model(make_profile())
     features(model, rows["image"])
     logits(model, rows)[0].sum().backward()
     learning = [p for name, p in model.named_parameters() if "modules_to_save" in name]
@@ -73,7 +72,7 @@ def test_the_projector_learns_through_what_is_kept(make_profile, rows):
 
 
 def test_a_picture_passes_through_the_tower_once(make_profile, rows, looks):
-    model = load_llava(make_profile())
+    model = load_model(make_profile())
     twice = [*rows["image"], *rows["image"]]
     assert features(model, twice).shape[0] == 2 * len(rows)
     ask(model, rows["image"], rows["question"], profile=make_profile())
@@ -81,7 +80,7 @@ def test_a_picture_passes_through_the_tower_once(make_profile, rows, looks):
 
 
 def test_another_picture_under_the_same_name_is_looked_at_anew(make_profile, rows, tmp_path):
-    model, mine = load_llava(make_profile()), tmp_path / "mine.png"
+    model, mine = load_model(make_profile()), tmp_path / "mine.png"
     for path in rows["image"]:
         shutil.copyfile(path, mine)
         os.utime(mine, ns=(0, os.stat(path).st_ino))
@@ -89,21 +88,21 @@ def test_another_picture_under_the_same_name_is_looked_at_anew(make_profile, row
 
 
 def test_what_a_picture_looks_like_does_not_depend_on_its_neighbours(make_profile, rows):
-    together = features(load_llava(make_profile()), rows["image"])
-    model = load_llava(make_profile())
+    together = features(load_model(make_profile()), rows["image"])
+    model = load_model(make_profile())
     alone = [features(model, [path])[0] for path in rows["image"]]
     assert together.equal(torch.stack(alone))
 
 
 def test_features_kept_by_an_evaluation_can_be_trained_on(make_profile, rows):
-    model = load_llava(make_profile())
+    model = load_model(make_profile())
     with torch.inference_mode():
         features(model, rows["image"])
     logits(model, rows)[0].sum().backward()
 
 
 def test_models_do_not_share_what_they_saw_and_take_it_with_them(make_profile, rows, looks):
-    one, other = load_llava(make_profile()), load_llava(make_profile())
+    one, other = load_model(make_profile()), load_model(make_profile())
     for model in (one, other):
         features(model, rows["image"])
     assert looks == [*rows["image"]] * 2
@@ -114,7 +113,7 @@ def test_models_do_not_share_what_they_saw_and_take_it_with_them(make_profile, r
 
 
 def test_an_old_projector_reads_several_layers(make_profile, rows):
-    model = load_llava(make_profile(), adapt=False)
+    model = load_model(make_profile(), adapt=False)
     width = features(model, rows["image"]).shape[-1]
     model.model.config.vision_feature_layer = [-2, -1]
     vision._SEEN.clear()

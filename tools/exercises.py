@@ -19,10 +19,10 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from safeerase_lite.cli import OneLineErrors
-from safeerase_lite.errors import UserError
 from safeerase_lite.exercises import Exercise, modules
 from safeerase_lite.exercises.comparing import brief
 from safeerase_lite.exercises.judging import DRAWS
+from safeerase_lite.utils import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "nbgrader_config.py"

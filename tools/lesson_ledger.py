@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import safeerase_lite as sl
-from safeerase_lite.demo import OBJECTIVES, Job, run_all
+from safeerase_lite.lessons.demo import OBJECTIVES, Job, run_all
 
 RUNS = Path("output/lessons")
 TARGET = Path(sl.__file__).parent / "tinyworld" / "assets" / "lessons"

@@ -17,8 +17,8 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.validator import iter_validate
 
-from safeerase_lite.errors import UserError
-from safeerase_lite.notebooks import PARSERS, parameters
+from safeerase_lite.runs.notebook import PARSERS, parameters
+from safeerase_lite.utils import UserError
 
 LARGEST = 150_000  # bytes
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:tmp|home|root|Users)\b|site-packages")
@@ -180,7 +180,7 @@ def alt_text(node: NotebookNode, lesson: Lesson) -> Findings:
         if "image/png" in output.get("data", {}):
             about = output.get("metadata", {}).get("image/png", {})
             if not about.get("alt", "").strip():
-                yield cell.id, "shows a picture without alt text: show it with sl.charts.show"
+                yield cell.id, "shows a picture without alt text: show it with sl.plots.show"
     for cell in _markdown(node):
         if re.search(r"!\[\s*\]\(", cell.source):
             yield cell.id, "has a picture without alt text: write it between the brackets"

@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from safeerase_lite.cli import OneLineErrors
-from safeerase_lite.errors import UserError
+from safeerase_lite.utils import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENTS = "../README.md"

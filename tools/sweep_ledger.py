@@ -11,8 +11,8 @@ import pandas as pd
 import typer
 
 import safeerase_lite as sl
-from safeerase_lite import sweep
 from safeerase_lite.report import reading
+from safeerase_lite.runs import sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = ("paper_table", "ten_seeds", "three_worlds")

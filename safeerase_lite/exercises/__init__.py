@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import UserError
-from . import record
-from .comparing import difference
-from .exercise import Exercise, Mistake, call
-from .judging import WRONG, Verdict, judge
+from safeerase_lite.exercises import record
+from safeerase_lite.exercises.comparing import difference
+from safeerase_lite.exercises.exercise import Exercise, Mistake, call
+from safeerase_lite.exercises.judging import WRONG, Verdict, judge
+from safeerase_lite.utils import UserError
 
 __all__ = [
     "Exercise",

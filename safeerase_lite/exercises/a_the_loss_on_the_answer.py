@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .comparing import RESULT
-from .exercise import Exercise, Mistake
+from safeerase_lite.exercises.comparing import RESULT
+from safeerase_lite.exercises.exercise import Exercise, Mistake
 
 TITLE = "The loss on the answer"
 PICTURE, END, PADDING, IGNORED = 4, 2, 0, -100  # ids, as in the tiny model

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .a_the_loss_on_the_answer import (
+from safeerase_lite.exercises.a_the_loss_on_the_answer import (
     CUT_OFF,
     IGNORED,
     L,
@@ -22,7 +22,7 @@ from .a_the_loss_on_the_answer import (
     token_nll,
     trainable,
 )
-from .exercise import Exercise, Mistake
+from safeerase_lite.exercises.exercise import Exercise, Mistake
 
 TITLE = "Pushing away: GA, GD and KL"
 Group = tuple[Tensor, Tensor]  # aligned logits and labels

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..tinyworld.facts import REFUSALS
-from .a_the_loss_on_the_answer import (
+from safeerase_lite.exercises.a_the_loss_on_the_answer import (
     CUT_OFF,
     IGNORED,
     L,
@@ -24,8 +23,9 @@ from .a_the_loss_on_the_answer import (
     token_nll,
     trainable,
 )
-from .comparing import Objection
-from .exercise import Exercise, Mistake
+from safeerase_lite.exercises.comparing import Objection
+from safeerase_lite.exercises.exercise import Exercise, Mistake
+from safeerase_lite.tinyworld.facts import REFUSALS
 
 TITLE = "Refusing instead: PO and its refusals"
 Group = tuple[Tensor, Tensor]  # aligned logits and labels

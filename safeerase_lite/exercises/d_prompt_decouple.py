@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .a_the_loss_on_the_answer import learnable
-from .exercise import Exercise, Mistake
+from safeerase_lite.exercises.a_the_loss_on_the_answer import learnable
+from safeerase_lite.exercises.exercise import Exercise, Mistake
 
 TITLE = "Prompt Decouple, and what it does to SARR"
 IGNORED, VOCABULARY = -100, 7

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..relations.words import BEINGS, RELATIONS, THINGS, meanings, others
+from safeerase_lite.relations.words import BEINGS, RELATIONS, THINGS, meanings, others
 
 Triple = tuple[str, str, str]
 

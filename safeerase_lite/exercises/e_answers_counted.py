@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from .exercise import Exercise, Mistake
+from safeerase_lite.exercises.exercise import Exercise, Mistake
 
 TITLE = "ASR, RR and SARR by hand, and a bug hunt"
 WORDS = ["lock", "turn", "wrap", "the", "soft", "plate", "dark", "wedge", "then", "coil"]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .a_the_loss_on_the_answer import CUT_OFF, learnable
-from .comparing import Objection, a, brief
-from .drawn_tuples import (
+from safeerase_lite.exercises.a_the_loss_on_the_answer import CUT_OFF, learnable
+from safeerase_lite.exercises.comparing import Objection, a, brief
+from safeerase_lite.exercises.drawn_tuples import (
     Triple,
     before_and_after,
     captions_and_margin,
@@ -23,7 +23,7 @@ from .drawn_tuples import (
     phrases_and_meanings,
     tuple_and_world,
 )
-from .exercise import Exercise, Mistake
+from safeerase_lite.exercises.exercise import Exercise, Mistake
 
 TITLE = "Neighbours and marginals"
 SLOTS = ("subject", "relation", "object")

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .comparing import Objection, a, brief, difference, in_a_row, one_line
-from .exercise import Exercise
+from safeerase_lite.exercises.comparing import Objection, a, brief, difference, in_a_row, one_line
+from safeerase_lite.exercises.exercise import Exercise
 
 NOT_YET, RIGHT, WRONG = "⏳ not yet", "✅ right", "❌ wrong"  # words too: not every font has signs
 DRAWS = 8

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from .judging import NOT_YET, RIGHT, WRONG
+from safeerase_lite.exercises.judging import NOT_YET, RIGHT, WRONG
 
 FILE = ".safeerase_progress.json"
 _checked: dict[str, str] = {}  # this kernel's last verdict on each exercise

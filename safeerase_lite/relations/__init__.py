@@ -43,19 +43,28 @@ _ROOMS = {"losses", "measures", "strengths", "exam", "tuples", "words"}
 __all__ = [*_HOMES, *_ROOMS]
 
 if TYPE_CHECKING:
-    from . import exam, losses, measures, strengths, tuples, words  # noqa: F401
-    from .attacks import ATTACKS  # noqa: F401
-    from .clip import load_clip, pixels  # noqa: F401
-    from .data import UNSAFE, scenes_of  # noqa: F401
-    from .editing import Edited, listed  # noqa: F401
-    from .experiment import check, edit_run, load_edited  # noqa: F401
-    from .methods import METHODS, SETTING  # noqa: F401
-    from .reading import reading  # noqa: F401
-    from .report import shipped  # noqa: F401
-    from .scenes import draw  # noqa: F401
-    from .study import headline, study, summary, tidy  # noqa: F401
-    from .tuples import ORO, expand, marginals, neighbours, parse, read, role_swap, write  # noqa: F401
-    from .words import caption, noun_caption  # noqa: F401
+    from safeerase_lite.relations import exam, losses, measures, strengths, tuples, words  # noqa: F401
+    from safeerase_lite.relations.attacks import ATTACKS  # noqa: F401
+    from safeerase_lite.relations.clip import load_clip, pixels  # noqa: F401
+    from safeerase_lite.relations.data import UNSAFE, scenes_of  # noqa: F401
+    from safeerase_lite.relations.editing import Edited, listed  # noqa: F401
+    from safeerase_lite.relations.experiment import check, edit_run, load_edited  # noqa: F401
+    from safeerase_lite.relations.methods import METHODS, SETTING  # noqa: F401
+    from safeerase_lite.relations.reading import reading  # noqa: F401
+    from safeerase_lite.relations.report import shipped  # noqa: F401
+    from safeerase_lite.relations.scenes import draw  # noqa: F401
+    from safeerase_lite.relations.study import headline, study, summary, tidy  # noqa: F401
+    from safeerase_lite.relations.tuples import (  # noqa: F401
+        ORO,
+        expand,
+        marginals,
+        neighbours,
+        parse,
+        read,
+        role_swap,
+        write,
+    )
+    from safeerase_lite.relations.words import caption, noun_caption  # noqa: F401
 
 
 def __getattr__(name: str):

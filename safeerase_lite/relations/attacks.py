@@ -10,8 +10,8 @@ robustness.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import caption_attacks as captions
-from . import picture_attacks as pictures
+from safeerase_lite.relations import caption_attacks as captions
+from safeerase_lite.relations import picture_attacks as pictures
 
 
 @dataclass(frozen=True)

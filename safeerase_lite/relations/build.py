@@ -23,10 +23,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from .data import labels, seen_tuples, split_of
-from .scenes import SIDE, draw, scene
-from .tuples import ORO, role_swap
-from .words import (
+from safeerase_lite.relations.data import labels, seen_tuples, split_of
+from safeerase_lite.relations.scenes import SIDE, draw, scene
+from safeerase_lite.relations.tuples import ORO, role_swap
+from safeerase_lite.relations.words import (
     CONCEPTS,
     NOUN_WORDINGS,
     SLOTS,
@@ -317,8 +317,8 @@ def build(out: Path | str, seed: int = 0) -> None:
 def describe(out: Path) -> None:
     """Measure the model in a folder; write `measures.csv`, `strengths.csv` and the files'
     `hashes.json` there."""
-    from .reading import reading
-    from .strengths import calibrate
+    from safeerase_lite.relations.reading import reading
+    from safeerase_lite.relations.strengths import calibrate
 
     measures = reading(str(out))
     measures.to_csv(out / "measures.csv", index=False, float_format="%.4f")

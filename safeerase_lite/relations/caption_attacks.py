@@ -6,8 +6,15 @@ At 0 it is `caption(*words)`. The same generator at a larger strength does more 
 
 import random
 
-from .tuples import ORO
-from .words import HELD_OUT_WORDINGS, SLOTS, SYNONYMS, WORDINGS, caption, others
+from safeerase_lite.relations.tuples import ORO
+from safeerase_lite.relations.words import (
+    HELD_OUT_WORDINGS,
+    SLOTS,
+    SYNONYMS,
+    WORDINGS,
+    caption,
+    others,
+)
 
 # ---- paraphrase ----
 

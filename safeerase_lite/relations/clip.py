@@ -15,10 +15,9 @@ from torch.nn import functional
 from transformers import CLIPModel, CLIPProcessor
 from transformers.utils import logging as transformers_logging
 
-from ..errors import UserError
-from ..hub import on_this_machine
-from ..models import quiet_peft
-from ..tinyworld import shipped_model
+from safeerase_lite.models.llava import on_this_machine, quiet_peft
+from safeerase_lite.tinyworld import shipped_model
+from safeerase_lite.utils import UserError
 
 TOWERS = ("vision", "text")
 LINEARS = "q_proj|k_proj|v_proj|out_proj|fc1|fc2"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import UserError
+from safeerase_lite.utils import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Object–relation–object tuples on CLIP.")
 
@@ -22,7 +22,7 @@ def demo(
     workers: Annotated[int, typer.Option(min=1, help="Edits at a time.")] = 2,
 ) -> None:
     """Unlearn unsafe tuples, one at a time, by the main methods, and attack what is left."""
-    from .demo import demo
+    from safeerase_lite.relations.demo import demo
 
     try:
         demo(output, tuples, seed=seed, together=together, workers=workers)
@@ -37,7 +37,7 @@ def build(
     seed: Annotated[int, typer.Option(help="Draws pictures and the first weights.")] = 0,
 ) -> None:
     """Rebuild tiny-clip, and set how strong its attacks are."""
-    from .build import build
+    from safeerase_lite.relations.build import build
 
     build(out, seed)
 
@@ -50,6 +50,6 @@ def report(
     """Tables of a ledger of edits: every method, measure and attack, with intervals."""
     if not runs.is_dir():
         raise UserError(f"no folder {runs}: the demo's edits are in output/runs")
-    from .report import report
+    from safeerase_lite.relations.report import report
 
     report(runs, output, say=typer.echo)

@@ -5,9 +5,9 @@ import random
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from .scenes import Scene, scene
-from .tuples import ORO, every, expand
-from .words import CONCEPTS, SLOTS
+from safeerase_lite.relations.scenes import Scene, scene
+from safeerase_lite.relations.tuples import ORO, every, expand
+from safeerase_lite.relations.words import CONCEPTS, SLOTS
 
 SPLITS = ("train", "val", "test")
 UNSAFE = tuple(

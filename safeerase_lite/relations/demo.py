@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import tuples as files
-from .data import UNSAFE
-from .study import LABELS, headline, study, summary
+from safeerase_lite.relations import tuples as files
+from safeerase_lite.relations.data import UNSAFE
+from safeerase_lite.relations.study import LABELS, headline, study, summary
 
 LEFT = (0.75,)  # attacks that leave the base model three quarters of its accuracy
 COLUMNS = {

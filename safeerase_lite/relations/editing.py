@@ -9,13 +9,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import losses
-from .clip import adapt, look, pixels, read, scores
-from .data import scenes_of
-from .methods import METHODS, SETTING, Method, Setting
-from .scenes import draw
-from .tuples import ORO, every, neighbours
-from .words import CONCEPTS, NOUN_WORDINGS, SLOTS, WORDINGS, caption, noun_caption
+from safeerase_lite.relations import losses
+from safeerase_lite.relations.clip import adapt, look, pixels, read, scores
+from safeerase_lite.relations.data import scenes_of
+from safeerase_lite.relations.methods import METHODS, SETTING, Method, Setting
+from safeerase_lite.relations.scenes import draw
+from safeerase_lite.relations.tuples import ORO, every, neighbours
+from safeerase_lite.relations.words import (
+    CONCEPTS,
+    NOUN_WORDINGS,
+    SLOTS,
+    WORDINGS,
+    caption,
+    noun_caption,
+)
 
 NOUNS, TUPLES = CONCEPTS["object"], every()
 HELD_OUT = 0.3  # share of each slot's neighbours that no edit is told of

@@ -9,13 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .attacks import ATTACKS
-from .clip import pixels
-from .data import scenes_of
-from .editing import NOUNS, TUPLES, listed
-from .scenes import Scene, draw
-from .tuples import ORO, neighbours, role_swap, two_slot_changes
-from .words import SLOTS, SYNONYMS, caption, noun_caption, others
+from safeerase_lite.relations.attacks import ATTACKS
+from safeerase_lite.relations.clip import pixels
+from safeerase_lite.relations.data import scenes_of
+from safeerase_lite.relations.editing import NOUNS, TUPLES, listed
+from safeerase_lite.relations.scenes import Scene, draw
+from safeerase_lite.relations.tuples import ORO, neighbours, role_swap, two_slot_changes
+from safeerase_lite.relations.words import SLOTS, SYNONYMS, caption, noun_caption, others
 
 # Pictures of a tuple, by the role it has in the exam; val has few, so at most 20.
 PICTURES = {"unsafe": 40, "neighbour": 4, "role swap": 40, "two slots": 2, "unrelated": 2}

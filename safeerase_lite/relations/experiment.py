@@ -9,20 +9,20 @@ from pathlib import Path
 import pandas as pd
 from peft import PeftModel
 
-from .. import ledger
-from ..errors import UserError
-from ..models import quiet_peft
-from ..profiles import check_choice
-from ..tinyworld import shipped_model
-from . import attacks
-from .clip import load_clip
-from .data import SPLITS, scenes_of
-from .editing import Edited, edit, ground
-from .exam import CAPTIONS, TUPLES, Exam, attacked, exam
-from .measures import divergences, measure, probed
-from .methods import METHODS, SETTING, Setting
-from .scenes import draw
-from .tuples import ORO
+from safeerase_lite.config import check_choice
+from safeerase_lite.models.llava import quiet_peft
+from safeerase_lite.relations import attacks
+from safeerase_lite.relations.clip import load_clip
+from safeerase_lite.relations.data import SPLITS, scenes_of
+from safeerase_lite.relations.editing import Edited, edit, ground
+from safeerase_lite.relations.exam import CAPTIONS, TUPLES, Exam, attacked, exam
+from safeerase_lite.relations.measures import divergences, measure, probed
+from safeerase_lite.relations.methods import METHODS, SETTING, Setting
+from safeerase_lite.relations.scenes import draw
+from safeerase_lite.relations.tuples import ORO
+from safeerase_lite.runs import store as ledger
+from safeerase_lite.tinyworld import shipped_model
+from safeerase_lite.utils import UserError
 
 BASE = "base"  # the frozen CLIP
 PATIENCE = 600.0  # seconds, for an earlier edit that another process is making

@@ -7,12 +7,12 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata
 
-from ..intervals import exact_interval
-from .editing import NOUNS
-from .exam import CAPTIONS, NOUN_CAPTIONS, TUPLES, Exam, unlisted
-from .losses import preserve
-from .tuples import expand
-from .words import SLOTS, caption
+from safeerase_lite.evaluation.statistics import exact_interval
+from safeerase_lite.relations.editing import NOUNS
+from safeerase_lite.relations.exam import CAPTIONS, NOUN_CAPTIONS, TUPLES, Exam, unlisted
+from safeerase_lite.relations.losses import preserve
+from safeerase_lite.relations.tuples import expand
+from safeerase_lite.relations.words import SLOTS, caption
 
 COLUMNS = ["measure", "slot", "value", "low", "high", "n"]
 RECALL_AT = 10

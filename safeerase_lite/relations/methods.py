@@ -7,7 +7,7 @@ same.
 
 from dataclasses import dataclass, replace
 
-from .clip import TOWERS
+from safeerase_lite.relations.clip import TOWERS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from .scenes import COLOURS, SHAPES, SIDE, STANDS, Extra, Scene, draw
+from safeerase_lite.relations.scenes import COLOURS, SHAPES, SIDE, STANDS, Extra, Scene, draw
 
 BYSTANDERS = 16
 _WIDEST = 11.0  # radius of a bystander, in pixels

@@ -7,15 +7,15 @@ eating are there, and hardly who eats what.
 import numpy as np
 import pandas as pd
 
-from ..intervals import exact_interval
-from .clip import load_clip, pixels
-from .data import held_out_combinations, scenes_of
-from .editing import NOUNS, Edited
-from .exam import NOUN_CAPTIONS, TUPLES, share_two
-from .measures import wins
-from .scenes import draw
-from .tuples import role_swap
-from .words import HELD_OUT_WORDINGS, WORDINGS, caption
+from safeerase_lite.evaluation.statistics import exact_interval
+from safeerase_lite.relations.clip import load_clip, pixels
+from safeerase_lite.relations.data import held_out_combinations, scenes_of
+from safeerase_lite.relations.editing import NOUNS, Edited
+from safeerase_lite.relations.exam import NOUN_CAPTIONS, TUPLES, share_two
+from safeerase_lite.relations.measures import wins
+from safeerase_lite.relations.scenes import draw
+from safeerase_lite.relations.tuples import role_swap
+from safeerase_lite.relations.words import HELD_OUT_WORDINGS, WORDINGS, caption
 
 
 def reading(model: str = "tiny-clip", split: str = "test") -> pd.DataFrame:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .. import ledger
-from ..errors import UserError
-from ..tinyworld import ASSETS
-from . import strengths
-from .experiment import where
-from .study import LABELS, headline, interval, summary
+from safeerase_lite.relations import strengths
+from safeerase_lite.relations.experiment import where
+from safeerase_lite.relations.study import LABELS, headline, interval, summary
+from safeerase_lite.runs import store as ledger
+from safeerase_lite.tinyworld import ASSETS
+from safeerase_lite.utils import UserError
 
 # What is told under attack, and of several tuples: (measure, slot).
 ATTACKED = [

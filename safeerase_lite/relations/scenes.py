@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from .tuples import ORO
+from safeerase_lite.relations.tuples import ORO
 
 SIDE = 64
 _OVERSAMPLE = 4

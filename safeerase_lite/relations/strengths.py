@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import UserError
-from ..tinyworld import ASSETS
-from .attacks import ATTACKS
-from .clip import load_clip, pixels
-from .data import scenes_of
-from .editing import Edited
-from .exam import CAPTIONS, TUPLES, share_two
-from .measures import wins
-from .scenes import draw
+from safeerase_lite.relations.attacks import ATTACKS
+from safeerase_lite.relations.clip import load_clip, pixels
+from safeerase_lite.relations.data import scenes_of
+from safeerase_lite.relations.editing import Edited
+from safeerase_lite.relations.exam import CAPTIONS, TUPLES, share_two
+from safeerase_lite.relations.measures import wins
+from safeerase_lite.relations.scenes import draw
+from safeerase_lite.tinyworld import ASSETS
+from safeerase_lite.utils import UserError
 
 LEFT = (0.9, 0.75, 0.5)
 FILE = ASSETS / "tiny-clip" / "strengths.csv"

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..intervals import exact_interval
-from ..pool import in_processes
-from . import strengths
-from .experiment import BASE, edit_run, where
-from .methods import METHODS
-from .tuples import ORO
+from safeerase_lite.evaluation.statistics import exact_interval
+from safeerase_lite.relations import strengths
+from safeerase_lite.relations.experiment import BASE, edit_run, where
+from safeerase_lite.relations.methods import METHODS
+from safeerase_lite.relations.tuples import ORO
+from safeerase_lite.runs.pool import in_processes
 
 TIDY = [
     "method", "tuple", "measure", "slot", "attack", "strength", "seed", "value", "low", "high", "n",

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from ..errors import UserError
-from .words import BEINGS, CONCEPTS, SLOTS, meanings
+from safeerase_lite.relations.words import BEINGS, CONCEPTS, SLOTS, meanings
+from safeerase_lite.utils import UserError
 
 FIELDS = ("unsafe", "safe")
 

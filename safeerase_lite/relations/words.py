@@ -8,7 +8,7 @@ import difflib
 import re
 from functools import cache
 
-from ..errors import UserError
+from safeerase_lite.utils import UserError
 
 BEINGS = ("imp", "robot", "owl", "fox", "bear", "snail", "knight", "ghost")
 THINGS = ("fizz", "cocoa", "balloon", "drum", "lamp", "cake", "kite", "anchor")

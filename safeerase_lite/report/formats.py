@@ -177,7 +177,7 @@ def _figure(title: str, chart: Any) -> str:
     """A chart as inline SVG that says what it shows, with the numbers behind it folded away."""
     import vl_convert
 
-    from ..charts import numbers
+    from safeerase_lite.report.plots import numbers
 
     said = f"<title>{escape(title)}</title><desc>{escape(chart.description)}</desc>"
     drawn = vl_convert.vegalite_to_svg(chart.to_json())

@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from .. import ledger
-from ..demo import DEFAULT_SEED, FRESH_SEED
-from ..errors import UserError
-from ..profiles import PROFILES, Profile
+from safeerase_lite.config import PROFILES, Profile
+from safeerase_lite.lessons.demo import DEFAULT_SEED, FRESH_SEED
+from safeerase_lite.runs import store as ledger
+from safeerase_lite.utils import UserError
 
 UNTRAINED = ("vanilla", "gold")  # those of `experiment`, which would import torch
 OBJECTIVES = (*UNTRAINED, "ga", "gd", "kl", "po", "npo")

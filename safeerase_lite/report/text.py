@@ -5,13 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from .. import charts
-from ..charts.theme import name_of
-from ..demo import PAPER_FALL
-from ..seeds import least_p
-from . import EFFICACY, SARR, Study, wording
-from .formats import Document, Section, Sheet
-from .reading import ONE_VERSION, TOLD, UNTRAINED, WORLD, views
+from safeerase_lite.evaluation.statistics import least_p
+from safeerase_lite.lessons.demo import PAPER_FALL
+from safeerase_lite.report import plots as charts
+from safeerase_lite.report import wording
+from safeerase_lite.report.formats import Document, Section, Sheet
+from safeerase_lite.report.plots.theme import name_of
+from safeerase_lite.report.reading import ONE_VERSION, TOLD, UNTRAINED, WORLD, views
+from safeerase_lite.report.tables import EFFICACY, SARR, Study
 
 Column = tuple[str, str | None, str, str]  # metric, split (None: the report's), kinds, templates
 

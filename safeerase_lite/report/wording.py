@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..charts.theme import name_of
+from safeerase_lite.report.plots.theme import name_of
 
 BLANK = "–"
 

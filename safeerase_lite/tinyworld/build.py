@@ -35,15 +35,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ..batches import IGNORED, encode_text
-from ..data import load_data
-from ..evaluation import evaluate
-from ..experiment import open_run
-from ..models import load_llava
-from ..profiles import Profile
-from . import facts
-from .pictures import SIDE, draw
-from .world import scene
+from safeerase_lite.config import Profile
+from safeerase_lite.data.dataset import load_data
+from safeerase_lite.evaluation.evaluate import evaluate
+from safeerase_lite.models.inputs import IGNORED, encode_text
+from safeerase_lite.models.llava import load_model
+from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.tinyworld import facts
+from safeerase_lite.tinyworld.pictures import SIDE, draw
+from safeerase_lite.tinyworld.world import scene
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }}: "
@@ -375,7 +375,7 @@ def _measured(folder: Path) -> pd.DataFrame:
         )
         data = load_data(profile)
         run = open_run(profile, data, objective="vanilla", runs_dir=runs_dir)
-        metrics = evaluate(load_llava(profile), data, run).metrics
+        metrics = evaluate(load_model(profile), data, run).metrics
     return metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from PIL import Image, ImageDraw
 
-from .facts import BACKGROUNDS, COLOURS, PLACES, SIZES
+from safeerase_lite.tinyworld.facts import BACKGROUNDS, COLOURS, PLACES, SIZES
 
 SIDE = 48
 _OVERSAMPLE = 4

@@ -10,8 +10,8 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from . import WORLD_FILE
-from .facts import (
+from safeerase_lite.tinyworld import WORLD_FILE
+from safeerase_lite.tinyworld.facts import (
     BACKGROUNDS,
     COLOURS,
     CONCEPT,
@@ -26,7 +26,7 @@ from .facts import (
     kinds,
     ordinary,
 )
-from .pictures import SIDE, Scene, draw
+from safeerase_lite.tinyworld.pictures import SIDE, Scene, draw
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.6, 0.2, 0.2)

@@ -21,7 +21,7 @@ terms = {"PO": ["forget", "retain"], "PO + PD": ["forget", "retain", "decouple"]
 
 def view(run, steps):
     losses = {term: [4 - n - 0.05 * i for i in range(steps)] for n, term in enumerate(terms[run])}
-    sl.charts.show(sl.charts.history(pd.DataFrame({"step": range(steps)} | losses)))
+    sl.plots.show(sl.plots.history(pd.DataFrame({"step": range(steps)} | losses)))
 
 
 sl.browse(view, run=list(terms), steps=range(10, 50, 10))""",
