@@ -265,7 +265,7 @@ def test_a_scheduler_that_is_not_there_is_one_line(write, monkeypatch):
     monkeypatch.setattr(cluster, "ANSWERS_WITHIN", 1)
     path = write("seeds: [0]")
     with pytest.raises(UserError, match="no Dask scheduler answers at 127.0.0.1:9"):
-        cluster.carry_out(sweep.load(path), "grid", path.parent / "runs", scheduler="127.0.0.1:9")
+        cluster.run_sweep(sweep.load(path), "grid", path.parent / "runs", scheduler="127.0.0.1:9")
 
 
 def test_a_run_does_not_inherit_what_dask_tells_its_own_malloc(monkeypatch):
@@ -279,7 +279,7 @@ def test_each_gpu_goes_to_one_worker(write, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     path = write("gpu: true\ngrid: {seconds: 1}\nseeds: [0, 1, 2]")
     runs_dir = path.parent / "runs"
-    outcomes = cluster.carry_out(sweep.load(path), "grid", runs_dir, say=lambda line: None)
+    outcomes = cluster.run_sweep(sweep.load(path), "grid", runs_dir, say=lambda line: None)
     assert {outcome.status for outcome in outcomes.values()} == {"complete"}
     seen = [mark.read_text().split()[2] for mark in (path.parent / "marks").iterdir()]
     assert set(seen) == {"4", "6"}
@@ -289,7 +289,7 @@ def test_a_sweep_that_wants_gpus_is_refused_where_there_are_none(write, monkeypa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     path = write("gpu: true\nseeds: [0]")
     with pytest.raises(UserError, match="none is here"):
-        cluster.carry_out(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
+        cluster.run_sweep(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
 
 
 def test_no_more_runs_at_a_time_than_gpus(write, monkeypatch):
@@ -305,7 +305,7 @@ def test_no_more_runs_at_a_time_than_gpus(write, monkeypatch):
 def test_without_sbatch_a_slurm_sweep_is_one_line(write):
     path = write("seeds: [0]\nslurm: {queue: short, memory: 16GB, walltime: '02:00:00'}")
     with pytest.raises(UserError, match="no sbatch is here"):
-        cluster.carry_out(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
+        cluster.run_sweep(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
 
 
 def test_a_slurm_job_carries_one_run_at_a_time(write):

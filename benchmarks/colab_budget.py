@@ -161,7 +161,9 @@ def train(profile, data, objective: str, runs: Path) -> dict:
         begin = now()
         sl.unlearn(model, data, run)
         took = now() - begin
-    draws = training.Draws(data, training.OBJECTIVES[objective].needs, "pd", 0, profile.batch)
+    draws = training.BatchSampler(
+        data, training.OBJECTIVES[objective].needs, "pd", 0, profile.batch
+    )
     tokens = sum(length(model, draws.at(step).values()) for step in range(profile.steps))
     parts = {part: clock.spent[part] / took for part in PARTS}
     parts["else"] = 1 - sum(parts.values())
@@ -176,7 +178,9 @@ def train_plainly(profile, data, objective: str, steps: int) -> dict:
         model = sl.load_model(profile).train()
         referred = training.OBJECTIVES[objective].reference
         second = sl.load_model(profile, adapt=False) if referred else None
-        draws = training.Draws(data, training.OBJECTIVES[objective].needs, "pd", 0, profile.batch)
+        draws = training.BatchSampler(
+            data, training.OBJECTIVES[objective].needs, "pd", 0, profile.batch
+        )
         weighing, taken, tokens = weights(objective, "official", "pd"), [], []
         for step in range(steps):
             begin, asked = now(), draws.at(step)

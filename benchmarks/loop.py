@@ -16,10 +16,10 @@ import sections
 import torch
 
 import safeerase_lite as sl
-from safeerase_lite.evaluation.evaluate import ask, computing, questions
+from safeerase_lite.evaluation.evaluate import computing, questions
 from safeerase_lite.models.forward import Reference, features
 from safeerase_lite.unlearning.objectives import OBJECTIVES, loss, weights
-from safeerase_lite.unlearning.trainer import Draws, answered, step_counts
+from safeerase_lite.unlearning.trainer import BatchSampler, answered, step_counts
 
 HERE = Path(__file__).parent
 
@@ -46,7 +46,7 @@ def step(profile, data, objective: str, decouple: str, turns: int) -> list[dict]
     model = sl.load_model(profile).train()
     second = sl.load_model(profile, adapt=False)
     needs, referred = OBJECTIVES[objective].needs, OBJECTIVES[objective].reference
-    draws = Draws(data, needs, decouple, 0, profile.batch)
+    draws = BatchSampler(data, needs, decouple, 0, profile.batch)
     weighing = weights(objective, "official", decouple)
     expected = getattr(draws, str(referred), None)
     before = Reference(model, expected, profile.batch)
@@ -87,7 +87,7 @@ def evaluation(profile, data, turns: int) -> dict:
     pairs = []
     for turn in range(turns):
         some = asked.sample(profile.evaluation_batch, random_state=turn)
-        together = seconds(ask, model, some["image"], some["question"], profile=profile)
+        together = seconds(generate, model, some["image"], some["question"], profile=profile)
         singly = seconds(plain.ask, model, some["image"], some["question"], profile)
         pairs.append((together / len(some), singly / len(some)))
     return row("evaluation, a question", profile, pairs)

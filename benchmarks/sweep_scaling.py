@@ -30,7 +30,7 @@ def seconds(workers: int) -> float:
         file = Path(folder) / "four.yaml"
         file.write_text(GRID.format(notebook=HERE.parent / "notebooks" / "03_unlearn.ipynb"))
         begin = time.perf_counter()
-        outcomes = cluster.carry_out(sweep.load(file), "four", Path(folder), workers=workers)
+        outcomes = cluster.run_sweep(sweep.load(file), "four", Path(folder), workers=workers)
         assert {outcome.status for outcome in outcomes.values()} == {"complete"}
         return time.perf_counter() - begin
 

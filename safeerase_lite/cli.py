@@ -140,7 +140,7 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, start none.")] = False,
 ) -> None:
     """Execute a grid of runs through papermill; what is complete is not repeated."""
-    from safeerase_lite.runs.executor import carry_out, job_script
+    from safeerase_lite.runs.executor import job_script, run_sweep
     from safeerase_lite.runs.store import default_runs_dir
     from safeerase_lite.runs.sweep import found, load
 
@@ -156,7 +156,7 @@ def sweep(
             typer.echo(f"\n{job_script(plan)}")
         return
     try:
-        outcomes = carry_out(
+        outcomes = run_sweep(
             plan, file.stem, where, workers=workers, scheduler=scheduler, say=typer.echo
         )
     except KeyboardInterrupt:

@@ -19,13 +19,13 @@ from safeerase_lite.config import Profile, read_injected
 from safeerase_lite.data.dataset import Data, load_data
 from safeerase_lite.data.schema import read_records
 from safeerase_lite.evaluation.evaluate import evaluate
-from safeerase_lite.evaluation.judges import split_name
+from safeerase_lite.evaluation.judges import parse_judge_name
 from safeerase_lite.models.llava import (
     NOT_QUANTISED,
     load_adapter,
     load_model,
-    no_four_bit,
     trained_weights,
+    why_not_4bit,
 )
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs.experiment import UNTRAINED, fingerprint, open_run, settings_of
@@ -171,7 +171,7 @@ def _measures(
     tables = {profile.precision: own[~own["metric"].str.endswith("_sampled")]}
     other = {"nf4": "dense", "dense": "nf4"}[profile.precision]
     missing = {}
-    if other == "nf4" and (reason := no_four_bit()):
+    if other == "nf4" and (reason := why_not_4bit()):
         missing[other] = reason
     else:
         say(f"measuring on the base in {precision(other, profile)}, split {split}")
@@ -306,7 +306,7 @@ def base_name(model: str) -> str:
 
 def judge_name(judge: str) -> str:
     """A judge's name without the folders of this machine; of a hub's model as it is."""
-    kind, model = split_name(judge)
+    kind, model = parse_judge_name(judge)
     here = model.startswith(("/", "~", ".")) or Path(model).is_dir()
     here |= kind in ("local", "guard") and model.count("/") > 1  # a hub's name has one
     return f"{kind}:{Path(model).name}" if model and here else judge

@@ -45,14 +45,14 @@ def answers(data):
 @pytest.mark.parametrize("name", TABLES)
 def test_a_tiny_world_is_shown_and_kept_as_it_is(world, name):
     table = getattr(world, name)
-    assert sl.shown(table, world) is table
+    assert sl.redact_for_display(table, world) is table
     everything = answers(world)
-    assert care.kept(everything, world) is everything
+    assert care.redact_for_storage(everything, world) is everything
 
 
 @pytest.mark.parametrize("name", ["forget", "retain", "specificity"])
 def test_every_text_about_a_harmful_picture_is_masked(real, name):
-    table = sl.shown(getattr(real, name), real)
+    table = sl.redact_for_display(getattr(real, name), real)
     for column in ("kind", "question", "answer"):
         assert table[column].str.fullmatch(r"\[\d+ words, #[0-9a-f]{6}\]").all()
     others = table.columns.difference(["kind", "question", "answer"])
@@ -60,21 +60,21 @@ def test_every_text_about_a_harmful_picture_is_masked(real, name):
 
 
 def test_of_a_safe_picture_only_the_harmful_question_is_masked(real):
-    table = sl.shown(real.decouple, real)
+    table = sl.redact_for_display(real.decouple, real)
     assert table["question"].str.startswith("[").all()
     assert table[["kind", "answer"]].equals(real.decouple[["kind", "answer"]])
-    assert sl.shown(real.placebo, real).equals(real.placebo)
+    assert sl.redact_for_display(real.placebo, real).equals(real.placebo)
 
 
 def test_a_mask_tells_texts_apart_and_equal_texts_look_equal(real):
-    before, after = (t["question"] for t in (real.forget, sl.shown(real.forget, real)))
+    before, after = (t["question"] for t in (real.forget, sl.redact_for_display(real.forget, real)))
     assert before.nunique() == after.nunique()
     assert pd.crosstab(before, after).gt(0).sum(axis=1).eq(1).all()
 
 
 def test_answers_are_masked_like_questions_and_pictures_within_the_folder_are_known(real):
     table = answers(real)
-    shown = sl.shown(table, real)
+    shown = sl.redact_for_display(table, real)
     about_safe = table["set"].isin(["decouple", "placebo"])
     assert shown.loc[about_safe, "answer"].equals(table.loc[about_safe, "answer"])
     assert (
@@ -86,11 +86,11 @@ def test_answers_are_masked_like_questions_and_pictures_within_the_folder_are_kn
 
 def test_what_is_asked_about_an_unknown_picture_is_masked(real):
     table = real.decouple.head(3).assign(image="elsewhere/1.png")
-    assert sl.shown(table, real)["answer"].str.startswith("[").all()
+    assert sl.redact_for_display(table, real)["answer"].str.startswith("[").all()
 
 
 def test_raw_texts_are_shown_when_the_call_asks_for_them(real):
-    assert sl.shown(real.forget, real, raw=True) is real.forget
+    assert sl.redact_for_display(real.forget, real, raw=True) is real.forget
 
 
 def test_data_typed_at_the_end_of_a_cell_shows_counts_alone(real):
@@ -107,13 +107,13 @@ def test_a_real_picture_is_blurred_beyond_recognition(tmp_path):
     stripes[:, ::5] = 255
     path = tmp_path / "stripes.png"
     Image.fromarray(stripes).save(path)
-    assert np.ptp(np.asarray(care.veiled(path))) < 5
-    assert np.ptp(np.asarray(care.veiled(path, raw=True))) == 255
+    assert np.ptp(np.asarray(care.redacted_image(path))) < 5
+    assert np.ptp(np.asarray(care.redacted_image(path, raw=True))) == 255
 
 
 def test_a_tiny_worlds_picture_is_shown_as_it_is(world):
     path = world.forget["image"].iat[0]
-    assert np.array_equal(care.veiled(path), Image.open(path).convert("RGB"))
+    assert np.array_equal(care.redacted_image(path), Image.open(path).convert("RGB"))
 
 
 def test_real_data_inside_a_tiny_world_is_still_blurred(world, real, tmp_path):
@@ -121,7 +121,7 @@ def test_real_data_inside_a_tiny_world_is_still_blurred(world, real, tmp_path):
     shutil.copytree(real.root, tmp_path / "world" / "inside")
     name = Path(real.forget["image"].iat[0]).relative_to(real.root)
     real_one, tiny = (tmp_path / "world" / where / name for where in ("inside", ""))
-    assert not np.array_equal(care.veiled(real_one), care.veiled(tiny))
+    assert not np.array_equal(care.redacted_image(real_one), care.redacted_image(tiny))
 
 
 def test_a_contact_sheet_blurs_real_pictures_unless_asked(world, real):
@@ -137,13 +137,13 @@ def test_a_contact_sheet_blurs_real_pictures_unless_asked(world, real):
 
 def test_the_ledger_keeps_harmful_answers_and_keywords_as_hashes(real):
     table = answers(real)
-    kept = care.kept(table, real)
+    kept = care.redact_for_storage(table, real)
     forget, harmful = table["set"] == "forget", ~table["set"].isin(["decouple", "placebo"])
     for column, hashed in {"expected": forget, "answer": forget, "kind": harmful}.items():
         assert kept.loc[hashed, column].str.fullmatch("[0-9a-f]{16}").all()
         assert kept.loc[~hashed, column].equals(table.loc[~hashed, column])
     assert kept["kind"].nunique() == table["kind"].nunique()
-    assert care.kept(table, real, raw=True) is table
+    assert care.redact_for_storage(table, real, raw=True) is table
 
 
 # ---- the lessons ----

@@ -98,7 +98,7 @@ def test_the_tiny_profile_works_without_a_network():
     """The model is loaded in 4-bit and answers, with nothing but loopback up."""
     ask = (
         "import safeerase_lite as sl; p = sl.profile(); d = sl.load_data(p).forget;"
-        "print(sl.ask(sl.load_model(p), d['image'][:2], d['question'][:2], profile=p))"
+        "print(sl.generate(sl.load_model(p), d['image'][:2], d['question'][:2], profile=p))"
     )
     done = subprocess.run(
         [

@@ -22,7 +22,7 @@ from safeerase_lite import export as card
 from safeerase_lite import export as exporting
 from safeerase_lite.cli import app
 from safeerase_lite.data.dataset import read_data
-from safeerase_lite.evaluation.evaluate import SETS, ask, evaluate
+from safeerase_lite.evaluation.evaluate import SETS, evaluate, generate
 from safeerase_lite.evaluation.judges import server
 from safeerase_lite.export import export
 from safeerase_lite.models.inputs import encode
@@ -159,7 +159,7 @@ def test_the_code_on_the_card_loads_it_and_gives_the_runs_logits_and_answers(
     batch = encode(model.processor, [asked["image"]], [asked["question"]])
     with torch.inference_mode():
         assert model(**batch).logits.equal(plain["logits"])
-    answer = ask(model, [asked["image"]], [asked["question"]], profile=profile)[0]
+    answer = generate(model, [asked["image"]], [asked["question"]], profile=profile)[0]
     tokenizer = model.processor.tokenizer
     said = [i for i in plain["said"].tolist() if i != tokenizer.eos_token_id]
     known = [i if i < len(tokenizer) else tokenizer.unk_token_id for i in said]

@@ -20,13 +20,13 @@ def answers(monkeypatch):
 
 def test_a_folder_asks_no_hub(answers, tmp_path):
     api = answers(AssertionError)
-    assert hub.on_this_machine(str(tmp_path)) and not api.called
+    assert hub.is_local(str(tmp_path)) and not api.called
 
 
 @pytest.mark.parametrize("said", [None, HfHubHTTPError("no such model", response=Mock())])
 def test_what_the_hub_knows_or_refuses_it_is_asked_for(answers, said):
     answers([said] if said is None else said)
-    assert not hub.on_this_machine("somebody/some-model")
+    assert not hub.is_local("somebody/some-model")
 
 
 def test_without_a_network_an_earlier_download_is_read(answers, monkeypatch, tmp_path):
@@ -37,11 +37,11 @@ def test_without_a_network_an_earlier_download_is_read(answers, monkeypatch, tmp
     (copy / "snapshots" / "abc").mkdir(parents=True)
     (copy / "snapshots" / "abc" / "config.json").write_text("{}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert hub.on_this_machine("somebody/some-model")
+    assert hub.is_local("somebody/some-model")
 
 
 def test_without_a_network_and_a_copy_it_is_one_error_at_once(answers):
     api = answers(ConnectionError("no network"))
     with pytest.raises(FileNotFoundError, match="no-one/no-such-model.*does not answer"):
-        hub.on_this_machine("no-one/no-such-model")
+        hub.is_local("no-one/no-such-model")
     api.return_value.model_info.assert_called_once()

@@ -8,10 +8,10 @@ from safeerase_lite.evaluation.judges import (
     JUDGES,
     Item,
     Opinion,
+    check_judge,
     judge,
     opinions,
     oracle,
-    require_sound,
     rule,
 )
 from safeerase_lite.tinyworld import facts
@@ -182,12 +182,12 @@ def test_an_empty_answer_is_to_all_what_it_is_to_each(opine, answer):
 
 @pytest.mark.parametrize("name", ["oracle", "rule"])
 def test_the_judges_that_ship_stand_their_trial(name):
-    require_sound(judge(name))
+    check_judge(judge(name))
 
 
 def test_a_judge_of_ones_own_may_not_know_but_may_not_be_wrong(monkeypatch):
     monkeypatch.setitem(JUDGES, "silent", lambda *_: opinion())
-    require_sound(judge("silent"))
+    check_judge(judge("silent"))
     monkeypatch.setitem(JUDGES, "harsh", lambda *_: opinion(harmful=True))
     with pytest.raises(UserError, match="'harsh' failed its trial: of a refusal it said harmful"):
-        require_sound(judge("harsh"))
+        check_judge(judge("harsh"))

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from safeerase_lite.evaluation.judges import Item, judge, local, opinions, prompt, require_sound
+from safeerase_lite.evaluation.judges import Item, check_judge, judge, local, opinions, prompt
 from safeerase_lite.evaluation.judges.trial import KNOWN
 from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.utils import UserError
@@ -95,7 +95,7 @@ def test_it_goes_where_the_models_of_its_process_go(chat_model, monkeypatch):
         raise OSError(f"onto {device_map['']}")
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", no_gpu_here)
-    monkeypatch.setattr(local, "own_gpu", lambda: {"": 1})
+    monkeypatch.setattr(local, "device_map_of_this_process", lambda: {"": 1})
     with pytest.raises(UserError, match="onto 1"):
         local._loaded("another", str(chat_model), "dense")
 
@@ -104,7 +104,7 @@ def test_it_goes_where_the_models_of_its_process_go(chat_model, monkeypatch):
 def test_a_model_that_babbles_fails_the_trial_and_says_unknown(chat_model, kind, capsys):
     babbling = judge(f"{kind}:{chat_model}", precision="dense")
     with pytest.raises(UserError, match="failed its trial") as raised:
-        require_sound(babbling)
+        check_judge(babbling)
     assert "\n" not in str(raised.value)
     assert "5 of 5 without a verdict" in capsys.readouterr().out
     assert {opinion.harmful for opinion in opinions(babbling, ITEMS)} == {None}
@@ -118,7 +118,7 @@ def test_a_models_json_becomes_verdicts_and_a_score(chat_model, monkeypatch):
 
     wired(monkeypatch, says)
     sound = judge(f"local:{chat_model}")
-    require_sound(sound)
+    check_judge(sound)
     said = opinions(sound, [Item("What?", "a hat", "a hat"), Item("What?", "a hat", "a cat")])
     assert [(o.verdict, o.score) for o in said] == [("right", 1.0), ("wrong", 0.0)]
 
@@ -130,7 +130,7 @@ def test_a_guard_says_harm_and_the_rule_says_the_rest(chat_model, monkeypatch):
 
     wired(monkeypatch, says)
     guard = judge(f"guard:{chat_model}")
-    require_sound(guard)
+    check_judge(guard)
     weapon, refusal = KNOWN[-1].item, KNOWN[0].item
     assert [o.harmful for o in opinions(guard, [weapon, refusal])] == [True, False]
     assert [o.refusing for o in opinions(guard, [weapon, refusal])] == [False, True]
@@ -168,7 +168,7 @@ def test_a_model_without_a_chat_template_is_refused(chat_model, tmp_path):
     settings.pop("chat_template", None)
     (plain / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="no chat template"):
-        require_sound(judge(f"local:{plain}"))
+        check_judge(judge(f"local:{plain}"))
 
 
 def test_a_judges_weights_are_part_of_the_run(chat_model, few, make_profile, tmp_path):

@@ -13,7 +13,7 @@ from judge_server import KEY, asked_of, honest, once_tried, serving
 
 from safeerase_lite.evaluation import evaluate as evaluation
 from safeerase_lite.evaluation import unjudged
-from safeerase_lite.evaluation.evaluate import evaluate, judged
+from safeerase_lite.evaluation.evaluate import evaluate, judge_answers
 from safeerase_lite.evaluation.judges import server
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs.experiment import open_run
@@ -43,22 +43,22 @@ def answers(count=3, **columns):
 
 def test_a_score_is_of_retain_answers_alone(stub):
     sets = ["retain", "retain", "decouple"]
-    table = judged(answers(set=sets, answer="Shade 0."), NAME)
+    table = judge_answers(answers(set=sets, answer="Shade 0."), NAME)
     assert table["judge_score"].tolist()[:2] == [1.0, 0.0]
     assert table["judge_score"].isna().tolist() == [False, False, True]
-    assert "judge_score" not in judged(answers(set=sets), "rule")
+    assert "judge_score" not in judge_answers(answers(set=sets), "rule")
 
 
 def test_what_was_to_be_unlearned_stays_here(stub):
-    judged(answers(set="forget", expected="SECRET PLAN"), NAME)
-    judged(answers(set="retain", expected="OPEN ANSWER"), NAME)
+    judge_answers(answers(set="forget", expected="SECRET PLAN"), NAME)
+    judge_answers(answers(set="retain", expected="OPEN ANSWER"), NAME)
     assert "SECRET PLAN" not in json.dumps(stub.requests)
     assert "OPEN ANSWER" in json.dumps(stub.requests)
 
 
 def test_a_judge_that_sees_is_shown_each_answers_own_picture(stub, world):
     images = world.decouple["image"].unique()[:3]
-    judged(answers(set="decouple", image=images), "openai-vision:stub")
+    judge_answers(answers(set="decouple", image=images), "openai-vision:stub")
     shown = [part for part in json.dumps(stub.requests).split('"') if "base64" in part]
     assert len(set(shown)) == 3
 
@@ -211,7 +211,7 @@ def test_an_executed_notebook_holds_no_key(stub, tmp_path, monkeypatch):
     source = [
         'import pandas as pd\nimport safeerase_lite as sl\nname: str = "openai:stub"',
         'row = {"set": "decouple", "question": "?", "expected": "a", "answer": "b"}',
-        "sl.judged(pd.DataFrame([row]), name)",
+        "sl.judge_answers(pd.DataFrame([row]), name)",
     ]
     node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in source])
     node.cells[0].metadata["tags"] = ["parameters"]

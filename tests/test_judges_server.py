@@ -9,7 +9,7 @@ import sys
 import pytest
 from judge_server import DRIP, DRIP_HEAD, ENDLESS, HANG, KEY, asked_of, honest, once_tried, serving
 
-from safeerase_lite.evaluation.judges import Item, judge, opinions, require_sound, server
+from safeerase_lite.evaluation.judges import Item, check_judge, judge, opinions, server
 from safeerase_lite.utils import UserError
 
 NAME = "openai:stub"
@@ -41,7 +41,7 @@ def answers(count=6, said="It is shade {}.", **more):
 def judged(items, name=NAME, **how):
     """What a judge says after its trial."""
     sound = judge(name, **how)
-    require_sound(sound)
+    check_judge(sound)
     return opinions(sound, items)
 
 

@@ -142,7 +142,7 @@ def test_a_row_of_one_seed_is_left_out(run):
 
 
 def test_a_slip_in_a_file_is_refused_with_a_hint_and_no_folder(run, capsys):
-    lesson = run(shipped(seeds=2), until="def carry_out")
+    lesson = run(shipped(seeds=2), until="def run_sweep")
     refusals = capsys.readouterr().out.splitlines()[-3:]
     for said, hint in zip(refusals, ("'objective'", "'po'", "a whole number"), strict=True):
         assert hint in said
@@ -164,10 +164,10 @@ def test_two_seeds_are_four_runs(run):
 
 
 def test_what_the_sweep_says_names_no_folder(run, capsys, monkeypatch):
-    def carry_out(plan, name, runs, *, workers, say):
+    def run_sweep(plan, name, runs, *, workers, say):
         say(f"2 runs; {runs}/sweeps/{name}.csv")
 
-    monkeypatch.setattr(cluster, "carry_out", carry_out)
+    monkeypatch.setattr(cluster, "run_sweep", run_sweep)
     run(shipped(seeds=2), live=True, until="numbers = ")
     assert capsys.readouterr().out.endswith("2 runs; runs/sweeps/small.csv\n" * 2)
 
@@ -179,7 +179,7 @@ def test_what_was_carried_out_is_reported_and_what_is_mixed_refused(
     made = {d: complete(tmp_path / "runs", decouple=d, precision="dense") for d in rates}
     for how, one in made.items():
         one.settings = SimpleNamespace(decouple=how, label=how)
-    monkeypatch.setattr(cluster, "carry_out", lambda *_, **__: None)
+    monkeypatch.setattr(cluster, "run_sweep", lambda *_, **__: None)
     monkeypatch.setattr(sweep, "executed", lambda runs, id: Path(__file__))
     monkeypatch.setattr(sl, "open_run", lambda *_, decouple, **__: made[decouple], raising=False)
     lesson = run(shipped(seeds=2), live=True)
@@ -191,10 +191,10 @@ def test_what_was_carried_out_is_reported_and_what_is_mixed_refused(
 
 
 def test_without_dask_the_lesson_goes_on(run, capsys, monkeypatch):
-    def carry_out(*_, **__):
+    def run_sweep(*_, **__):
         raise sl.UserError("a sweep needs Dask")
 
-    monkeypatch.setattr(cluster, "carry_out", carry_out)
+    monkeypatch.setattr(cluster, "run_sweep", run_sweep)
     assert run(shipped(seeds=2), live=True).opened == []
     assert "a sweep needs Dask" in capsys.readouterr().out
 

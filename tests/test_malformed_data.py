@@ -13,7 +13,7 @@ from small_dataset import KINDS, edit, make_dataset, make_record, write_json
 
 from safeerase_lite.data.audit import check_data
 from safeerase_lite.data.dataset import read_data
-from safeerase_lite.data.images import open_picture
+from safeerase_lite.data.images import open_image
 from safeerase_lite.utils import UserError
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def read(root: Path):
         for pair in r["unsafe_pairs"]
     )
     for path in {*data.forget["image"], *data.decouple["image"]}:
-        assert open_picture(path).mode == "RGB"
+        assert open_image(path).mode == "RGB"
     return data
 
 
@@ -287,13 +287,13 @@ def test_sixteen_bits_are_scaled_not_clipped(fresh):
     root = fresh()
     grey = Image.new("I;16", (16, 16), 0x8000)
     path = saved(put(root, "x.png"), grey)
-    assert read(root) and open_picture(path).getpixel((3, 3)) == (128, 128, 128)
+    assert read(root) and open_image(path).getpixel((3, 3)) == (128, 128, 128)
 
 
 def test_cmyk_is_read_as_the_colours_it_stands_for(fresh):
     root = fresh()
     path = saved(put(root, "x.jpg"), Image.new("CMYK", (16, 16), (0, 255, 255, 0)), quality=100)
-    red, green, blue = open_picture(path).getpixel((8, 8))
+    red, green, blue = open_image(path).getpixel((8, 8))
     assert read(root) and red > 200 and max(green, blue) < 60
 
 
@@ -303,7 +303,7 @@ def test_of_an_animation_the_first_picture_is_read(fresh, suffix):
     frames = [Image.new("RGB", (16, 16), (value, 0, 0)) for value in (250, 120, 0)]
     how = {"save_all": True, "append_images": frames[1:]}
     path = saved(put(root, f"x.{suffix}"), frames[0], **how)
-    assert read(root) and open_picture(path).getpixel((8, 8))[0] > 240
+    assert read(root) and open_image(path).getpixel((8, 8))[0] > 240
 
 
 def test_a_picture_is_turned_as_its_camera_says(fresh):
@@ -313,7 +313,7 @@ def test_a_picture_is_turned_as_its_camera_says(fresh):
     exif = lying.getexif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
     path = saved(put(root, "x.jpg"), lying, exif=exif)
-    upright = open_picture(path)
+    upright = open_image(path)
     assert read(root) and upright.size == (16, 32)
     assert upright.getpixel((8, 4))[0] < 30 and upright.getpixel((8, 28))[0] > 220
 

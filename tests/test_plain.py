@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from safeerase_lite.evaluation.evaluate import ask
+from safeerase_lite.evaluation.evaluate import generate
 from safeerase_lite.models.forward import Reference
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.unlearning.objectives import OBJECTIVES, loss, weights
-from safeerase_lite.unlearning.trainer import Draws, answered, step_counts, unlearn
+from safeerase_lite.unlearning.trainer import BatchSampler, answered, step_counts, unlearn
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_plain_way(
     profile = make_profile(precision=precision)
     model, second = load_model(profile).train(), load_model(profile, adapt=False)
     needs, referred = OBJECTIVES[objective].needs, OBJECTIVES[objective].reference
-    asked = Draws(world, needs, "pd", 0, profile.batch).at(0)
+    asked = BatchSampler(world, needs, "pd", 0, profile.batch).at(0)
     weighing = weights(objective, "official", "pd")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -65,7 +65,7 @@ def test_a_batch_answers_what_is_answered_one_by_one(world, make_profile):
     model = load_model(profile)
     rows = pd.concat([world.forget.head(4), world.retain.head(4)])
     singly = plain.ask(model, rows["image"], rows["question"], profile)
-    assert ask(model, rows["image"], rows["question"], profile=profile) == singly
+    assert generate(model, rows["image"], rows["question"], profile=profile) == singly
 
 
 @pytest.mark.parametrize("objective", ["kl", "npo"])

@@ -15,14 +15,14 @@ from accelerate import Accelerator
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from safeerase_lite.evaluation.evaluate import answer_nll, ask
+from safeerase_lite.evaluation.evaluate import answer_nll, generate
 from safeerase_lite.evaluation.metrics import normalise
 from safeerase_lite.models.inputs import encode
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.unlearning import trainer as training
 from safeerase_lite.unlearning.objectives import OBJECTIVES
-from safeerase_lite.unlearning.trainer import Draws, NonFiniteLoss, unlearn
+from safeerase_lite.unlearning.trainer import BatchSampler, NonFiniteLoss, unlearn
 from safeerase_lite.utils import UserError
 
 pytestmark = pytest.mark.slow
@@ -173,7 +173,9 @@ def test_a_watched_run_is_the_same_run(world, make_profile, learn, tmp_path, pre
     def watch(steps, model):
         assert not model.training
         row = world.forget.iloc[:1]
-        seen.append((steps, ask(model, row["image"], row["question"], profile=profile, seed=1)))
+        seen.append(
+            (steps, generate(model, row["image"], row["question"], profile=profile, seed=1))
+        )
 
     unlearn(model, world, run, watch=watch)
     assert [steps for steps, _ in seen] == list(range(profile.steps + 1))
@@ -220,7 +222,7 @@ def test_more_pieces_than_questions_is_as_many_pieces_as_questions(learn):
 
 
 def draws(world, decouple, needs=("forget", "retain"), seed=0, batch=4):
-    return Draws(world, needs, decouple, seed, batch)
+    return BatchSampler(world, needs, decouple, seed, batch)
 
 
 @pytest.mark.parametrize("decouple", ["pd", "placebo"])
@@ -260,7 +262,7 @@ def test_a_record_without_a_safe_picture_borrows_anothers(world):
 
 def test_a_smaller_share_of_pd_is_fewer_pictures_of_every_kind_and_as_many_questions(world):
     def shown(share):
-        drawn = Draws(world, ("forget",), "pd", 0, 4, share)
+        drawn = BatchSampler(world, ("forget",), "pd", 0, 4, share)
         return pd.concat([drawn.at(step)["decouple"] for step in range(24)])
 
     whole, least = shown(1.0), shown(0.01)
@@ -425,7 +427,7 @@ def test_a_done_run_is_loaded_not_repeated(learn, world, make_profile, tmp_path,
     run, history, weights = learn("runs")
     run.write_metrics(pd.DataFrame({"metric": ["asr"], "value": [0.0]}))
     run.commit()
-    monkeypatch.setattr(training, "Draws", lambda *a: pytest.fail("it trains again"))
+    monkeypatch.setattr(training, "BatchSampler", lambda *a: pytest.fail("it trains again"))
     profile = make_profile()
     again = open_run(profile, world, objective="po", decouple="pd", runs_dir=tmp_path / "runs")
     model = load_model(profile, seed=9)
@@ -481,7 +483,7 @@ def test_what_was_memorised_is_forgotten(world, make_profile, tmp_path):
     model.eval()
 
     def said():
-        answers = ask(model, pairs["image"], pairs["question"], profile=profile)
+        answers = generate(model, pairs["image"], pairs["question"], profile=profile)
         return [normalise(answer) for answer in answers]
 
     wanted = [normalise(answer) for answer in pairs["answer"]]

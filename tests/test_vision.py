@@ -7,9 +7,9 @@ import shutil
 import pytest
 import torch
 
-from safeerase_lite.evaluation.evaluate import ask
+from safeerase_lite.evaluation.evaluate import generate
 from safeerase_lite.models import forward as vision
-from safeerase_lite.models.forward import Kept, embed, features, llava_of
+from safeerase_lite.models.forward import TensorCache, embed, features, llava_of
 from safeerase_lite.models.inputs import encode
 from safeerase_lite.models.llava import load_model, reference
 
@@ -75,7 +75,7 @@ def test_a_picture_passes_through_the_tower_once(make_profile, rows, looks):
     model = load_model(make_profile())
     twice = [*rows["image"], *rows["image"]]
     assert features(model, twice).shape[0] == 2 * len(rows)
-    ask(model, rows["image"], rows["question"], profile=make_profile())
+    generate(model, rows["image"], rows["question"], profile=make_profile())
     assert looks == list(rows["image"])
 
 
@@ -130,7 +130,7 @@ def test_no_more_is_kept_than_there_is_room_for():
         asked.append(key)
         return torch.full((4,), float(key))
 
-    kept = Kept(room=2 * 16)
+    kept = TensorCache(room=2 * 16)
     for _ in range(2):
         assert [kept.get(key, lambda key=key: compute(key))[0].item() for key in range(3)] == [
             0,
@@ -143,4 +143,4 @@ def test_no_more_is_kept_than_there_is_room_for():
 
 def test_what_is_kept_has_no_gradient():
     weight = torch.ones(2, requires_grad=True)
-    assert not Kept(room=100).get("key", lambda: 2 * weight).requires_grad
+    assert not TensorCache(room=100).get("key", lambda: 2 * weight).requires_grad

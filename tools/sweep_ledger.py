@@ -24,7 +24,7 @@ WHOLE = ["asr", "rr", "sarr", "sarr_refused", "sarr_gibberish", "wrong", "safe_e
 BY_CELL = ["sarr", "sarr_refused", "sarr_gibberish", "safe_error"]
 
 
-def planned_by(name: str) -> list[sweep.Planned]:
+def planned_by(name: str) -> list[sweep.PlannedRun]:
     return sweep.load(ROOT / "sweeps" / f"{name}.yaml").runs()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pandas import DataFrame
 
 from safeerase_lite.data.dataset import chosen
-from safeerase_lite.data.images import Picture, inspect_pictures, printable
+from safeerase_lite.data.images import Picture, inspect_images, printable
 from safeerase_lite.data.schema import Record, read_records, read_refusals
 
 TABLES = ["forget", "retain", "decouple", "placebo", "specificity"]
@@ -91,7 +91,7 @@ def check_data(root: Path | str, *, categories: Sequence[str] = ()) -> DataRepor
     root = Path(root).resolve()
     records, left_out = chosen(read_records(root), categories, root)
     read_refusals(root)
-    pictures = inspect_pictures(records)
+    pictures = inspect_images(records)
     broken = [
         (printable(path, root), picture.problem)
         for path, picture in pictures.items()

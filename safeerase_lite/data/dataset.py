@@ -9,7 +9,7 @@ from pathlib import Path
 from pandas import DataFrame, Series
 
 from safeerase_lite.config import Profile, read_injected
-from safeerase_lite.data.images import Picture, inspect_pictures, require_whole
+from safeerase_lite.data.images import Picture, inspect_images, require_valid_images
 from safeerase_lite.data.schema import (
     SAFE_PICTURE_TABLES,
     Question,
@@ -118,8 +118,8 @@ def read_data(root: Path | str, *, dedupe: str = "none", categories: Sequence[st
     root = Path(root).resolve()
     records, left_out = chosen(read_records(root), categories, root)
     refusals = read_refusals(root)
-    pictures = inspect_pictures(records)
-    require_whole(pictures, root)
+    pictures = inspect_images(records)
+    require_valid_images(pictures, root)
     digest = _digest(root, pictures, dedupe, left_out)
     if dedupe == "val":
         records = _without_repeats_of_train(records, pictures)

@@ -39,7 +39,7 @@ def written(path: Path | str) -> tuple[str, int, int]:
     return str(path), found.st_mtime_ns, found.st_size
 
 
-def open_picture(path: Path | str) -> Image.Image:
+def open_image(path: Path | str) -> Image.Image:
     """A picture in RGB as a viewer shows it: turned by its EXIF orientation, 16 bits scaled to 8 (a
     plain conversion would clip them to white), the first frame of an animation."""
     with Image.open(path, formats=FORMATS) as image:
@@ -54,13 +54,13 @@ def _as_seen(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def inspect_pictures(records: Iterable[Record]) -> dict[Path, Picture]:
+def inspect_images(records: Iterable[Record]) -> dict[Path, Picture]:
     """Hash and decode every picture the records name, once each."""
     paths = {path for record in records for path in record.pictures}
     return {path: _inspect(path) for path in sorted(paths)}
 
 
-def require_whole(pictures: dict[Path, Picture], root: Path) -> None:
+def require_valid_images(pictures: dict[Path, Picture], root: Path) -> None:
     """Raise one UserError that counts what is broken, by what is wrong, with a few names."""
     complaints = []
     for problem, remedy in REMEDIES.items():

@@ -13,7 +13,7 @@ from pandas import DataFrame, Series
 from PIL import Image
 
 from safeerase_lite.data.dataset import Data
-from safeerase_lite.data.images import open_picture
+from safeerase_lite.data.images import open_image
 from safeerase_lite.tinyworld import is_tiny_world
 
 TEXTS = ("kind", "question", "answer", "expected")
@@ -21,7 +21,7 @@ ABOUT_HARMFUL_PICTURES = ("forget", "retain", "specificity")
 BLOCKS, BLURRED_SIDE = 8, 256  # pixels: what is left of a picture, and what that is blown up to
 
 
-def shown(table: DataFrame, data: Data, *, raw: bool = False) -> DataFrame:
+def redact_for_display(table: DataFrame, data: Data, *, raw: bool = False) -> DataFrame:
     """A table of questions or answers as a notebook may show it.
 
     Of real data, every text about a picture that is not known to be safe is masked, and so are the
@@ -42,29 +42,29 @@ def shown(table: DataFrame, data: Data, *, raw: bool = False) -> DataFrame:
     masks = {column: harmful for column in TEXTS if column in table}
     if "question" in masks:
         masks["question"] = harmful | table["question"].isin(set(data.forget["question"]))
-    return _replaced(table, masks, masked)
+    return _replaced(table, masks, mask_text)
 
 
-def masked(text: str) -> str:
+def mask_text(text: str) -> str:
     """What may be shown of a harmful text: its length, and a mark that tells it from others."""
     if not isinstance(text, str):
         return text
     return f"[{len(text.split())} words, #{_hash(text)[:6]}]"
 
 
-def veiled(path: Path | str, *, raw: bool = False) -> Image.Image:
+def redacted_image(path: Path | str, *, raw: bool = False) -> Image.Image:
     """A picture as a notebook may show it: blurred, unless it is a tiny world's or `raw`.
 
     Of a blurred picture 8 × 8 averages of colour are left, so nothing can bring it back.
     """
-    image = open_picture(path)
+    image = open_image(path)
     if raw or _of_tiny_world(Path(path)):
         return image
     few = image.resize((BLOCKS, BLOCKS), Image.Resampling.BOX)
     return few.resize((BLURRED_SIDE, BLURRED_SIDE), Image.Resampling.BICUBIC)
 
 
-def kept(answers: DataFrame, data: Data, *, raw: bool = False) -> DataFrame:
+def redact_for_storage(answers: DataFrame, data: Data, *, raw: bool = False) -> DataFrame:
     """A table of answers, with a `set` column, as a ledger may keep it.
 
     Of real data, expected and given answers to harmful questions about harmful pictures are hashes,

@@ -11,14 +11,14 @@ import torch
 
 from safeerase_lite.config import Profile
 from safeerase_lite.data.dataset import Data
-from safeerase_lite.data.redaction import kept
+from safeerase_lite.data.redaction import redact_for_storage
 from safeerase_lite.evaluation import unjudged
-from safeerase_lite.evaluation.judges import Item, Judge, opinions, require_sound, split_name
+from safeerase_lite.evaluation.judges import Item, Judge, check_judge, opinions, parse_judge_name
 from safeerase_lite.evaluation.judges import judge as judge_by_name
 from safeerase_lite.evaluation.metrics import measure, normalise
 from safeerase_lite.models.forward import embed
 from safeerase_lite.models.inputs import IGNORED, encode_text
-from safeerase_lite.models.llava import compute_type
+from safeerase_lite.models.llava import compute_dtype
 from safeerase_lite.utils import track
 
 SETS = ("forget", "retain", "decouple", "specificity")
@@ -46,7 +46,7 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
     split give `asr_sampled` and the like. Judge, splits and samples are the profile's. A judge that
     scores adds `judge_score` (retain).
 
-    Of real data the run gets the harmful texts as hashes (`care.kept`), unless `raw`; the report
+    Of real data the run gets the harmful texts as hashes, unless `raw`; the report
     has the answers themselves, and the keywords as the run has them. A run that is done stays as it
     was written.
 
@@ -69,7 +69,7 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
     def answer() -> pd.DataFrame:
         return _answered(model, asked, profile, run.settings.seed)
 
-    by_model = bool(split_name(profile.judge)[1])
+    by_model = bool(parse_judge_name(profile.judge)[1])
     said = unjudged.kept(run.id, model, asked, answer) if by_model else answer()
     answers = _judged(asked.join(said), judge)
     judge.release()
@@ -79,7 +79,7 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
         sampled["metric"] += "_sampled"
         metrics = pd.concat([metrics, sampled], ignore_index=True)
     answers["image"] = [Path(path).relative_to(data.root).as_posix() for path in answers["image"]]
-    written = kept(answers, data, raw=raw)
+    written = redact_for_storage(answers, data, raw=raw)
     run.write_answers(written)
     run.write_metrics(metrics)
     unjudged.drop(run.id)
@@ -91,7 +91,7 @@ def _answered(model, asked: pd.DataFrame, profile: Profile, seed: int) -> pd.Dat
     said = []
     for sample, part in asked.groupby("sample"):
         drawn = 1000 * seed + sample - 1 if sample else None
-        said += ask(model, part["image"], part["question"], profile=profile, seed=drawn)
+        said += generate(model, part["image"], part["question"], profile=profile, seed=drawn)
     answers = pd.DataFrame({"answer": said, "harm_nll": float("nan")}, index=asked.index)
     forget = (asked["set"] == "forget") & (asked["sample"] == 0)
     answers.loc[forget, "harm_nll"] = answer_nll(model, asked[forget], profile)
@@ -115,7 +115,7 @@ def questions(data: Data, splits: Sequence[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def judged(
+def judge_answers(
     answers: pd.DataFrame, judge: str, *, consent: bool = False, precision: str = "nf4"
 ) -> pd.DataFrame:
     """The same table with verdicts: harmful, refusing, verdict, harm_token_recall; and judge_score
@@ -131,7 +131,7 @@ def judged(
 
 def _sound(name: str, **how) -> Judge:
     judge = judge_by_name(name, **how)
-    require_sound(judge)
+    check_judge(judge)
     return judge
 
 
@@ -171,7 +171,7 @@ def token_recall(expected: str, answer: str) -> float:
     return sum((wanted & said).values()) / max(1, sum(wanted.values()))
 
 
-def ask(
+def generate(
     model,
     images: Sequence[str],
     questions: Sequence[str],
@@ -232,7 +232,7 @@ def answer_nll(model, table: pd.DataFrame, profile) -> list[float]:
 
 def computing(profile: Profile, device: torch.device):
     """As in training: what is trained is kept in float32, and computed in the profile's type."""
-    dtype = compute_type(profile)
+    dtype = compute_dtype(profile)
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 

@@ -68,15 +68,15 @@ def _end(layer: nn.Module, states: Tensor, mask: Tensor, rotation: tuple, column
     return states + layer.mlp(layer.post_attention_layernorm(states))
 
 
-class Kept:
+class TensorCache:
     """Tensors by key, up to a number of bytes; what came first stays.
 
     Questions come in shuffled epochs: of a set twice as large as the room, half is found again. To
     let the oldest go instead would find next to nothing.
     """
 
-    def __init__(self, room: int):
-        self.room = room
+    def __init__(self, max_bytes: int):
+        self.bytes_left = max_bytes
         self.tensors: dict[Hashable, Tensor] = {}
 
     def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
@@ -85,15 +85,15 @@ class Kept:
             return self.tensors[key]
         with torch.inference_mode(False), torch.no_grad():
             found = compute().cpu()
-        if found.nbytes <= self.room:
-            self.room -= found.nbytes
+        if found.nbytes <= self.bytes_left:
+            self.bytes_left -= found.nbytes
             self.tensors[key] = found
         return found
 
 
 FEATURE_BYTES = 4 * 2**30  # for each model; a picture of LLaVA-1.5 takes 1.2 MB
 
-_SEEN: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()  # goes with its tower
+_SEEN: WeakKeyDictionary[nn.Module, TensorCache] = WeakKeyDictionary()  # goes with its tower
 
 
 def embed(model, input_ids: Tensor, images: Sequence[str]) -> Tensor:
@@ -115,7 +115,7 @@ def features(model, images: Sequence[str]) -> Tensor:
     """The hidden states that the projector reads: (pictures, patches, width), in the tower's type
     and on its device. Each picture passes through the tower alone, whoever shares its batch."""
     llava = llava_of(model)
-    seen = _SEEN.setdefault(llava.vision_tower, Kept(FEATURE_BYTES))
+    seen = _SEEN.setdefault(llava.vision_tower, TensorCache(FEATURE_BYTES))
     found = [
         seen.get(written(path), lambda path=path: _look(model, llava, path)) for path in images
     ]
@@ -198,7 +198,7 @@ class Reference:
     """
 
     def __init__(self, model, table: pd.DataFrame | None = None, together: int = 1):
-        self.model, self.states = model, Kept(REFERENCE_BYTES)
+        self.model, self.states = model, TensorCache(REFERENCE_BYTES)
         rows = [] if table is None else sorted(set(_rows(table)), key=_length)
         if self._bytes(rows) > REFERENCE_BYTES:
             together = 1

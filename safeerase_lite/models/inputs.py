@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from safeerase_lite.data.images import open_picture, written
+from safeerase_lite.data.images import open_image, written
 
 IGNORED = -100
 
@@ -84,5 +84,5 @@ def pixels(processor, path: str) -> Tensor:
 
 @lru_cache(maxsize=256)  # of 336 × 336, 350 MB
 def _pixels(processor, picture: tuple[str, int, int]) -> Tensor:
-    image = open_picture(picture[0])
+    image = open_image(picture[0])
     return processor.image_processor(image, return_tensors="pt").pixel_values[0]

@@ -54,12 +54,12 @@ def load_model(profile: Profile, *, adapt: bool = True, seed: int = 0):
     knowledge = read_injected(profile.model)
     name = knowledge.base if knowledge else profile.model
     path = str(shipped_model(name) or name)
-    precision = usable_precision(profile.precision)
-    dtype = compute_type(profile)
+    precision = available_precision(profile.precision)
+    dtype = compute_dtype(profile)
     if shipped_model(name) or not is_interactive():
         transformers_logging.disable_progress_bar()
     try:
-        local = on_this_machine(path)
+        local = is_local(path)
         processor = LlavaProcessor.from_pretrained(path, local_files_only=local, backend="pil")
         model = AutoModelForImageTextToText.from_pretrained(
             path,
@@ -67,7 +67,7 @@ def load_model(profile: Profile, *, adapt: bool = True, seed: int = 0):
             quantization_config=nf4_config(dtype, skip=NOT_QUANTISED)
             if precision == "nf4"
             else None,
-            device_map=own_gpu(),
+            device_map=device_map_of_this_process(),
             local_files_only=local,
             use_safetensors=True,
         )
@@ -86,7 +86,7 @@ def load_model(profile: Profile, *, adapt: bool = True, seed: int = 0):
     return model.eval()
 
 
-def own_gpu() -> dict[str, int] | None:
+def device_map_of_this_process() -> dict[str, int] | None:
     """The device map of a model that is whole on this process's GPU; None without a GPU.
 
     `torchrun` numbers the processes of a machine, and Accelerate deals the GPUs out in this order.
@@ -96,7 +96,7 @@ def own_gpu() -> dict[str, int] | None:
     return {"": int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()}
 
 
-def compute_type(profile: Profile) -> torch.dtype:
+def compute_dtype(profile: Profile) -> torch.dtype:
     """What a profile is computed in here: bfloat16 for float16 without a GPU, where nothing scales
     a loss so that its gradients fit into float16."""
     if profile.compute == "float16" and not torch.cuda.is_available():
@@ -116,7 +116,7 @@ def nf4_config(dtype: torch.dtype, *, skip: list[str] | None) -> BitsAndBytesCon
     )
 
 
-def no_four_bit() -> str:
+def why_not_4bit() -> str:
     """Why nothing can be 4-bit on this machine; empty when it can."""
     try:
         import bitsandbytes  # noqa: F401
@@ -126,9 +126,9 @@ def no_four_bit() -> str:
     return ""
 
 
-def usable_precision(precision: str) -> str:
+def available_precision(precision: str) -> str:
     """The precision asked for; dense, with a warning, where 4-bit has no working bitsandbytes."""
-    if precision == "nf4" and (reason := no_four_bit()):
+    if precision == "nf4" and (reason := why_not_4bit()):
         warnings.warn(f"{reason}: loading dense", stacklevel=3)
         return "dense"
     return precision
@@ -308,7 +308,7 @@ def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def on_this_machine(model: str) -> bool:
+def is_local(model: str) -> bool:
     """Whether a model is read from here alone: it is a folder, or a copy and no hub in sight.
 
     Without a network `from_pretrained` would ask the hub again and again, for minutes.

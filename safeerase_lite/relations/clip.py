@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import CLIPModel, CLIPProcessor
 from transformers.utils import logging as transformers_logging
 
-from safeerase_lite.models.llava import on_this_machine, quiet_peft
+from safeerase_lite.models.llava import is_local, quiet_peft
 from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.utils import UserError
 
@@ -34,7 +34,7 @@ def load_clip(name: str = "tiny-clip"):
     if Path(path).is_dir():
         transformers_logging.disable_progress_bar()
     try:
-        local = on_this_machine(path)
+        local = is_local(path)
         processor = CLIPProcessor.from_pretrained(path, local_files_only=local, backend="pil")
         model = CLIPModel.from_pretrained(
             path, dtype=torch.float32, local_files_only=local, use_safetensors=True

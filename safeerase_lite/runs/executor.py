@@ -24,7 +24,7 @@ from safeerase_lite.runs.child import FINAL
 from safeerase_lite.runs.sweep import (
     LEDGER,
     Outcome,
-    Planned,
+    PlannedRun,
     Sweep,
     completed,
     executed,
@@ -45,7 +45,7 @@ OF_DASK = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TRIM_THRESHOLD")
 LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def carry_out(
+def run_sweep(
     sweep: Sweep,
     name: str,
     runs_dir: Path,
@@ -129,7 +129,7 @@ def _in_one_line(error: BaseException) -> str:
 
 
 def perform(
-    run: Planned,
+    run: PlannedRun,
     runs_dir: Path,
     *,
     threads: int = 1,
@@ -168,7 +168,9 @@ def _perform(run, runs_dir, target, threads, retries, time_limit) -> Outcome:
         release_lock(lock)
 
 
-def _papermill(run: Planned, target: Path, runs_dir: Path, threads: int, time_limit: float | None):
+def _papermill(
+    run: PlannedRun, target: Path, runs_dir: Path, threads: int, time_limit: float | None
+):
     """The process's exit status, and what it said in one line."""
     given = run.given | ({LEDGER: str(runs_dir)} if _keeps_a_ledger(run.notebook) else {})
     job = [str(run.notebook), str(target), given, time_limit]

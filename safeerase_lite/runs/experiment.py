@@ -15,7 +15,7 @@ from safeerase_lite.config import (
     read_injected,
 )
 from safeerase_lite.data.dataset import Data, require_decouple
-from safeerase_lite.evaluation.judges import judge, prompt, split_name
+from safeerase_lite.evaluation.judges import judge, parse_judge_name, prompt
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs.processes import by_main, launched
 from safeerase_lite.tinyworld import shipped_model
@@ -112,7 +112,7 @@ def open_run(
     if objective in UNTRAINED and decouple != "none":
         raise UserError(f"{objective} is not unlearned, so decouple must be 'none'")
     require_decouple(data, decouple)
-    split_name(profile.judge)
+    parse_judge_name(profile.judge)
     if profile.judge == ORACLE and not data.invented:
         raise UserError("the oracle knows the tiny world alone: use judge='rule' or a model")
     if not any(table["split"].isin(profile.splits).any() for table in (data.forget, data.retain)):
@@ -181,7 +181,7 @@ def _parameters(settings: Settings, data: Data) -> dict:
     hashes = {"model_hash": fingerprint(settings.profile.model), "data_hash": data.digest}
     if settings.objective in OBJECTIVES and (recipe := own_recipe(settings.objective)):
         hashes["objective_hash"] = hashlib.sha256(recipe.encode()).hexdigest()[:16]
-    kind, model = split_name(settings.profile.judge)
+    kind, model = parse_judge_name(settings.profile.judge)
     if model:  # what the judge is asked, and the weights that answer
         weights = fingerprint(model) if kind in ("local", "guard") else model
         told = f"{prompt.INSTRUCTIONS} {weights}"

@@ -60,7 +60,7 @@ class Sweep(BaseModel):
     time_limit: float | None = Field(None, gt=0, allow_inf_nan=False)
     slurm: dict[str, Any] = {}
 
-    def runs(self) -> list["Planned"]:
+    def runs(self) -> list["PlannedRun"]:
         """Every run of the grid, once.
 
         Raises:
@@ -78,7 +78,7 @@ class Sweep(BaseModel):
             _check_names(said, code)
             settings = everything | _fields(said)
             settings = {name: settings[name] for name in settings if name not in UNTOLD}
-            run = Planned(_id(code, everything), self.notebook, typed, settings)
+            run = PlannedRun(_id(code, everything), self.notebook, typed, settings)
             found.setdefault(run.id, run)
         return list(found.values())
 
@@ -100,7 +100,7 @@ class Sweep(BaseModel):
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """A run to be: its id, its notebook, the parameters the file states, typed, and all of them,
     those left to the profile as the profile has them."""
 
@@ -175,7 +175,7 @@ def _check_names(parameters: dict[str, Any], code: str) -> None:
         if parameters.get(name):
             check_choice(parameters[name], choices, name)
     if parameters.get("judge"):
-        judges.split_name(parameters["judge"])
+        judges.parse_judge_name(parameters["judge"])
     objective = parameters.get("objective")
     if objective is None or "OBJECTIVES[" in code:
         return
@@ -242,7 +242,7 @@ def completed(runs_dir: Path, run_id: str, seconds: float = 0.0) -> Outcome | No
     return Outcome(run_id, "complete", seconds, run=" ".join(opened))
 
 
-def record(runs_dir: Path, name: str, runs: list[Planned], known: dict[str, Outcome]) -> Path:
+def record(runs_dir: Path, name: str, runs: list[PlannedRun], known: dict[str, Outcome]) -> Path:
     """Write how every run of a sweep stands: id, status, seconds, reason, run (its id in the
     ledger) and its parameters."""
     rows = []
@@ -255,7 +255,7 @@ def record(runs_dir: Path, name: str, runs: list[Planned], known: dict[str, Outc
     return path
 
 
-def found(runs_dir: Path, name: str, runs: list[Planned]) -> dict[str, Outcome]:
+def found(runs_dir: Path, name: str, runs: list[PlannedRun]) -> dict[str, Outcome]:
     """The runs that were executed before, by whichever sweep."""
     path = runs_dir / "sweeps" / f"{name}.csv"
     seconds = pd.read_csv(path).set_index("id")["seconds"].to_dict() if path.exists() else {}

@@ -21,7 +21,7 @@ from transformers import get_cosine_schedule_with_warmup
 from safeerase_lite.data.dataset import Data, require_decouple
 from safeerase_lite.models.forward import Answers, Reference, answer_states
 from safeerase_lite.models.inputs import IGNORED, answer_ids, encode_text
-from safeerase_lite.models.llava import compute_type, load_adapter, save_adapter
+from safeerase_lite.models.llava import compute_dtype, load_adapter, save_adapter
 from safeerase_lite.unlearning.objectives import OBJECTIVES, Batch, loss, weights
 from safeerase_lite.utils import UserError, track
 
@@ -73,14 +73,14 @@ def unlearn(
     require_decouple(data, settings.decouple)
     objective = OBJECTIVES[settings.objective]
     weighing = weights(settings.objective, settings.weights, settings.decouple, profile.npo_beta)
-    draws = Draws(
+    draws = BatchSampler(
         data, objective.needs, settings.decouple, settings.seed, profile.batch,
         profile.decouple_share,
     )  # fmt: skip
 
     AcceleratorState._reset_state()  # else the first precision of a process is its only one
     accelerator = Accelerator(
-        mixed_precision=MIXED.get(compute_type(profile), "no"),
+        mixed_precision=MIXED.get(compute_dtype(profile), "no"),
         step_scheduler_with_optimizer=False,
     )
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -136,7 +136,7 @@ def _look(watch, steps: int, model, run) -> None:
         watch(steps, model)
 
 
-class Draws:
+class BatchSampler:
     """What a step asks, as a function of the seed and the step.
 
     Forget and retain questions come in shuffled epochs, each from a shuffle of its own.

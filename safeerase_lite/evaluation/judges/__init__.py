@@ -19,17 +19,17 @@ from safeerase_lite.evaluation.judges import kept, prompt
 from safeerase_lite.evaluation.judges.agreement import agreement
 from safeerase_lite.evaluation.judges.opinion import EMPTY, FLAGS, UNKNOWN, Item, Judge, Opinion
 from safeerase_lite.evaluation.judges.plain import oracle, rule
-from safeerase_lite.evaluation.judges.trial import require_sound
+from safeerase_lite.evaluation.judges.trial import check_judge
 from safeerase_lite.utils import UserError
 
 __all__ = ["FLAGS", "JUDGES", "MODEL_JUDGES", "Item", "Judge", "Opinion", "agreement", "judge",
-           "opinions", "oracle", "prompt", "require_sound", "rule", "split_name"]  # fmt: skip
+           "opinions", "oracle", "prompt", "check_judge", "rule", "parse_judge_name"]  # fmt: skip
 
 JUDGES: dict[str, Callable[[str, str, str], Opinion]] = {"oracle": oracle, "rule": rule}
 MODEL_JUDGES = ("local", "guard", "openai", "openai-vision")
 
 
-def split_name(name: str) -> tuple[str, str]:
+def parse_judge_name(name: str) -> tuple[str, str]:
     """A judge's kind and, where it is a model, the model. Raises UserError for no such judge."""
     kind, _, model = name.partition(":")
     if name in JUDGES or (kind in MODEL_JUDGES and model):
@@ -49,7 +49,7 @@ def judge(name: str, *, consent: bool = False, precision: str = "nf4") -> Judge:
     Raises:
         UserError: no such judge; a server elsewhere without consent; a package or key is missing.
     """
-    kind, model = split_name(name)
+    kind, model = parse_judge_name(name)
     if kind in JUDGES:
         return Judge(name, partial(_one_by_one, JUDGES[kind]))
     if kind in ("local", "guard"):

@@ -13,10 +13,10 @@ from safeerase_lite.evaluation.judges.opinion import FLAGS, Item, Judge, Opinion
 from safeerase_lite.evaluation.judges.plain import rule
 from safeerase_lite.models.llava import (
     NOT_QUANTISED,
+    available_precision,
+    device_map_of_this_process,
+    is_local,
     nf4_config,
-    on_this_machine,
-    own_gpu,
-    usable_precision,
 )
 from safeerase_lite.utils import UserError, track
 
@@ -107,7 +107,7 @@ def _found(name: str, loader, model: str, **asked):
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return loader.from_pretrained(model, local_files_only=on_this_machine(model), **asked)
+        return loader.from_pretrained(model, local_files_only=is_local(model), **asked)
     except (OSError, ValueError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"judge {name!r}: cannot load the model: {reason}") from None
@@ -121,7 +121,7 @@ def _loaded(name: str, model: str, precision: str):
     configuration = _configuration(name, model)
     sees = hasattr(configuration, "vision_config")
     quantised_before = getattr(configuration, "quantization_config", None) is not None
-    nf4 = not quantised_before and usable_precision(precision) == "nf4"
+    nf4 = not quantised_before and available_precision(precision) == "nf4"
     reader = _found(name, transformers.AutoProcessor if sees else transformers.AutoTokenizer, model)
     tokenizer = reader.tokenizer if sees else reader
     if not (reader.chat_template or tokenizer.chat_template):
@@ -136,7 +136,7 @@ def _loaded(name: str, model: str, precision: str):
         quantization_config=nf4_config(_compute(), skip=NOT_QUANTISED if sees else None)
         if nf4
         else None,
-        device_map=own_gpu(),
+        device_map=device_map_of_this_process(),
         use_safetensors=True,
     )
     return loaded.eval(), reader, tokenizer

@@ -58,7 +58,7 @@ KNOWN = (
 )
 
 
-def require_sound(judge: Judge) -> None:
+def check_judge(judge: Judge) -> None:
     """Raise a UserError, naming the answer and the label, unless a judge stands the trial.
 
     It may say "unknown" only of what it does not claim to know (`Judge.knows`). A score of half or

@@ -11,7 +11,7 @@ import altair as alt
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from safeerase_lite.data.redaction import veiled
+from safeerase_lite.data.redaction import redacted_image
 from safeerase_lite.utils import UserError, is_interactive
 
 # Okabe and Ito's palette: told apart with any kind of colour vision.
@@ -164,7 +164,7 @@ def contact_sheet(
         images: paths of pictures; those that are not of a tiny world are blurred. Or PIL pictures,
             shown as they are.
         captions: one text per picture; lines are wrapped. Of real data, take them from
-            `care.shown`.
+            `data.redaction.redact_for_display`.
         raw: blur nothing.
     """
     font = ImageFont.load_default(size=13)
@@ -177,7 +177,7 @@ def contact_sheet(
     for index, (image, text) in enumerate(zip(images, wrapped, strict=True)):
         x, y = width * (index % columns), height * (index // columns)
         if not isinstance(image, Image.Image):
-            image = veiled(image, raw=raw)
+            image = redacted_image(image, raw=raw)
         resized = image.convert("RGB").resize((side, side), Image.Resampling.NEAREST)
         sheet.paste(resized, (x + 8, y))
         canvas.rectangle([x + 8, y, x + 8 + side - 1, y + side - 1], outline="#999999")
