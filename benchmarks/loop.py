@@ -16,7 +16,7 @@ import sections
 import torch
 
 import safeerase_lite as sl
-from safeerase_lite.evaluation.evaluate import computing, questions
+from safeerase_lite.evaluation.evaluate import computing, generate, questions
 from safeerase_lite.models.forward import Reference, features
 from safeerase_lite.unlearning.objectives import OBJECTIVES, loss, weights
 from safeerase_lite.unlearning.trainer import BatchSampler, answered, step_counts
