@@ -7,7 +7,7 @@ import logging
 import os
 from importlib import import_module
 
-from .config import profile
+from .config import config, has_gold
 from .utils import UserError
 
 __version__ = "0.1.0"
@@ -28,12 +28,14 @@ _FUNCTIONS = {
     "redact_for_display": "data.redaction",
     "load_model": "models.llava",
     "reference": "models.llava",
-    "unlearn": "unlearning.trainer",
-    "answer_nll": "evaluation.evaluate",
-    "generate": "evaluation.evaluate",
-    "evaluate": "evaluation.evaluate",
+    "reset_adapter": "models.llava",
+    "answer_logits": "models.forward",
+    "answer_nll": "evaluation.generate",
+    "generate": "evaluation.generate",
+    "with_interval": "evaluation.evaluate",
     "judge_answers": "evaluation.evaluate",
-    "has_gold": "runs.experiment",
+    "evaluate": "runs.experiment",
+    "unlearn": "runs.experiment",
     "open_run": "runs.experiment",
     "browse": "lessons.widgets",
     "calibration": "lessons.predictions",
@@ -51,7 +53,7 @@ _MODULES = {
     "tinyworld": "tinyworld",
 }
 
-__all__ = ["UserError", "__version__", "profile", *_FUNCTIONS, *_MODULES]
+__all__ = ["UserError", "__version__", "config", "has_gold", *_FUNCTIONS, *_MODULES]
 
 
 def __getattr__(name: str):

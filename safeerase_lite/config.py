@@ -1,38 +1,43 @@
-"""Profiles: every number of an experiment, stated once, with its source.
+"""One settings record: every number of an experiment, stated once, with its source.
 
-`tiny` runs on a laptop's CPU; `t4` on a Colab-class GPU with 15 GB, in 4-bit; `full` on one with 24
-GB or more, in half precision.
+A profile is a machine class and its numbers: `tiny` runs on a laptop's CPU; `t4` on a Colab-class
+GPU with 15 GB, in 4-bit; `full` on one with 24 GB or more, in half precision.
 """
 
-import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from safeerase_lite.tinyworld import is_tiny_world
-from safeerase_lite.utils import UserError
+from .tinyworld import is_tiny_world, shipped_model
+from .utils import UserError, check_choice
 
 Decouple = Literal["none", "pd", "placebo"]
 WeightPreset = Literal["official", "matched"]
-Projector = Literal["trained", "frozen"]
 Split = Literal["train", "val", "test"]
 
 ORACLE = "oracle"  # the judge that knows the tiny world
+GOLD = "tiny-llava-gold"  # trained like tiny-llava, but it never saw a forget answer
 LLAVA_7B = "llava-hf/llava-1.5-7b-hf"
 LLAVA_13B = "llava-hf/llava-1.5-13b-hf"
+INJECTED_NOTE = "injected.json"
 
 
-class Profile(BaseModel):
-    """One machine class and its numbers. Frozen; `profile(name, field=value)` overrides a field."""
+class Config(BaseModel):
+    """The settings of one experiment. Frozen; made by `config`, which fills in what is None."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    model: str = "tiny-llava"  # a shipped model, a folder, or a hub name
-    data_dir: str = ""  # the SafeEraser layout; empty: the tiny world
+    profile: str = "tiny"
+    objective: str = "vanilla"  # vanilla, gold, or a key of `objectives.OBJECTIVES`
+    decouple: Decouple = "none"  # pd: harmful question, safe picture; placebo: ordinary question
+    weights: WeightPreset = "official"  # of the loss terms; see `objectives.loss_weights`
+    seed: int = 0  # draws the adapter's first weights and every batch
+
+    model: str = Field("tiny-llava", min_length=1)  # a shipped model, a folder, or a hub name
+    data_dir: str | None = Field(None, min_length=1)  # the SafeEraser layout; None: the tiny world
     dedupe: Literal["none", "val"] = "none"  # val: val and test without what train has
     categories: tuple[str, ...] = ()  # none named: all, but of real data not Privacy and Sex
     world_seed: int = 0  # the tiny world's seed
@@ -44,152 +49,157 @@ class Profile(BaseModel):
     lora_rank: int = Field(32, ge=1)  # r = 32, alpha = 256, dropout 0.05: SafeEraser's code
     lora_alpha: int = Field(256, ge=1)
     lora_dropout: float = Field(0.05, ge=0, lt=1)
-    projector: Projector = "trained"  # as in SafeEraser's code
+    projector: Literal["trained", "frozen"] = "trained"  # trained in SafeEraser's code
     gradient_checkpointing: bool = False
 
-    batch: int = Field(32, ge=1)  # forget samples per step, over all accumulation steps
+    batch: int = Field(32, ge=1)  # forget questions per step, over all accumulation steps
     accumulation: int = Field(1, ge=1)
     steps: int = Field(60, ge=1)
     warmup: float = Field(0.06, ge=0, le=1)  # share of the steps
     gradient_clip: float = Field(1.0, gt=0)
-    optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"  # see `optimizers`
-    learning_rate: float | None = Field(None, gt=0)  # None: the tuned rate of `rates`
-    rates: dict[str, float] = {}  # "objective" or "objective+pd" → learning rate
+    optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
+    learning_rate: float | None = Field(None, gt=0)  # None: the objective's tuned rate, else 1e-4
     npo_beta: float = Field(0.1, gt=0)
     decouple_share: float = Field(1.0, gt=0, le=1)  # of each kind's pictures that PD is given
     checkpoint_every: int = Field(20, ge=1)  # steps
 
-    judge: str = ORACLE  # see `judges`
+    judge: str | None = Field(None, min_length=1)  # None: oracle for the tiny world, else rule
     judge_consent: bool = False  # may texts and pictures leave this machine to be judged?
-    splits: tuple[Split, ...] = ("train", "val", "test")  # what an evaluation asks
-    samples: int = Field(3, ge=0)  # sampled answers to the forget questions, beside the greedy one
+    splits: tuple[Split, ...] = ("train", "val", "test")  # the splits that are evaluated
+    samples: int = Field(3, ge=0)  # sampled answers to forget questions, beside the greedy one
     evaluation_batch: int = Field(128, ge=1)
     new_tokens: int = Field(40, ge=1)  # an answer is cut there
 
-    def rate(self, objective: str, decouple: str) -> float:
-        """The learning rate of a run. A placebo run takes the rate of its PD run."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        paired = objective if decouple == "none" else f"{objective}+pd"
-        return self.rates.get(paired, self.rates.get(objective, 1e-4))
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)  # what the user stated
+
+    @property
+    def label(self) -> str:
+        """The run's name in tables and charts, such as "PO+PD seed 0"."""
+        from .unlearning.objectives import label_of
+
+        added = {"none": "", "pd": "+PD", "placebo": "+placebo"}[self.decouple]
+        return f"{label_of(self.objective)}{added} seed {self.seed}"
 
 
-# Learning rates: for each objective, plain and with PD, the least SARR on val subject to ASR ≤ 5%
-# among the same candidates (`benchmarks/tune.py`; neither test nor a fresh world was ever asked).
-TINY = Profile(
-    name="tiny",
-    lora_rank=16,
-    lora_alpha=32,
-    lora_dropout=0.0,
-    batch=16,
-    steps=48,
-    rates={
-        "ga": 1.25e-3,
-        "ga+pd": 1e-2,
-        "gd": 1.25e-3,
-        "gd+pd": 5e-3,
-        "kl": 2.5e-3,
-        "kl+pd": 5e-3,
-        "po": 6e-4,
-        "po+pd": 5e-3,
-        "npo": 1.25e-3,
-        "npo+pd": 1e-2,
-    },
-)
+# Fields that do not determine a run's result, or that a hash in its record stands for.
+NOT_RECORDED = ("data_dir", "dedupe", "categories", "checkpoint_every", "judge_consent")
+# Fields without a meaning for a model that is not trained, and for data that is no tiny world.
+OF_TRAINING = (
+    "lora_rank", "lora_alpha", "lora_dropout", "projector", "gradient_checkpointing", "batch",
+    "accumulation", "steps", "warmup", "gradient_clip", "optimizer", "learning_rate", "npo_beta",
+)  # fmt: skip
+OF_TINY_WORLDS = ("world_seed", "cue", "picture_size")
 
-# LLaVA-1.5 in 4-bit on a card of 15 GB, as Colab lends them. Bytes are those of `memory.account`
-# for 7B; of 13B see `INSTEAD`.
-T4 = Profile(
-    name="t4",
-    model=LLAVA_7B,
-    picture_size=336,  # what LLaVA-1.5's vision tower takes
-    precision="nf4",  # 3.3 GB, double quantisation included; in half precision 13
-    compute="float16",  # a T4 (compute capability 7.5) only emulates bfloat16
-    lora_rank=32,  # rank, alpha, dropout, batch, warm-up, clip and 1e-4: SafeEraser's code
-    lora_alpha=256,
-    lora_dropout=0.05,
-    projector="trained",
-    gradient_checkpointing=True,  # 1.6 GB of activations instead of 20
-    batch=32,
-    accumulation=32,  # a question of each set in one pass, none of them cut: 2,600 tokens at most
-    optimizer="paged_adamw_8bit",  # 0.2 GB of moments instead of 0.8; SafeEraser's code: AdamW
-    learning_rate=1e-4,
-    steps=900,  # 28,800 questions of each set: three passes over the benchmark's 9,600
-    checkpoint_every=5,  # a session that is lent can end at any time
-    evaluation_batch=16,  # 12.3 GB with keys and values, more than training; 13B would take 20
-    new_tokens=256,  # a plan of 140 words, and room
-)
+_TINY = {"lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.0, "batch": 16, "steps": 48}
+
+# LLaVA-1.5 in 4-bit on a card of 15 GB, as Colab lends them. Bytes are those of
+# `resources.account` for 7B.
+_T4 = {
+    "model": LLAVA_7B,
+    "picture_size": 336,  # the input size of LLaVA-1.5's vision tower
+    "precision": "nf4",  # 3.3 GB, double quantisation included; in half precision 13
+    "compute": "float16",  # a T4 (compute capability 7.5) only emulates bfloat16
+    "gradient_checkpointing": True,  # 1.6 GB of activations instead of 20
+    "batch": 32,
+    "accumulation": 32,  # one question of each set per forward pass: 2,600 tokens at most
+    "optimizer": "paged_adamw_8bit",  # 0.2 GB of moments instead of 0.8; SafeEraser's code: AdamW
+    "learning_rate": 1e-4,  # SafeEraser's code, like rank, alpha, dropout, batch, warm-up and clip
+    "steps": 900,  # 28,800 questions of each set: three passes over the benchmark's 9,600
+    "checkpoint_every": 5,  # a borrowed session can end at any time
+    "evaluation_batch": 16,  # 12.3 GB with keys and values, more than training; 13B would take 20
+    "new_tokens": 256,  # a plan of 140 words, with some room
+}
 
 # The setting of SafeEraser's code, on a card of 24 GB or more; 13B needs 40 GB.
-FULL = T4.model_copy(
-    update={
-        "name": "full",
-        "precision": "dense",
-        "compute": "bfloat16",
-        "optimizer": "adamw",
-        "steps": 3000,  # ten epochs
-        "evaluation_batch": 16,
-    }
-)
+_FULL = _T4 | {
+    "precision": "dense",
+    "compute": "bfloat16",
+    "optimizer": "adamw",
+    "steps": 3000,  # ten epochs
+}
 
-# What `profile(name, model=…)` changes besides: of 13B in 4-bit, 12.1 GB, and answering takes less.
-INSTEAD = {("t4", LLAVA_13B): {"evaluation_batch": 4}}
+_FIELDS = {"tiny": _TINY, "t4": _T4, "full": _FULL}
+PROFILES = {name: Config(profile=name, **fields) for name, fields in _FIELDS.items()}
 
-PROFILES = {p.name: p for p in (TINY, T4, FULL)}
+# A model that needs other numbers than its profile: 13B in 4-bit takes 12.1 GB.
+_OF_MODEL = {("t4", LLAVA_13B): {"evaluation_batch": 4}}
 
 
-def profile(name: str = "tiny", **overrides: Any) -> Profile:
-    """A profile by name, any of its fields overridden. A model with numbers of its own (`INSTEAD`)
-    brings them.
+def config(base: str | Config = "tiny", **fields: Any) -> Config:
+    """The settings of an experiment: a profile's, with any field overridden.
 
-    The folder of injected knowledge is a profile too: the one it was learned with, its model that
-    folder. The judge is the oracle, which knows the tiny world alone; of other data it is `rule`,
-    unless another is named.
+    Args:
+        base: a profile's name; or a Config, of which everything that was stated stays; or the
+            folder of injected knowledge, whose profile and numbers are taken.
+        fields: of Config. None stands for the profile's own value.
+
+    Returns:
+        Settings with nothing left open: the learning rate is the objective's tuned one for this
+        profile, the judge is the oracle for the tiny world and `rule` for any other data, and the
+        objective "gold" brings the gold model.
 
     Raises:
-        UserError: no such profile, no such field, or a value out of its range.
+        UserError: no such profile, field or objective; a value out of its range; a decouple term
+            for a model that is not unlearned; no gold model.
     """
-    knowledge = read_injected(overrides.get("model") or name)
-    if knowledge and name not in PROFILES:
-        name = knowledge.profile
-    check_choice(name, tuple(PROFILES), "profile")
-    instead = INSTEAD.get((name, overrides.get("model")), {})
-    injected = knowledge.numbers | {"model": str(knowledge.folder)} if knowledge else {}
+    from .unlearning.objectives import OBJECTIVES, UNTRAINED
+
+    given = {name: value for name, value in fields.items() if value is not None}
+    if isinstance(base, Config):
+        given = base._given | given
+        base = base.profile
+    knowledge = read_injected(given.get("model") or base)
+    if knowledge and base not in PROFILES:
+        base, given = knowledge.profile, {"model": base} | given
+    check_choice(base, tuple(PROFILES), "profile")
+    numbers = _FIELDS[base] | _OF_MODEL.get((base, given.get("model")), {})
+    if knowledge:
+        numbers = numbers | knowledge.numbers
     try:
-        found = Profile(**(PROFILES[name].model_dump() | instead | injected | overrides))
+        resolved = Config(**numbers | given | {"profile": base})
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            fields = ", ".join(Profile.model_fields)
-            raise UserError(f"profile has no field {field!r}; it has {fields}") from None
-        raise UserError(f"profile field {field!r}: {first['msg']}") from None
-    real = found.data_dir and not is_tiny_world(found.data_dir)
-    if real and found.judge == ORACLE and "judge" not in overrides:
-        return found.model_copy(update={"judge": "rule"})
-    return found
+        raise UserError(_first_problem(error)) from None
+    check_choice(resolved.objective, (*UNTRAINED, *OBJECTIVES), "objective")
+    filled: dict[str, Any] = {}
+    if resolved.objective in UNTRAINED:
+        if resolved.decouple != "none":
+            raise UserError(f"{resolved.objective} is not unlearned, so decouple must be 'none'")
+    elif resolved.learning_rate is None:
+        plain, paired = OBJECTIVES[resolved.objective].learning_rates.get(base, (1e-4, 1e-4))
+        filled["learning_rate"] = plain if resolved.decouple == "none" else paired
+    if resolved.judge is None:
+        real = resolved.data_dir and not is_tiny_world(resolved.data_dir)
+        filled["judge"] = "rule" if real else ORACLE
+    if resolved.objective == "gold":
+        if not has_gold(resolved):
+            raise UserError(f"{resolved.model!r} has no gold model; only the tiny world has one")
+        filled["model"] = GOLD
+    resolved = resolved.model_copy(update=filled)
+    resolved._given = given
+    return resolved
 
 
-def check_choice(value: str, choices: Any, what: str) -> None:
-    """Raise a UserError unless `value` is among the choices (a Literal or a tuple of names); names
-    the near miss."""
-    options = choices if isinstance(choices, tuple) else get_args(choices)
-    if value in options:
-        return
-    near = difflib.get_close_matches(str(value), options, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"unknown {what} {value!r}: choose one of {', '.join(options)}{hint}")
+def has_gold(config: Config) -> bool:
+    """Whether there is a model like this one that never saw a forget answer."""
+    return None not in (shipped_model(config.model), shipped_model(GOLD))
 
 
-NOTE = "injected.json"
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        fields = ", ".join(Config.model_fields)
+        return f"a config has no field {name!r}; its fields: {fields}"
+    return f"config field {name!r}: {first['msg']}"
 
 
 @dataclass(frozen=True)
 class Injected:
-    """What an adapter's folder says it stands on.
+    """Invented knowledge that a model was taught, to have something to unlearn: a folder with an
+    adapter, which stays frozen under the one that unlearns.
 
-    base: a shipped model, a folder, or a hub name.  profile: the name of the profile it was
-    learned with.  numbers: what is to be another than in that profile.
+    base: a shipped model, a folder, or a hub name.  profile: the profile it was taught with.
+    numbers: the fields that differ from that profile.
     """
 
     folder: Path
@@ -199,12 +209,12 @@ class Injected:
 
 
 def read_injected(model: str) -> Injected | None:
-    """The injected knowledge in a folder, or None when it is another kind of model."""
-    note = Path(model) / NOTE
+    """The injected knowledge in a folder; None for any other model."""
+    note = Path(model) / INJECTED_NOTE
     if not note.is_file():
         return None
     try:
-        told = json.loads(note.read_text(encoding="utf-8"))
-        return Injected(note.parent, told["base"], told["profile"], told["numbers"])
+        fields = json.loads(note.read_text(encoding="utf-8"))
+        return Injected(note.parent, fields["base"], fields["profile"], fields["numbers"])
     except (json.JSONDecodeError, KeyError, TypeError):
-        raise UserError(f"{note} does not say base, profile, numbers: inject again") from None
+        raise UserError(f"{note} lacks base, profile or numbers: inject again") from None

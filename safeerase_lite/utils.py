@@ -1,5 +1,6 @@
-"""The one exception for everything a user can mend."""
+"""What every room needs: one exception, progress, and files that appear whole or not at all."""
 
+import difflib
 import fcntl
 import os
 import shutil
@@ -17,31 +18,38 @@ class UserError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do."""
 
 
+def check_choice(value: str, choices: tuple[str, ...], what: str) -> None:
+    """Raise a UserError, which names the nearest choice, unless `value` is one of the choices."""
+    if value in choices:
+        return
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"unknown {what} {value!r}: choose one of {', '.join(choices)}{hint}")
+
+
+# ---- progress ----
+
+
 def is_interactive() -> bool:
     """Whether a person can see this update: a notebook in a browser, or a terminal.
 
     `SAFEERASE_HEADLESS=1` or `0` overrides what is detected.
     """
-    asked = os.environ.get("SAFEERASE_HEADLESS")
-    if asked is not None:
-        if asked not in ("0", "1"):
-            raise UserError(f"SAFEERASE_HEADLESS is {asked!r}; set it to 0 or 1")
-        return asked == "0"
-    kernel = _kernel()
-    if kernel is not None:
-        return kernel._allow_stdin is not False
+    override = os.environ.get("SAFEERASE_HEADLESS")
+    if override is not None:
+        if override not in ("0", "1"):
+            raise UserError(f"SAFEERASE_HEADLESS is {override!r}; set it to 0 or 1")
+        return override == "0"
+    if "IPython" in sys.modules:
+        kernel = getattr(sys.modules["IPython"].get_ipython(), "kernel", None)
+        if kernel is not None:
+            # papermill and nbclient cannot answer input(), and tell the kernel so
+            return kernel._allow_stdin is not False
     return sys.stderr.isatty()
 
 
-def _kernel():
-    if "IPython" not in sys.modules:
-        return None
-    shell = sys.modules["IPython"].get_ipython()
-    return getattr(shell, "kernel", None)
-
-
 def track(items: Iterable, label: str, total: int | None = None) -> Iterator:
-    """Yield the items, showing progress: a bar when live, one summary line when headless."""
+    """Yield the items, showing progress: a bar when interactive, one summary line when headless."""
     if is_interactive():
         from tqdm.auto import tqdm
 

@@ -32,7 +32,7 @@ class Picture:
     problem: str = ""
 
 
-def written(path: Path | str) -> tuple[str, int, int]:
+def file_signature(path: Path | str) -> tuple[str, int, int]:
     """A picture's path, when it was written and how large it is: a key under which to keep what was
     made of it, until another picture takes its place."""
     found = Path(path).stat()

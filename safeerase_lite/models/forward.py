@@ -1,7 +1,12 @@
-"""A LLaVA's forward pass, for those who look at the answers alone."""
+"""The one forward pass through a LLaVA: what it predicts for the answers of a batch.
+
+Training, evaluation, the frozen reference and the lessons all take this path. It computes no more
+than the answers need: the frozen vision tower sees each picture once, and the last layer and the
+output head run at the answer's positions alone.
+"""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from weakref import WeakKeyDictionary
 
 import pandas as pd
@@ -10,126 +15,161 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaModel, apply_rotary_pos_emb
 
-from safeerase_lite.data.images import written
-from safeerase_lite.models.inputs import IGNORED, answer_ids, encode_text, pixels
-from safeerase_lite.models.llava import reference
+from safeerase_lite.config import Config
+from safeerase_lite.data.images import file_signature
+from safeerase_lite.unlearning.objectives import Answers
+
+from .anatomy import anatomy_of
+from .inputs import IGNORED, answer_ids, encode_text, pixels
+from .llava import compute_dtype, reference
+
+FEATURE_BYTES = 4 * 2**30  # for each model; a picture of LLaVA-1.5 takes 1.2 MB in half precision
+REFERENCE_BYTES = 2 * 2**30  # 140 words of LLaVA-1.5-7B take about 1.6 MB in half precision
 
 
-def answer_states(model, encoded: dict, images: Sequence[str], columns: int) -> Tensor:
-    """What the output head reads in the last `columns` columns, where answers stand: batches pad
-    left.
-
-    In the last layer the positions before them give keys and values, and that is all which is
-    computed of them: nothing reads more. A language model other than a Llama runs whole.
+def answer_logits(model, batch: pd.DataFrame) -> Answers:
+    """What a model predicts for each answer token of a batch.
 
     Args:
-        model: a LLaVA with its processor.
-        encoded: from `batches.encode_text`, on the model's device.
-        images: paths of pictures, one per row.
+        model: a LLaVA with its processor at `.processor`, adapted or not.
+        batch: a row per answer, with the columns image (a path), question and answer.
 
     Returns:
-        (batch, columns, width).
+        Logits (rows, longest answer, vocabulary) and labels (rows, longest answer), the end token
+        included.
     """
-    states = embed(model, encoded["input_ids"], images)
-    language, real = llava_of(model).language_model, encoded["attention_mask"]
-    if not isinstance(language, LlamaModel):
-        said = language(inputs_embeds=states, attention_mask=real, use_cache=False)
-        return said.last_hidden_state[:, -columns:]
+    states, labels = answer_states(model, batch)
+    return Answers(model.get_output_embeddings()(states), labels)
+
+
+def answer_states(model, batch: pd.DataFrame) -> tuple[Tensor, Tensor]:
+    """The hidden states that predict each answer token: (rows, longest answer, width), and the
+    labels. See `answer_logits`.
+
+    In a Llama's last layer the earlier positions only give keys and values, so nothing else is
+    computed for them. Any other language model runs in full.
+    """
+    encoded = encode_text(model.processor, batch["question"], batch["answer"])
+    encoded = {name: tensor.to(model.device) for name, tensor in encoded.items()}
+    labels, attended = encoded["labels"], encoded["attention_mask"]
+    columns = int((labels != IGNORED).sum(-1).max())  # batches are padded on the left
+    last = columns + 1  # the token before an answer predicts its first token
+    states = embed(model, encoded["input_ids"], batch["image"])
+    llava = llava_of(model)
+    language = getattr(llava, anatomy_of(llava.config).language_model)
+    if isinstance(language, LlamaModel):
+        states = _llama_states(language, states, attended, last)
+    else:
+        output = language(inputs_embeds=states, attention_mask=attended, use_cache=False)
+        states = output.last_hidden_state[:, -last:]
+    return states[:, :-1], labels[:, -columns:]
+
+
+def _llama_states(language: LlamaModel, states: Tensor, attended: Tensor, last: int) -> Tensor:
+    """A Llama's output at the last positions: (rows, last, width)."""
     positions = torch.arange(states.shape[1], device=states.device)[None]
     rotation = language.rotary_emb(states, position_ids=positions)
-    seen = (positions[..., None] >= positions[:, None])[:, None] & real.bool()[:, None, None]
-    mask = torch.zeros_like(seen, dtype=states.dtype)
-    mask = mask.masked_fill(~seen, torch.finfo(states.dtype).min)
-    *layers, last = language.layers
+    visible = (positions[..., None] >= positions[:, None])[:, None] & attended.bool()[:, None, None]
+    mask = torch.zeros_like(visible, dtype=states.dtype)
+    mask = mask.masked_fill(~visible, torch.finfo(states.dtype).min)
+    *layers, final = language.layers
     for layer in layers:
         states = layer(states, attention_mask=mask, position_embeddings=rotation)
-    return language.norm(_end(last, states, mask, rotation, columns))
 
-
-def _end(layer: nn.Module, states: Tensor, mask: Tensor, rotation: tuple, columns: int) -> Tensor:
-    """A Llama's decoder layer, in its last `columns` columns."""
-    attention, end, (cos, sin) = layer.self_attn, slice(-columns, None), rotation
+    # The final layer, written out: queries at the last positions alone.
+    attention, end, (cos, sin) = final.self_attn, slice(-last, None), rotation
 
     def heads(projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
 
-    read = layer.input_layernorm(states)
-    query, key = heads(attention.q_proj(read[:, end])), heads(attention.k_proj(read))
+    normed = final.input_layernorm(states)
+    query, key = heads(attention.q_proj(normed[:, end])), heads(attention.k_proj(normed))
     query, _ = apply_rotary_pos_emb(query, query, cos[:, end], sin[:, end])
     _, key = apply_rotary_pos_emb(key, key, cos, sin)
-    found = F.scaled_dot_product_attention(
-        query, key, heads(attention.v_proj(read)),
+    mixed = F.scaled_dot_product_attention(
+        query, key, heads(attention.v_proj(normed)),
         attn_mask=mask[:, :, end],
         dropout_p=attention.attention_dropout if attention.training else 0.0,
         scale=attention.scaling,
         enable_gqa=attention.num_key_value_groups > 1,
     )  # fmt: skip
-    states = states[:, end] + attention.o_proj(found.transpose(1, 2).flatten(-2))
-    return states + layer.mlp(layer.post_attention_layernorm(states))
+    states = states[:, end] + attention.o_proj(mixed.transpose(1, 2).flatten(-2))
+    return language.norm(states + final.mlp(final.post_attention_layernorm(states)))
+
+
+def autocast(config: Config, device: torch.device) -> AbstractContextManager:
+    """Compute in the config's type. Trained weights stay in float32, as in training."""
+    dtype = compute_dtype(config)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+# ---- pictures ----
 
 
 class TensorCache:
-    """Tensors by key, up to a number of bytes; what came first stays.
+    """Tensors by key on the CPU, up to a number of bytes. What came first stays.
 
-    Questions come in shuffled epochs: of a set twice as large as the room, half is found again. To
-    let the oldest go instead would find next to nothing.
+    Questions come in shuffled epochs. If the set is twice the cache, half of it is read from the
+    cache every epoch; dropping the oldest instead would find next to nothing.
     """
 
     def __init__(self, max_bytes: int):
-        self.bytes_left = max_bytes
+        self.free_bytes = max_bytes
         self.tensors: dict[Hashable, Tensor] = {}
 
     def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """The tensor of a key, computed where it is not kept; on the CPU, without a gradient."""
+        """The tensor of a key, computed without a gradient where it is not cached."""
         if key in self.tensors:
             return self.tensors[key]
         with torch.inference_mode(False), torch.no_grad():
-            found = compute().cpu()
-        if found.nbytes <= self.bytes_left:
-            self.bytes_left -= found.nbytes
-            self.tensors[key] = found
-        return found
+            tensor = compute().cpu()
+        if tensor.nbytes <= self.free_bytes:
+            self.free_bytes -= tensor.nbytes
+            self.tensors[key] = tensor
+        return tensor
 
 
-FEATURE_BYTES = 4 * 2**30  # for each model; a picture of LLaVA-1.5 takes 1.2 MB
-
-_SEEN: WeakKeyDictionary[nn.Module, TensorCache] = WeakKeyDictionary()  # goes with its tower
+_features: WeakKeyDictionary[nn.Module, TensorCache] = WeakKeyDictionary()  # one for each tower
 
 
 def embed(model, input_ids: Tensor, images: Sequence[str]) -> Tensor:
-    """What the language model reads: (batch, length, width), each row's picture in its place.
+    """The input of the language model: (rows, length, width), each row's picture in its place.
 
     Args:
-        model: a LLaVA with its processor; where it is adapted, its trained projector is applied.
-        input_ids: (batch, length), from `batches.encode_text`, on the model's device.
+        model: a LLaVA with its processor. Its projector may be trained, so it is applied anew.
+        input_ids: (rows, length), from `inputs.encode_text`, on the model's device.
         images: paths of pictures, one per row.
     """
     llava = llava_of(model)
     words = llava.get_input_embeddings()(input_ids)
-    pictures = llava.multi_modal_projector(features(model, images)).to(words.dtype)
+    projector = getattr(llava, anatomy_of(llava.config).projector)
+    pictures = projector(vision_features(model, images)).to(words.dtype)
     picture_tokens = (input_ids == model.processor.image_token_id)[..., None]
     return words.masked_scatter(picture_tokens, pictures)
 
 
-def features(model, images: Sequence[str]) -> Tensor:
-    """The hidden states that the projector reads: (pictures, patches, width), in the tower's type
-    and on its device. Each picture passes through the tower alone, whoever shares its batch."""
+def vision_features(model, images: Sequence[str]) -> Tensor:
+    """The frozen tower's output that the projector reads: (pictures, patches, width).
+
+    Each picture passes through the tower alone, whatever batch it is in, and is then cached.
+    """
     llava = llava_of(model)
-    seen = _SEEN.setdefault(llava.vision_tower, TensorCache(FEATURE_BYTES))
-    found = [
-        seen.get(written(path), lambda path=path: _look(model, llava, path)) for path in images
+    tower = getattr(llava, anatomy_of(llava.config).tower)
+    cache = _features.setdefault(tower, TensorCache(FEATURE_BYTES))
+    features = [
+        cache.get(file_signature(path), lambda path=path: _tower_output(model, path))
+        for path in images
     ]
-    return torch.stack(found).to(model.device)
+    return torch.stack(features).to(model.device)
 
 
-def _look(model, llava: nn.Module, path: str) -> Tensor:
-    like, config = next(llava.vision_tower.parameters()), llava.config
-    picture = pixels(model.processor, path)[None].to(like)
-    states = llava.vision_tower(picture, output_hidden_states=True).hidden_states
-    first = 1 if config.vision_feature_select_strategy == "default" else 0  # 0 is the class token
-    layers = config.vision_feature_layer
-    chosen = [states[n][0, first:] for n in ([layers] if isinstance(layers, int) else layers)]
-    return torch.cat(chosen, dim=-1).to(like.dtype)
+def _tower_output(model, path: str) -> Tensor:
+    llava = llava_of(model)
+    anatomy = anatomy_of(llava.config)
+    tower = getattr(llava, anatomy.tower)
+    weights = next(tower.parameters())
+    picture = pixels(model.processor, path)[None].to(weights)
+    return anatomy.features(tower, llava.config, picture).to(weights.dtype)
 
 
 def llava_of(model) -> nn.Module:
@@ -137,76 +177,33 @@ def llava_of(model) -> nn.Module:
     return (model.get_base_model() if hasattr(model, "get_base_model") else model).model
 
 
-REFERENCE_BYTES = 2 * 2**30  # bytes; 140 words of LLaVA-1.5-7B take about 1.6 MB in half precision
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a model says of a batch's answers, position by position.
-
-    Attributes:
-        logits: (batch, length, vocabulary); the prediction *for* the token at the same index.
-        labels: (batch, length); the answer's tokens, -100 wherever there is no answer.
-        step_tokens, step_rows: answer tokens and rows of the whole step, when this is one piece of
-            it (gradient accumulation, several processes): a mean over pieces is not the mean over
-            all tokens, so every piece is divided by the step's count.
-    """
-
-    logits: Tensor
-    labels: Tensor
-    step_tokens: int | None = None
-    step_rows: int | None = None
-
-    @property
-    def mask(self) -> Tensor:
-        return self.labels != -100
-
-    @property
-    def nll(self) -> Tensor:
-        """(batch,) negative log-likelihood in nats, summed over each answer's tokens."""
-        flat = F.cross_entropy(
-            self.logits.float().flatten(0, 1),
-            self.labels.flatten(),
-            ignore_index=-100,
-            reduction="none",
-        )
-        return flat.view(self.labels.shape).sum(-1)
-
-    @property
-    def tokens(self) -> int:
-        """Answer tokens to average over."""
-        return self.step_tokens or int(self.mask.sum())
-
-    @property
-    def rows(self) -> int:
-        """Answers to average over."""
-        return self.step_rows or len(self.labels)
+# ---- the frozen reference ----
 
 
 class Reference:
-    """The frozen model, as KL and NPO ask it. It is the same at every step, so a question is asked
-    once in a run: kept are the hidden states that predict its answer, a width per token, and not
-    the logits, a vocabulary per token.
+    """The frozen model's predictions, for KL and NPO. They are the same at every step, so each
+    answer is computed once in a run. Hidden states are cached, a width per token; logits would take
+    a vocabulary per token.
 
-    The last bits of what is said depend on what is asked in the same pass. So that a run taken up
-    again is the run it would have been, a question is always asked with the same others, or alone.
+    The last bits of a prediction depend on the other rows of its batch. An answer is therefore
+    always computed with the same other rows, or alone, and a resumed run is bit-identical.
 
     Args:
         model: from `load_model`, adapted.
-        table: questions to come: asked `together` at a time, neighbours by length, if there is room
-            to keep them all. Any other question is asked alone.
+        table: answers to come; `batch_size` of them are computed together, neighbours by length,
+            if the cache can hold them all. Any other answer is computed alone.
     """
 
-    def __init__(self, model, table: pd.DataFrame | None = None, together: int = 1):
+    def __init__(self, model, table: pd.DataFrame | None = None, batch_size: int = 1):
         self.model, self.states = model, TensorCache(REFERENCE_BYTES)
-        rows = [] if table is None else sorted(set(_rows(table)), key=_length)
+        rows = [] if table is None else sorted(set(_rows(table)), key=_by_length)
         if self._bytes(rows) > REFERENCE_BYTES:
-            together = 1
-        groups = [tuple(rows[i : i + together]) for i in range(0, len(rows), together)]
-        self.company = {row: group for group in groups for row in group}
+            batch_size = 1
+        batches = [tuple(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
+        self.batch_of = {row: batch for batch in batches for row in batch}
 
     def answers(self, table: pd.DataFrame) -> Answers:
-        """What the frozen model says of a table's answers."""
+        """The frozen model's predictions for a table's answers."""
         model = self.model
         labels = encode_text(model.processor, table["question"], table["answer"])["labels"]
         tokens = (labels != IGNORED).sum(-1).tolist()
@@ -218,23 +215,18 @@ class Reference:
             return Answers(model.get_output_embeddings()(padded), labels)
 
     def _of(self, row: tuple) -> Tensor:
-        """(columns, width): what predicts the answer of a question stands in its last rows."""
-        company = self.company.get(row, (row,))
-        return self.states.get(company, lambda: self._ask(company))[company.index(row)]
+        """(columns, width): the last of them predict the row's answer."""
+        batch = self.batch_of.get(row, (row,))
+        return self.states.get(batch, lambda: self._compute(batch))[batch.index(row)]
 
-    def _ask(self, rows: Sequence[tuple]) -> Tensor:
-        """(rows, columns, width): what predicts each of an answer's tokens, the end token included,
-        as many columns as the longest answer has tokens."""
-        images, questions, answers = zip(*rows, strict=True)
-        encoded = encode_text(self.model.processor, questions, answers)
-        encoded = {key: value.to(self.model.device) for key, value in encoded.items()}
-        columns = int((encoded["labels"] != IGNORED).sum(-1).max())
+    def _compute(self, rows: Sequence[tuple]) -> Tensor:
+        table = pd.DataFrame(rows, columns=["image", "question", "answer"])
         with reference(self.model):
-            states = answer_states(self.model, encoded, images, columns + 1)
-        return states[:, :-1].to(self.model.get_output_embeddings().weight.dtype)
+            states, _ = answer_states(self.model, table)
+        return states.to(self.model.get_output_embeddings().weight.dtype)
 
     def _bytes(self, rows: list[tuple]) -> int:
-        """What they would take if every answer were as long as the longest."""
+        """The size of the cache if every answer were as long as the longest."""
         head, processor = self.model.get_output_embeddings().weight, self.model.processor
         longest = max((len(answer_ids(processor, answer)) for _, _, answer in rows), default=0)
         return len(rows) * longest * head.shape[1] * head.itemsize
@@ -244,6 +236,6 @@ def _rows(table: pd.DataFrame) -> list[tuple]:
     return list(table[["image", "question", "answer"]].itertuples(index=False, name=None))
 
 
-def _length(row: tuple) -> tuple:
+def _by_length(row: tuple) -> tuple:
     _, question, answer = row
     return len(question) + len(answer), row

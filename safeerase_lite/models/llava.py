@@ -1,73 +1,65 @@
-"""A LLaVA: loaded, quantised, adapted, and looked at without its adapter.
+"""A LLaVA: loaded, quantised, adapted, and used without its adapter.
 
 The same code loads the tiny models and `llava-hf/llava-1.5-7b-hf`.
 """
 
 import os
-import re
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import transformers
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, LlavaProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from safeerase_lite.config import Profile, read_injected
+from safeerase_lite.config import Config, read_injected
 from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.utils import UserError, is_interactive
 
-LINEARS = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+from .anatomy import Anatomy, anatomy_of
 
-# The names transformers 5 gives the modules. A name it does not know is skipped silently, so
-# `_check_quantised` looks at what really happened.
-NOT_QUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
-LORA_TARGETS = rf"model\.language_model\..*\.({LINEARS})"
-_QUANTISED = re.compile(LORA_TARGETS)
-
-# The adapter that is trained, and the frozen one under it, if any.
-LEARNING, INJECTED = "default", "injected"
+LEARNING, INJECTED = "default", "injected"  # the adapter that is trained, the frozen one under it
 
 
-def load_model(profile: Profile, *, adapt: bool = True, seed: int = 0):
-    """Load a LLaVA as a profile says: NF4 with double quantisation (or dense), LoRA on top.
+def load_model(config: Config, *, adapt: bool = True):
+    """Load a LLaVA as a config says: NF4 with double quantisation (or dense), LoRA on top.
 
     Args:
-        profile: model, precision, compute type, LoRA numbers. A model with injected knowledge is
-            its base and the injected adapter, frozen.
-        adapt: add a fresh LoRA adapter to the language model (and train the projector beside it,
-            when the profile says so).
-        seed: draws the adapter's first weights.
+        config: model, precision, compute type, LoRA numbers, seed. A model with injected knowledge
+            is its base and the injected adapter, frozen.
+        adapt: add a fresh LoRA adapter to the language model, drawn from the seed (and train the
+            projector beside it, when the config says so).
 
     Returns:
         The model in evaluation mode, on its process's GPU if there is one, its processor at
         `.processor`.
 
     Raises:
-        UserError: no such model, or a quantisation or adapter that did not take.
+        UserError: no such model, or a quantisation or adapter that did not take effect.
     """
-    knowledge = read_injected(profile.model)
-    name = knowledge.base if knowledge else profile.model
+    knowledge = read_injected(config.model)
+    name = knowledge.base if knowledge else config.model
     path = str(shipped_model(name) or name)
-    precision = available_precision(profile.precision)
-    dtype = compute_dtype(profile)
+    nf4 = available_precision(config.precision) == "nf4"
+    dtype = compute_dtype(config)
     if shipped_model(name) or not is_interactive():
         transformers_logging.disable_progress_bar()
     try:
         local = is_local(path)
-        processor = LlavaProcessor.from_pretrained(path, local_files_only=local, backend="pil")
+        anatomy = anatomy_of(AutoConfig.from_pretrained(path, local_files_only=local))
+        processor_class = getattr(transformers, anatomy.processor)
+        processor = processor_class.from_pretrained(path, local_files_only=local, backend="pil")
         model = AutoModelForImageTextToText.from_pretrained(
             path,
             dtype=dtype,
-            quantization_config=nf4_config(dtype, skip=NOT_QUANTISED)
-            if precision == "nf4"
-            else None,
-            device_map=device_map_of_this_process(),
+            quantization_config=nf4_config(dtype, skip=anatomy.not_quantised) if nf4 else None,
+            device_map=device_map(),
             local_files_only=local,
             use_safetensors=True,
         )
@@ -75,38 +67,71 @@ def load_model(profile: Profile, *, adapt: bool = True, seed: int = 0):
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot load the model {name!r}: {reason}") from None
     processor.tokenizer.padding_side = "left"
-    if precision == "nf4":
-        _close_cpu_gradient_trap(model)
-        _check_quantised(model)
+    if nf4:
+        _keep_cpu_gradients(model)
+        _check_quantised(model, anatomy)
     if adapt:
-        model = _adapt(model, profile, seed)
+        model = _adapt(model, config, anatomy)
     if knowledge:
-        model = _put_under(model, knowledge.folder)
+        model = _add_injected(model, knowledge.folder)
     model.processor = processor
+    if adapt:
+        model.loaded_with = config
+        model.initial_adapter = {name: p.detach().clone() for name, p in trainable(model).items()}
     return model.eval()
 
 
-def device_map_of_this_process() -> dict[str, int] | None:
-    """The device map of a model that is whole on this process's GPU; None without a GPU.
+def is_local(model: str) -> bool:
+    """Whether a model is read from this machine alone: it is a folder, or a copy of an earlier
+    download while the hub does not answer.
 
-    `torchrun` numbers the processes of a machine, and Accelerate deals the GPUs out in this order.
+    Without a network `from_pretrained` would ask the hub again and again, for minutes.
+
+    Raises:
+        FileNotFoundError: no such folder; or no copy, and the hub does not answer.
+    """
+    if Path(model).is_dir():
+        return True
+    if Path(model).is_absolute():
+        raise FileNotFoundError(f"there is no folder {model}")
+    try:
+        HfApi().model_info(model, timeout=10)
+    except (HfHubHTTPError, HFValidationError):
+        return False  # it answers: loading will repeat what it says
+    except Exception:  # no network, by whatever exception the hub's client raises
+        if not isinstance(try_to_load_from_cache(model, "config.json"), str):
+            raise FileNotFoundError(
+                f"there is no folder {model}, no copy of an earlier download, and the hub does "
+                "not answer"
+            ) from None
+        return True
+    return False
+
+
+def device_map() -> dict[str, int] | None:
+    """A device map that puts a model on this process's GPU; None without a GPU.
+
+    `torchrun` numbers the processes of a machine, and Accelerate assigns the GPUs in this order.
     """
     if not torch.cuda.is_available():
         return None
     return {"": int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()}
 
 
-def compute_dtype(profile: Profile) -> torch.dtype:
-    """What a profile is computed in here: bfloat16 for float16 without a GPU, where nothing scales
-    a loss so that its gradients fit into float16."""
-    if profile.compute == "float16" and not torch.cuda.is_available():
+# ---- precision ----
+
+
+def compute_dtype(config: Config) -> torch.dtype:
+    """The type a config is computed in here. float16 becomes bfloat16 without a GPU, because no
+    loss scaling fits the gradients into float16 there."""
+    if config.compute == "float16" and not torch.cuda.is_available():
         return torch.bfloat16
-    return getattr(torch, profile.compute)
+    return getattr(torch, config.compute)
 
 
 def nf4_config(dtype: torch.dtype, *, skip: list[str] | None) -> BitsAndBytesConfig:
     """NF4 with double quantisation, computing in `dtype`; `skip` names modules that stay dense
-    (None: the head alone)."""
+    (None: the output head alone)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -127,77 +152,91 @@ def why_not_4bit() -> str:
 
 
 def available_precision(precision: str) -> str:
-    """The precision asked for; dense, with a warning, where 4-bit has no working bitsandbytes."""
+    """The precision asked for; dense, with a warning, where bitsandbytes does not work."""
     if precision == "nf4" and (reason := why_not_4bit()):
         warnings.warn(f"{reason}: loading dense", stacklevel=3)
         return "dense"
     return precision
 
 
-def _close_cpu_gradient_trap(model: nn.Module) -> None:
+def _four_bit(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: m for name, m in model.named_modules() if type(m).__name__ == "Linear4bit"}
+
+
+def _keep_cpu_gradients(model: nn.Module) -> None:
     """Keep bitsandbytes from repacking 4-bit weights in a CPU forward pass in evaluation mode.
 
-    On processors with AVX512-BF16 the repacked layer has no gradient afterwards, even in training
-    mode again, and nothing says so.
+    On processors with AVX512-BF16 a repacked layer has no gradient afterwards, even in training
+    mode again, and nothing reports it.
     """
     for module in _four_bit(model).values():
         module.support_avx512bf16_for_cpu = False
 
 
-def _four_bit(model: nn.Module) -> dict[str, nn.Module]:
-    return {name: m for name, m in model.named_modules() if type(m).__name__ == "Linear4bit"}
-
-
-def _check_quantised(model: nn.Module) -> None:
+def _check_quantised(model: nn.Module, anatomy: Anatomy) -> None:
     """Every linear layer of the language model is 4-bit, and nothing else is."""
-    is_four_bit = set(_four_bit(model))
-    should_be = {name for name, _ in model.named_modules() if _QUANTISED.fullmatch(name)}
-    if is_four_bit != should_be or not should_be:
-        odd = sorted(is_four_bit ^ should_be)[:3]
-        raise UserError(
-            f"quantisation did not take as asked: {', '.join(odd) or 'no layer is 4-bit'}"
-        )
+    expected = {name for name, _ in model.named_modules() if anatomy.is_adapted(name)}
+    odd = sorted(set(_four_bit(model)) ^ expected)[:3]
+    if odd or not expected:
+        problem = ", ".join(odd) or "no layer is 4-bit"
+        raise UserError(f"quantisation did not take effect as asked: {problem}")
 
 
-def _adapt(model: nn.Module, profile: Profile, seed: int) -> PeftModel:
-    torch.manual_seed(seed)
-    trains_projector = profile.projector == "trained"
-    config = LoraConfig(
-        r=profile.lora_rank,
-        lora_alpha=profile.lora_alpha,
-        lora_dropout=profile.lora_dropout,
-        target_modules=LORA_TARGETS,
-        modules_to_save=["multi_modal_projector"] if trains_projector else None,
+# ---- adapters ----
+
+
+def _adapt(model: nn.Module, config: Config, anatomy: Anatomy) -> PeftModel:
+    torch.manual_seed(config.seed)
+    trains_projector = config.projector == "trained"
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=anatomy.lora_targets,
+        modules_to_save=[anatomy.projector] if trains_projector else None,
     )
     model.requires_grad_(False)
     with quiet_peft():
-        adapted = get_peft_model(model, config)
+        adapted = get_peft_model(model, lora)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    if profile.gradient_checkpointing:
-        _checkpoint(adapted.base_model.model)
-    _check_adapted(adapted, trains_projector)
+    if config.gradient_checkpointing:
+        base = adapted.base_model.model
+        enable = getattr(base, "activation_checkpointing_enable", None)  # since transformers 5.23
+        (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
+    _check_adapted(adapted, anatomy, trains_projector)
     return adapted
 
 
-def _checkpoint(model: nn.Module) -> None:
-    """Compute activations again instead of keeping them."""
-    new_name = "activation_checkpointing_enable"  # since transformers 5.23
-    enable = getattr(model, new_name, None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+def _check_adapted(model: PeftModel, anatomy: Anatomy, trains_projector: bool) -> None:
+    """LoRA is on every linear layer of the language model, and nothing else is trainable."""
+    base = model.base_model.model
+    lora = {name for name, module in base.named_modules() if hasattr(module, "lora_A")}
+    expected = {name for name, _ in base.named_modules() if anatomy.is_adapted(name)}
+    unexpected = [
+        name
+        for name, parameter in base.named_parameters()
+        if parameter.requires_grad
+        and "lora_" not in name
+        and not (trains_projector and f"{anatomy.projector}.modules_to_save" in name)
+    ]
+    odd = [*sorted(lora ^ expected), *unexpected][:3]
+    if odd or not lora:
+        problem = ", ".join(odd) or "no layer has it"
+        raise UserError(f"LoRA did not take effect as asked: {problem}")
 
 
 @contextmanager
 def quiet_peft():
-    """PEFT asks transformers by a name that it is about to drop; each time it is told so."""
+    """PEFT asks transformers by a name that is deprecated, which warns each time."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         yield
 
 
-def _put_under(model: nn.Module, folder: Path) -> PeftModel:
-    """The model with the injected adapter in `folder`, frozen, under the trained one, if any."""
+def _add_injected(model: nn.Module, folder: Path) -> PeftModel:
+    """The model with the injected adapter of `folder`, frozen, under the trained one, if any."""
     weights = trained_weights(folder)
     with quiet_peft():
         if isinstance(model, PeftModel):
@@ -209,33 +248,16 @@ def _put_under(model: nn.Module, folder: Path) -> PeftModel:
     for module in model.modules():
         if INJECTED in getattr(module, "lora_dropout", ()):
             module.lora_dropout[INJECTED] = nn.Identity()  # in training mode too
-    _activate(model)
+    _activate_all(model)
     return model
 
 
-def _activate(model: PeftModel) -> None:
-    """Every adapter speaks, and the injected one stays frozen."""
+def _activate_all(model: PeftModel) -> None:
+    """Both adapters are active, and the injected one stays frozen."""
     model.base_model.set_adapter(
         [name for name in (INJECTED, LEARNING) if name in model.peft_config]
     )
     model.set_requires_grad(INJECTED, False)
-
-
-def _check_adapted(model: PeftModel, trains_projector: bool) -> None:
-    """LoRA sits on every linear layer of the language model, and nothing else is trainable."""
-    base = model.base_model.model
-    lora = {name for name, module in base.named_modules() if hasattr(module, "lora_A")}
-    should_be = {name for name, _ in base.named_modules() if _QUANTISED.fullmatch(name)}
-    strays = [
-        name
-        for name, parameter in base.named_parameters()
-        if parameter.requires_grad
-        and "lora_" not in name
-        and not (trains_projector and "multi_modal_projector.modules_to_save" in name)
-    ]
-    if lora != should_be or strays or not lora:
-        odd = [*sorted(lora ^ should_be), *strays][:3]
-        raise UserError(f"LoRA did not land as asked: {', '.join(odd) or 'no layer carries it'}")
 
 
 @contextmanager
@@ -253,11 +275,24 @@ def reference(model: PeftModel):
     try:
         yield model
     finally:
-        _activate(model)
+        _activate_all(model)
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that unlearning changes, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def reset_adapter(model: PeftModel) -> PeftModel:
+    """Put a model's adapter back to its first weights, those that `load_model` drew."""
+    with torch.no_grad():
+        for name, parameter in trainable(model).items():
+            parameter.copy_(model.initial_adapter[name])
+    return model
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Write the trained adapter, it alone, in PEFT's format, weights as safetensors."""
+    """Write the trained adapter alone, in PEFT's format, weights as safetensors."""
     model.save_pretrained(
         str(folder),
         safe_serialization=True,
@@ -274,19 +309,17 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
         UserError: the adapter is not there, does not fit, or is untrained.
     """
     weights = trained_weights(folder)
+    misfit = f"the adapter in {folder} does not fit this model"
     try:
         result = set_peft_model_state_dict(model, weights)
     except (KeyError, RuntimeError) as error:  # a part that is not there, a shape that differs
-        odd = str(error).splitlines()[-1].strip()
-        raise UserError(f"the adapter in {folder} does not fit this model: {odd}") from None
+        raise UserError(f"{misfit}: {str(error).splitlines()[-1].strip()}") from None
     missing = [key for key in result.missing_keys if "lora_" in key and INJECTED not in key]
-    if result.unexpected_keys or missing:
-        odd = [*result.unexpected_keys, *missing][0]
-        raise UserError(f"the adapter in {folder} does not fit this model: {odd}")
+    if odd := [*result.unexpected_keys, *missing]:
+        raise UserError(f"{misfit}: {odd[0]}")
     taken = len(adapter_weights(model))
     if taken != len(weights):  # a projector's weights are dropped silently where it is frozen
-        odd = f"it has {len(weights)} weights, the model takes {taken}"
-        raise UserError(f"the adapter in {folder} does not fit this model: {odd}")
+        raise UserError(f"{misfit}: it has {len(weights)} weights, the model takes {taken}")
 
 
 def adapter_weights(model: PeftModel, name: str = LEARNING) -> dict[str, torch.Tensor]:
@@ -306,30 +339,3 @@ def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
     if all(not w.any() for key, w in weights.items() if "lora_B" in key):
         raise UserError(f"the adapter in {folder} is untrained: every LoRA B is zero")
     return weights
-
-
-def is_local(model: str) -> bool:
-    """Whether a model is read from here alone: it is a folder, or a copy and no hub in sight.
-
-    Without a network `from_pretrained` would ask the hub again and again, for minutes.
-
-    Raises:
-        FileNotFoundError: no such folder; or no copy of an earlier download, and the hub does not
-            answer.
-    """
-    if Path(model).is_dir():
-        return True
-    if Path(model).is_absolute():
-        raise FileNotFoundError(f"there is no folder {model}")
-    try:
-        HfApi().model_info(model, timeout=10)
-    except (HfHubHTTPError, HFValidationError):
-        return False  # it answers: whoever loads the model tells what it said
-    except Exception:  # no network, under whatever name the hub's client has for that
-        if not isinstance(try_to_load_from_cache(model, "config.json"), str):
-            raise FileNotFoundError(
-                f"there is no folder {model}, no copy of an earlier download, and the hub does "
-                "not answer"
-            ) from None
-        return True
-    return False

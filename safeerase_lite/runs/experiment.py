@@ -1,204 +1,209 @@
-"""One experiment: what determines its result, and the ledger's run that holds it."""
+"""One experiment: unlearn, evaluate, and the ledger's run that holds both."""
 
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any
 
 from safeerase_lite.config import (
+    NOT_RECORDED,
+    OF_TINY_WORLDS,
+    OF_TRAINING,
     ORACLE,
-    Decouple,
-    Profile,
-    WeightPreset,
-    check_choice,
+    Config,
     read_injected,
 )
 from safeerase_lite.data.dataset import Data, require_decouple
+from safeerase_lite.data.redaction import redact_for_storage
+from safeerase_lite.evaluation import evaluate as evaluation
+from safeerase_lite.evaluation import unjudged
+from safeerase_lite.evaluation.evaluate import Report
 from safeerase_lite.evaluation.judges import judge, parse_judge_name, prompt
-from safeerase_lite.runs import store as ledger
-from safeerase_lite.runs.processes import by_main, launched
+from safeerase_lite.models.llava import load_adapter, reset_adapter, save_adapter
 from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.unlearning.objectives import OBJECTIVES, own_recipe
-from safeerase_lite.unlearning.trainer import require_optimizer
+from safeerase_lite.unlearning.trainer import NonFiniteLoss, require_optimizer, train
 from safeerase_lite.utils import UserError
 
-GOLD = "tiny-llava-gold"
+from . import store
+from .processes import by_main, launched
 
-
-UNTRAINED = ("vanilla", "gold")
-OF_TRAINING = (
-    "lora_rank",
-    "lora_alpha",
-    "lora_dropout",
-    "projector",
+OF_THE_MODEL = (
+    "model", "precision", "compute", "seed", "lora_rank", "lora_alpha", "lora_dropout", "projector",
     "gradient_checkpointing",
-    "batch",
-    "accumulation",
-    "steps",
-    "warmup",
-    "gradient_clip",
-    "optimizer",
-    "learning_rate",
-    "npo_beta",
-)
-
-OF_TINY_WORLDS = ("world_seed", "cue", "picture_size")
-
-SINCE = ("optimizer", "picture_size")  # fields that profiles did not have from the start
+)  # fmt: skip
 
 
-class Settings(BaseModel):
-    """All that determines a run's result."""
-
-    model_config = ConfigDict(frozen=True)
-
-    objective: str
-    decouple: Decouple
-    weights: WeightPreset
-    seed: int
-    profile: Profile
-
-    @property
-    def learning_rate(self) -> float:
-        return self.profile.rate(self.objective, self.decouple)
-
-    @property
-    def steps(self) -> int:
-        return self.profile.steps
-
-    @property
-    def label(self) -> str:
-        name = self.objective.upper() if len(self.objective) <= 3 else self.objective
-        extra = {"none": "", "pd": "+PD", "placebo": "+placebo"}[self.decouple]
-        return f"{name}{extra} seed {self.seed}"
-
-
-def open_run(
-    profile: Profile,
+def unlearn(
+    model,
     data: Data,
+    config: Config,
     *,
-    objective: str,
-    decouple: str = "none",
-    weights: str = "official",
-    seed: int = 0,
     runs_dir: Path | str | None = None,
     wait: float = 3.0,
-) -> ledger.Run:
-    """The run of one experiment: read from the ledger when it is done, else opened for writing.
+    watch: Callable[[int, Any], None] | None = None,
+) -> store.Run:
+    """Unlearn the forget set by the config's objective: the adapter of `model` is changed.
+
+    The training starts from the adapter's first weights, or from the checkpoint of a run that was
+    killed. Of a complete run, the adapter is loaded. Vanilla and gold models are not trained.
 
     Args:
-        profile: every number of the run.
-        data: the data set; its digest is part of the run's id.
-        objective: vanilla (the model as it is), gold (the model that never saw a forget answer),
-            ga, gd, kl, po, npo, or one of your own in `objectives.OBJECTIVES`.
-        decouple: none; pd (the harmful question about a safe picture); placebo (an ordinary
-            question about a safe picture).
-        weights: official (those of SafeEraser's code) or matched (λ = 1, nothing else changed).
-        seed: draws the adapter's first weights and every batch.
+        model: from `load_model` with these settings.
+        data: from `load_data`.
+        config: from `config`.
         runs_dir: the ledger; by default `runs/` beside this project, or `$SAFEERASE_RUNS`.
         wait: seconds to wait for another process that is writing this run.
+        watch: called as watch(steps done, model); see `trainer.train`.
+
+    Returns:
+        The run: `.history` has a row per step; `evaluate` completes it.
 
     Raises:
-        UserError: an unknown name; decouple data asked for that is not there; no gold model; the
-            run is being written by another process; fewer questions in a step than processes; an
-            optimiser whose library does not work here; a judge that cannot be asked, or not without
-            consent (see `judges.judge`), or that does not know the data; no split of the data that
-            the profile evaluates; steps that only warm up.
+        UserError: see `open_run`; or the model was loaded with other settings.
+        NonFiniteLoss: at the first NaN or infinite loss; the run has failed.
     """
-    check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
-    check_choice(decouple, Decouple, "decouple")
-    check_choice(weights, WeightPreset, "weights")
-    if objective in UNTRAINED and decouple != "none":
-        raise UserError(f"{objective} is not unlearned, so decouple must be 'none'")
-    require_decouple(data, decouple)
-    parse_judge_name(profile.judge)
-    if profile.judge == ORACLE and not data.invented:
-        raise UserError("the oracle knows the tiny world alone: use judge='rule' or a model")
-    if not any(table["split"].isin(profile.splits).any() for table in (data.forget, data.retain)):
-        there = ", ".join(data.forget["split"].unique())
-        raise UserError(f"nothing to ask: no split of {profile.splits} is here; there are {there}")
-    if objective in OBJECTIVES:
-        require_optimizer(profile.optimizer)
-    processes = launched().num_processes
-    if objective in OBJECTIVES and profile.batch < processes:
-        raise UserError(
-            f"batch is {profile.batch}, with {processes} processes: each needs a question in every "
-            "step, so raise batch or start fewer"
-        )
-    if objective in OBJECTIVES and math.ceil(profile.warmup * profile.steps) >= profile.steps:
-        raise UserError(
-            f"steps={profile.steps} with warmup={profile.warmup:g} is warm-up alone, and its first "
-            "step has a rate of 0: take more steps"
-        )
-    if objective == "gold":
-        if not has_gold(profile):
-            raise UserError(f"{profile.model!r} has no gold model; only the tiny world has one")
-        profile = profile.model_copy(update={"model": GOLD})
-    settings = Settings(
-        objective=objective, decouple=decouple, weights=weights, seed=seed, profile=profile
-    )
-    where = Path(runs_dir) if runs_dir else ledger.default_runs_dir()
-    run = by_main(ledger.open_run, where, _parameters(settings, data), wait=wait)
-    run.settings, run.main = settings, launched().is_main_process
-    if not run.done:
-        judge(profile.judge, consent=profile.judge_consent, precision=profile.precision)
+    run = open_run(config, data, runs_dir=runs_dir, wait=wait)
+    _require_same_settings(model, config)
+    if hasattr(model, "initial_adapter"):
+        reset_adapter(model)
+    if config.objective not in OBJECTIVES:
+        return run
+    if run.done:
+        load_adapter(model, run.adapter_dir)
+        return run
+    try:
+        history = train(model, data, config, run.checkpoint_dir, watch=watch)
+    except NonFiniteLoss as error:
+        run.fail(error)  # every checkpoint of it would end the same way
+        raise
+    if run.main:
+        run.write_history(history)
+        save_adapter(model, run.adapter_dir)
     return run
 
 
-def has_gold(profile: Profile) -> bool:
-    """Whether there is a model like the profile's that never saw a forget answer."""
-    return None not in (shipped_model(profile.model), shipped_model(GOLD))
+def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
+    """Ask a model every question, judge, measure, and complete the run; see `evaluation.evaluate`.
+
+    Of real data the ledger gets the harmful texts as hashes, unless `raw`; the report has the
+    answers themselves. A complete run is read from the ledger.
+
+    Raises:
+        UserError: the judge fails; then answers and verdicts are stored, and the same call goes on
+            from there.
+    """
+    if run.done:
+        return Report(run.metrics, run.answers, run.config.label)
+    report = evaluation.evaluate(model, data, run.config, cache_key=run.id)
+    images = [Path(path).relative_to(data.root).as_posix() for path in report.answers["image"]]
+    answers = report.answers.assign(image=images)
+    stored = redact_for_storage(answers, data, raw=raw)
+    run.write_answers(stored)
+    run.write_metrics(report.metrics)
+    run.commit()
+    unjudged.drop(run.id)
+    return Report(report.metrics, answers.assign(kind=stored["kind"]), report.label)
 
 
-def settings_of(parameters: dict) -> Settings:
+def open_run(
+    config: Config, data: Data, *, runs_dir: Path | str | None = None, wait: float = 3.0
+) -> store.Run:
+    """The run of one experiment: read from the ledger when complete, else opened for writing.
+
+    The digest of the data and a hash of the model are part of its id. Everything that can be
+    refused is refused here, before any long work.
+
+    Raises:
+        UserError: the data have no decouple pairs; another process is writing the run; a step has
+            fewer questions than there are processes; the optimizer's library does not work here;
+            the judge cannot be asked, or not without consent, or does not know the data; no split
+            of the data is evaluated; all steps are warm-up.
+    """
+    require_decouple(data, config.decouple)
+    parse_judge_name(config.judge)
+    if config.judge == ORACLE and not data.invented:
+        raise UserError("the oracle knows the tiny world alone: use judge='rule' or a model")
+    if not any(table["split"].isin(config.splits).any() for table in (data.forget, data.retain)):
+        present = ", ".join(data.forget["split"].unique())
+        raise UserError(f"nothing to ask: none of the splits {config.splits} is here; {present} is")
+    if config.objective in OBJECTIVES:
+        require_optimizer(config.optimizer)
+        processes = launched().num_processes
+        if config.batch < processes:
+            raise UserError(
+                f"batch is {config.batch}, with {processes} processes: each needs a question in "
+                "every step, so raise batch or start fewer"
+            )
+        if math.ceil(config.warmup * config.steps) >= config.steps:
+            raise UserError(
+                f"steps={config.steps} with warmup={config.warmup:g} is warm-up alone, and its "
+                "first step has a rate of 0: take more steps"
+            )
+    folder = Path(runs_dir) if runs_dir else store.default_runs_dir()
+    run = by_main(store.open_run, folder, _parameters(config, data), wait=wait)
+    run.config, run.main = config, launched().is_main_process
+    if not run.done:
+        judge(config.judge, consent=config.judge_consent, precision=config.precision)
+    return run
+
+
+def _require_same_settings(model, config: Config) -> None:
+    """A model that was loaded by other settings would give a run that its record does not tell."""
+    loaded = getattr(model, "loaded_with", None)
+    for name in OF_THE_MODEL if loaded else ():
+        was, now = getattr(loaded, name), getattr(config, name)
+        if was != now:
+            raise UserError(
+                f"the model was loaded with {name}={was!r}, and the config has {now!r}: "
+                "load it with `load_model(config)`"
+            )
+
+
+def recorded_config(parameters: dict[str, Any]) -> Config:
     """The settings that a run's recorded parameters were made from."""
-    known = {name: parameters.get(name) for name in Profile.model_fields}
-    given = {name: value for name, value in known.items() if value is not None}
-    named = {name: parameters[name] for name in ("objective", "decouple", "weights", "seed")}
-    return Settings(profile=Profile(**given | {"name": parameters["profile"]}), **named)
+    fields = {name: parameters.get(name) for name in Config.model_fields}
+    return Config(**{name: value for name, value in fields.items() if value is not None})
 
 
-def _parameters(settings: Settings, data: Data) -> dict:
-    """Flat, and empty where a run of this objective never looks. A field of `SINCE` is there only
-    when it is not at its default, so that runs from before it keep their ids."""
-    elsewhere = {"rates", "data_dir", "dedupe", "categories", "checkpoint_every", "judge_consent"}
-    numbers = settings.profile.model_dump(exclude=elsewhere)
-    numbers |= {"profile": numbers.pop("name"), "learning_rate": settings.learning_rate}
-    if settings.objective in UNTRAINED:
-        numbers |= dict.fromkeys(OF_TRAINING)
-    if settings.decouple == "none":
-        numbers["decouple_share"] = None
+def _parameters(config: Config, data: Data) -> dict[str, Any]:
+    """All that determines a run's result; None where a run of this kind never looks."""
+    parameters = config.model_dump(exclude=set(NOT_RECORDED))
+    if config.objective not in OBJECTIVES:
+        parameters |= dict.fromkeys(OF_TRAINING)
+    if config.decouple == "none":
+        parameters["decouple_share"] = None
     if data.dedupe != "none":
-        numbers["dedupe"] = data.dedupe
-    if not data.invented:
-        numbers |= dict.fromkeys(OF_TINY_WORLDS)
+        parameters["dedupe"] = data.dedupe
     if data.left_out:
-        numbers["left_out"] = ", ".join(data.left_out)
-    for name in SINCE:
-        if numbers[name] in (None, Profile.model_fields[name].default):
-            del numbers[name]
-    hashes = {"model_hash": fingerprint(settings.profile.model), "data_hash": data.digest}
-    if settings.objective in OBJECTIVES and (recipe := own_recipe(settings.objective)):
-        hashes["objective_hash"] = hashlib.sha256(recipe.encode()).hexdigest()[:16]
-    kind, model = parse_judge_name(settings.profile.judge)
-    if model:  # what the judge is asked, and the weights that answer
-        weights = fingerprint(model) if kind in ("local", "guard") else model
-        told = f"{prompt.INSTRUCTIONS} {weights}"
-        hashes["judge_hash"] = hashlib.sha256(told.encode()).hexdigest()[:16]
-    return settings.model_dump(exclude={"profile"}) | numbers | hashes
+        parameters["left_out"] = ", ".join(data.left_out)
+    if not data.invented:
+        parameters |= dict.fromkeys(OF_TINY_WORLDS)
+    parameters |= {"model_hash": model_hash(config.model), "data_hash": data.digest}
+    if config.objective in OBJECTIVES and (recipe := own_recipe(config.objective)):
+        parameters["objective_hash"] = _sha256(recipe)
+    kind, model = parse_judge_name(config.judge)
+    if model:  # the judge's prompt, and the weights that answer it
+        weights = model_hash(model) if kind in ("local", "guard") else model
+        parameters["judge_hash"] = _sha256(f"{prompt.INSTRUCTIONS} {weights}")
+    return parameters
 
 
-def fingerprint(model: str) -> str:
-    """What identifies a model's weights: a hash of its files, or its hub name. Of injected
-    knowledge, the base's too."""
+def model_hash(model: str) -> str:
+    """What identifies a model's weights: a hash of its files, or its hub name. Injected knowledge
+    includes its base's."""
     folder = shipped_model(model) or Path(model)
     if not folder.is_dir():
         return model
     knowledge = read_injected(model)
-    digest = hashlib.sha256(fingerprint(knowledge.base).encode() if knowledge else b"")
+    digest = hashlib.sha256(model_hash(knowledge.base).encode() if knowledge else b"")
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

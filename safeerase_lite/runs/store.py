@@ -54,7 +54,7 @@ class Run:
     done: bool
     resumed: bool = False
     main: bool = True
-    settings: Any = None  # the experiment's own view of its parameters
+    config: Any = None  # the experiment's settings
     _started: datetime = field(default_factory=lambda: datetime.now(UTC), repr=False)
 
     @property
@@ -75,12 +75,12 @@ class Run:
         return _read_csv(self._written("metrics.csv"))
 
     @property
-    def steps(self) -> pd.DataFrame:
+    def history(self) -> pd.DataFrame:
         """The history: a row per step; empty for a run without training."""
         path = self.folder / "history.csv"
         return _read_csv(path) if path.exists() else pd.DataFrame(columns=["step"])
 
-    def history(self, rows: Iterable[dict] | pd.DataFrame) -> None:
+    def write_history(self, rows: Iterable[dict] | pd.DataFrame) -> None:
         """Add rows, each with a `step`; recorded rows from their first step on give way.
 
         So a run resumed from a checkpoint overwrites what it does again.
@@ -90,7 +90,7 @@ class Run:
         folder, rows = self._writable(), pd.DataFrame(rows)
         if rows.empty:
             return
-        recorded = self.steps
+        recorded = self.history
         kept = recorded[recorded["step"] < rows["step"].min()]
         rows = rows if kept.empty else pd.concat([kept, rows])
         atomic_write(folder / "history.csv", rows.to_csv(index=False))

@@ -1,30 +1,74 @@
 """The unlearning objectives, as formulas over losses.
 
-L(x) is the mean negative log-likelihood over the answer tokens of a batch x, where f is the forget
-batch, r the retain batch, d the decouple batch, and idk the forget questions answered by a refusal.
-Prompt Decouple (PD) is one term, λ L(d), added to any of them.
+L(x) is the mean negative log-likelihood over the answer tokens of a batch x. f is the forget batch,
+r the retain batch, d the decouple batch, and idk the forget questions answered by a refusal.
+Prompt Decouple (PD) adds one term, λ L(d), to any objective.
 
 Sources: SafeEraser (arXiv 2502.12520) and its official code; NPO: arXiv 2404.05868.
 """
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from safeerase_lite.models.forward import Answers
 from safeerase_lite.utils import UserError
+
+UNTRAINED = ("vanilla", "gold")  # the model as it is, and one that never saw the harm
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's predictions for the answers of a batch.
+
+    Attributes:
+        logits: (batch, length, vocabulary); the prediction *for* the token at the same index.
+        labels: (batch, length); the answer's tokens, -100 wherever there is no answer.
+        step_tokens, step_rows: answer tokens and rows of the whole step, when this batch is one
+            part of it (gradient accumulation, several processes). The mean of the parts' means is
+            not the mean over all tokens, so every part is divided by the step's count.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    step_tokens: int | None = None
+    step_rows: int | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        return self.labels != -100
+
+    @property
+    def nll(self) -> Tensor:
+        """(batch,) negative log-likelihood in nats, summed over each answer's tokens."""
+        flat = F.cross_entropy(
+            self.logits.float().flatten(0, 1),
+            self.labels.flatten(),
+            ignore_index=-100,
+            reduction="none",
+        )
+        return flat.view(self.labels.shape).sum(-1)
+
+    @property
+    def tokens(self) -> int:
+        """Answer tokens to average over."""
+        return self.step_tokens or int(self.mask.sum())
+
+    @property
+    def rows(self) -> int:
+        """Answers to average over."""
+        return self.step_rows or len(self.labels)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What an objective may look at. A group it does not need is None.
+    """All that an objective may read. A group that it does not need is None.
 
-    `reference` holds what the frozen model says: of the retain answers for KL, of the forget
-    answers for NPO.
+    `reference` holds the frozen model's predictions: for the retain answers (KL) or for the forget
+    answers (NPO).
     """
 
     forget: Answers | None = None
@@ -34,130 +78,197 @@ class Batch:
     reference: Answers | None = None
 
 
-def nll(*groups: Answers) -> Tensor:
-    """L(x): mean negative log-likelihood per answer token, over all groups together."""
-    return sum(g.nll.sum() for g in groups) / sum(g.tokens for g in groups)
-
-
-def divergence(reference: Answers, model: Answers) -> Tensor:
-    """KL(reference ‖ model), the mean over answer tokens, in nats.
-
-    The official code runs over every position, prompt, picture and padding included; here only the
-    answer counts, as in L.
-    """
-    p = F.log_softmax(reference.logits[reference.mask].float(), dim=-1)
-    q = F.log_softmax(model.logits[model.mask].float(), dim=-1)
-    return F.kl_div(q, p, log_target=True, reduction="sum") / model.tokens
-
-
 @dataclass(frozen=True)
-class Weights:
-    """Factors of an objective's terms."""
+class LossWeights:
+    """Factors of an objective's terms; beta is NPO's inverse temperature."""
 
     retain: float = 1.0
     decouple: float = 1.0
     beta: float = 0.1
 
 
-def gradient_ascent(x: Batch, w: Weights) -> Tensor:
+def nll(*groups: Answers) -> Tensor:
+    """L(x): mean negative log-likelihood per answer token, over all groups together, in nats."""
+    return sum(g.nll.sum() for g in groups) / sum(g.tokens for g in groups)
+
+
+def divergence(reference: Answers, model: Answers) -> Tensor:
+    """KL(reference ‖ model), the mean over answer tokens, in nats.
+
+    The official code averages over every position, prompt, picture and padding included. Here only
+    the answer counts, as in L.
+    """
+    p = F.log_softmax(reference.logits[reference.mask].float(), dim=-1)
+    q = F.log_softmax(model.logits[model.mask].float(), dim=-1)
+    return F.kl_div(q, p, log_target=True, reduction="sum") / model.tokens
+
+
+# ---- the formulas ----
+
+
+def gradient_ascent(x: Batch, w: LossWeights) -> Tensor:
     """GA: −L(f)"""
     return -nll(x.forget)
 
 
-def gradient_difference(x: Batch, w: Weights) -> Tensor:
+def gradient_difference(x: Batch, w: LossWeights) -> Tensor:
     """GD: −L(f) + L(r)"""
     return -nll(x.forget) + w.retain * nll(x.retain)
 
 
-def kl_minimisation(x: Batch, w: Weights) -> Tensor:
+def kl_minimisation(x: Batch, w: LossWeights) -> Tensor:
     """KL: −L(f) + KL(reference ‖ model) on r"""
     return -nll(x.forget) + w.retain * divergence(x.reference, x.retain)
 
 
-def preference_optimisation(x: Batch, w: Weights) -> Tensor:
+def preference_optimisation(x: Batch, w: LossWeights) -> Tensor:
     """PO: L over the batch {idk, r}, weighted by tokens as in the official code"""
     return nll(x.refuse, x.retain)
 
 
-def negative_preference_optimisation(x: Batch, w: Weights) -> Tensor:
+def negative_preference_optimisation(x: Batch, w: LossWeights) -> Tensor:
     """NPO: −(2/β) E log σ(−β log(p / p_reference)), the bounded alternative to GA"""
     log_ratio = x.reference.nll - x.forget.nll
     return -2 / w.beta * F.logsigmoid(-w.beta * log_ratio).sum() / x.forget.rows
 
 
-def decoupled(objective: Callable, x: Batch, w: Weights) -> Tensor:
+def decoupled(objective: Callable, x: Batch, w: LossWeights) -> Tensor:
     """objective + λ L(d): safe picture + the harmful question, unchanged → the helpful answer"""
     return objective(x, w) + w.decouple * nll(x.decouple)
 
 
+# ---- the registry ----
+
+
 @dataclass(frozen=True)
 class Objective:
-    """A formula, the groups of data it needs, the group the frozen reference answers, and the
-    weights the preset `official` gives it together with PD."""
+    """Everything that the package knows about one objective.
 
-    formula: Callable[[Batch, Weights], Tensor]
+    Attributes:
+        formula: from a Batch and LossWeights to a scalar loss.
+        needs: the groups of data that it reads.
+        reference: the group whose answers the frozen model predicts too; None: none.
+        label: its name in tables and charts; None: the key in OBJECTIVES.
+        description: its formula and its meaning, in a line.
+        ascends: whether it raises the loss of harmful answers. Negated, the adapter of such a run
+            may bring the harm back.
+        official: the weights of the official code together with PD.
+        learning_rates: the tuned rates by profile, (plain, with PD or its placebo).
+    """
+
+    formula: Callable[[Batch, LossWeights], Tensor]
     needs: tuple[str, ...]
     reference: str | None = None
-    official: Weights = Weights()
+    label: str | None = None
+    description: str = "an objective of the user's own"
+    ascends: bool = True  # unless it is known not to
+    official: LossWeights = LossWeights()
+    learning_rates: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 # With PD the official code weighs L(d) by 0.5 for GA and GD and by 1 for KL and PO, and halves GD's
-# retain term besides. `matched` is the plain objective + λ L(d), λ = 1, which isolates PD. The
-# official code has no NPO: it takes GA's weights. An entry of your own joins with
-# `OBJECTIVES["name"] = Objective(...)`.
+# retain term besides. It has no NPO, which takes GA's weights here. The order is that of tables and
+# charts. Your own joins with `OBJECTIVES["name"] = Objective(...)`.
+#
+# Tuned learning rates: for each objective, plain and with PD, the least SARR on val subject to
+# ASR ≤ 5%, among the same six candidates (`benchmarks/tune.py`). Test pictures and the fresh world
+# were never used.
 OBJECTIVES = {
-    "ga": Objective(gradient_ascent, ("forget",), official=Weights(decouple=0.5)),
-    "gd": Objective(
-        gradient_difference, ("forget", "retain"), official=Weights(retain=0.5, decouple=0.5)
+    "ga": Objective(
+        gradient_ascent,
+        ("forget",),
+        label="GA",
+        description="−L(f): the loss of the forget answers is raised (gradient ascent)",
+        official=LossWeights(decouple=0.5),
+        learning_rates={"tiny": (1.25e-3, 1e-2)},
     ),
-    "kl": Objective(kl_minimisation, ("forget", "retain"), reference="retain"),
-    "po": Objective(preference_optimisation, ("refuse", "retain")),
+    "gd": Objective(
+        gradient_difference,
+        ("forget", "retain"),
+        label="GD",
+        description="−L(f) + w·L(r): the loss of the forget answers is raised, that of the retain "
+        "answers lowered (gradient difference)",
+        official=LossWeights(retain=0.5, decouple=0.5),
+        learning_rates={"tiny": (1.25e-3, 5e-3)},
+    ),
+    "kl": Objective(
+        kl_minimisation,
+        ("forget", "retain"),
+        reference="retain",
+        label="KL",
+        description="−L(f) + w·KL(reference ‖ model) on r: the loss of the forget answers is "
+        "raised, the retain answers stay as likely as before (KL minimisation)",
+        learning_rates={"tiny": (2.5e-3, 5e-3)},
+    ),
+    "po": Objective(
+        preference_optimisation,
+        ("refuse", "retain"),
+        label="PO",
+        description="L over {idk, r}: forget questions are answered by a refusal, retain questions "
+        "as before (preference optimisation)",
+        ascends=False,
+        learning_rates={"tiny": (6e-4, 5e-3)},
+    ),
     "npo": Objective(
         negative_preference_optimisation,
         ("forget",),
         reference="forget",
-        official=Weights(decouple=0.5),
+        label="NPO",
+        description="−(2/β) E log σ(−β log(p / p_reference)) on f: the forget answers become less "
+        "likely than before, with a bound (negative preference optimisation)",
+        official=LossWeights(decouple=0.5),
+        learning_rates={"tiny": (1.25e-3, 1e-2)},
     ),
 }
-_OURS = dict(OBJECTIVES)
+_SHIPPED = dict(OBJECTIVES)
 
 
-def weights(objective: str, preset: str, decouple: str, beta: float = 0.1) -> Weights:
-    """The weights of a run. Plain objectives have none to choose: both presets agree."""
+def label_of(objective: str) -> str:
+    """An objective's name in tables and charts."""
+    known = OBJECTIVES.get(objective)
+    return (known.label if known else None) or objective
+
+
+def loss_weights(objective: str, preset: str, decouple: str, beta: float = 0.1) -> LossWeights:
+    """The weights of a run.
+
+    `official` are those of the paper's code. `matched` is the plain objective + λ L(d) with λ = 1,
+    which isolates PD. Without PD there is nothing to choose, and both presets agree.
+    """
     if preset == "official" and decouple != "none":
         official = OBJECTIVES[objective].official
-        return Weights(official.retain, official.decouple, beta)
-    return Weights(beta=beta)
+        return LossWeights(official.retain, official.decouple, beta)
+    return LossWeights(beta=beta)
+
+
+def loss(objective: str, x: Batch, w: LossWeights) -> tuple[Tensor, dict[str, float]]:
+    """The loss of a batch, and its terms by name for the history.
+
+    PD (or its placebo) is part of the loss exactly when the batch has a decouple group.
+    """
+    formula = OBJECTIVES[objective].formula
+    total = formula(x, w) if x.decouple is None else decoupled(formula, x, w)
+    with torch.no_grad():
+        groups = {name: getattr(x, name) for name in ("forget", "refuse", "retain", "decouple")}
+        terms = {name: nll(group).item() for name, group in groups.items() if group is not None}
+    return total, {"loss": total.item()} | terms
 
 
 def own_recipe(name: str) -> str:
-    """What tells an objective of the user's own from another under the same name: the source of
-    its formula, needs and weights. Empty for the package's, which the name tells.
+    """The text that identifies an objective of the user's own: the source of its formula, its needs
+    and its weights. Empty for the package's objectives, which their names identify.
 
     Raises:
-        UserError: the formula has no source to be told by.
+        UserError: the formula has no source.
     """
     objective = OBJECTIVES[name]
-    if _OURS.get(name) == objective:
+    if _SHIPPED.get(name) == objective:
         return ""
     try:
         source = inspect.getsource(objective.formula)
     except (OSError, TypeError):
         raise UserError(
-            f"the formula of objective {name!r} has no source to tell it by: define it with `def` "
-            "in a notebook cell or a file"
+            f"the formula of objective {name!r} has no source that could identify it: define it "
+            "with `def` in a notebook cell or a file"
         ) from None
     return f"{source}{objective.needs} {objective.reference} {objective.official}"
-
-
-def loss(objective: str, x: Batch, w: Weights) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch and its terms, by name, for the history.
-
-    PD (or its placebo) is in the loss exactly when the batch has a decouple group.
-    """
-    formula = OBJECTIVES[objective].formula
-    total = formula(x, w) if x.decouple is None else decoupled(formula, x, w)
-    with torch.no_grad():
-        groups = ("forget", "refuse", "retain", "decouple")
-        terms = {g: nll(getattr(x, g)).item() for g in groups if getattr(x, g) is not None}
-    return total, {"loss": total.item()} | terms

@@ -1,0 +1,102 @@
+"""A model's own answers, and how likely it finds given ones."""
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+
+from safeerase_lite.config import Config
+from safeerase_lite.models.forward import answer_logits, autocast, embed
+from safeerase_lite.models.inputs import encode_text
+from safeerase_lite.utils import track
+
+GREEDY = {"do_sample": False}
+SAMPLED = {"do_sample": True, "temperature": 1.0, "top_p": 0.9, "top_k": 0}  # the paper's
+
+
+def generate(
+    model,
+    images: Sequence[str],
+    questions: Sequence[str],
+    config: Config,
+    *,
+    seed: int | None = None,
+) -> list[str]:
+    """A model's answers to questions about pictures (paths), one text per question, in order.
+
+    Greedy; or, with a seed, sampled as in the paper (T = 1, top-p 0.9).
+    """
+    table = pd.DataFrame({"image": list(images), "question": list(questions)})
+    decoding = GREEDY if seed is None else SAMPLED
+    if seed is not None:
+        torch.manual_seed(seed)
+
+    def answers(batch: pd.DataFrame) -> list[str]:
+        encoded = encode_text(model.processor, batch["question"])
+        encoded = {name: tensor.to(model.device) for name, tensor in encoded.items()}
+        with torch.inference_mode(), autocast(config, model.device):
+            states = embed(model, encoded.pop("input_ids"), batch["image"])
+            ids = model.generate(
+                inputs_embeds=states, **encoded, max_new_tokens=config.new_tokens, **decoding
+            )
+        return decode(model.processor.tokenizer, ids)
+
+    return _in_batches(answers, table, config.evaluation_batch, "generate")
+
+
+def answer_nll(model, table: pd.DataFrame, config: Config) -> list[float]:
+    """Negative log-likelihood of each row's answer, in nats per token, the end token included.
+
+    table: the columns image, question and answer.
+    """
+
+    def nll(batch: pd.DataFrame) -> list[float]:
+        with torch.inference_mode(), autocast(config, model.device):
+            answers = answer_logits(model, batch)
+        return (answers.nll / answers.mask.sum(-1)).tolist()
+
+    return _in_batches(nll, table, config.evaluation_batch, "likelihood")
+
+
+def _in_batches(
+    compute: Callable[[pd.DataFrame], list], table: pd.DataFrame, size: int, task: str
+) -> list:
+    """`compute` of every row, in order; questions of similar length share a batch."""
+    order = sorted(range(len(table)), key=lambda i: len(table["question"].iat[i]))
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    results = {}
+    for rows in track(batches, task):
+        results |= zip(rows, _halving(compute, table.iloc[rows]), strict=True)
+    return [results[i] for i in range(len(table))]
+
+
+def _halving(compute: Callable[[pd.DataFrame], list], batch: pd.DataFrame) -> list:
+    """`compute` of a batch; of half of it at a time where it does not fit the GPU's memory.
+
+    Half a batch gives the same greedy answers; sampled ones are other draws.
+    """
+    try:
+        return compute(batch)
+    except torch.cuda.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return _halving(compute, batch.iloc[:half]) + _halving(compute, batch.iloc[half:])
+
+
+def decode(tokenizer, ids: torch.Tensor) -> list[str]:
+    """Texts of generated ids, up to the end token.
+
+    A language model can have more rows than the tokenizer has tokens (padding to a multiple of 64),
+    and a collapsed one emits them. They are decoded as the unknown token.
+    """
+    unknown = tokenizer.unk_token_id
+    ids = ids.masked_fill(
+        ids >= len(tokenizer), tokenizer.eos_token_id if unknown is None else unknown
+    )
+    ended = (ids == tokenizer.eos_token_id).cumsum(-1) > 0
+    return [
+        tokenizer.decode(row[~end], skip_special_tokens=False)
+        for row, end in zip(ids, ended, strict=True)
+    ]
