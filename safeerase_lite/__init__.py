@@ -41,7 +41,7 @@ _FUNCTIONS = {
     "calibration": "lessons.predictions",
     "outcome": "lessons.predictions",
     "predict": "lessons.predictions",
-    "stamp": "lessons.predictions",
+    "stamp": "lessons.stamp",
 }
 _MODULES = {
     "judges": "evaluation.judges",

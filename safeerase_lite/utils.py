@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+IMPORTED = time.perf_counter()  # when the package was imported
+
 
 class UserError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do."""
@@ -160,3 +162,15 @@ def atomic_write(path: Path, text: str) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(draft, path)
+
+
+def peak_memory_gb() -> float:
+    """The most memory this process has held so far, in GB."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1024**3
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pandas import DataFrame, Series
 
-from safeerase_lite.config import Config as Profile, read_injected
+from safeerase_lite.config import Config as Profile
+from safeerase_lite.config import read_injected
 from safeerase_lite.data.images import Picture, inspect_images, require_valid_images
 from safeerase_lite.data.schema import (
     SAFE_PICTURE_TABLES,

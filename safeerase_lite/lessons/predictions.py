@@ -1,91 +1,82 @@
-"""What every lesson shares: a reader's predictions, replayed at the end, and the closing stamp.
+"""A reader's predictions: asked before a result is shown, replayed at the end of the lesson.
 
-Predictions are kept in `predictions.json` beside the runs, so they survive a restart. An unanswered
-one blocks nothing: run headless, a lesson ends as if nobody had been asked.
+They are stored in `predictions.json` beside the runs, so they survive a restart. An unanswered one
+blocks nothing: run headless, a lesson ends as if nobody had been asked.
 """
 
 import json
-import platform
-import resource
-import sys
-import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
 
 from safeerase_lite.runs.store import default_runs_dir
-from safeerase_lite.utils import UserError, is_interactive
+from safeerase_lite.utils import UserError, atomic_write, is_interactive
 
-_imported = time.perf_counter()
 _unwritten: dict[Path, dict[str, dict]] = {}  # predictions whose folder cannot be written
 
 
 def predict(
-    id: str,
-    choice: str = "",
-    confidence: float = 0.0,
-    *,
-    options: Sequence[str],
-    runs_dir: Path | str | None = None,
+    id: str, choice: str | None = None, confidence: float = 0.0, *, options: Sequence[str]
 ) -> None:
-    """Ask a reader what will happen, before it does. Live, buttons and a slider ask; a choice given
-    in the call is kept as well.
+    """Ask a reader what will happen, before it does. In a browser, buttons and a slider ask; a
+    choice given in the call is stored as well.
 
     Args:
         id: names the question; `outcome` answers it and `calibration` replays it.
-        choice: one of the options; empty: not yet.
-        confidence: how sure, from 1 / number of options (a guess) to 1; 0: not said.
+        choice: one of the options; None: not yet.
+        confidence: how sure, from 1 / number of options (a guess) to 1; 0: not stated.
         options: what may happen.
-        runs_dir: where predictions are kept; by default the ledger's folder.
 
     Raises:
         UserError: a choice that is no option, or a confidence that is no share.
     """
     if choice and choice not in options:
-        raise UserError(f"prediction {id!r}: {choice!r} is no option; choose {_either(options)}")
+        choices = " / ".join(options)
+        raise UserError(f"prediction {id!r}: {choice!r} is no option; choose {choices}")
     if not 0 <= confidence <= 1:
         raise UserError(f"prediction {id!r}: confidence {confidence} is not between 0 and 1")
-    record = {"options": list(options)}
+    record: dict = {"options": list(options)}
     if choice:
         record |= {"choice": choice, "confidence": max(confidence, 1 / len(options))}
-    kept = _keep(id, record, runs_dir)
+    record = _store(id, record)
     if is_interactive():
-        _ask(id, kept, runs_dir)
-    elif "choice" in kept:
-        print(f"You predict: {kept['choice']}, {kept['confidence']:.0%} sure.")
+        _show_controls(id, record)
+    elif "choice" in record:
+        print(f"You predict: {record['choice']}, {record['confidence']:.0%} sure.")
     else:
-        print(f"Your prediction: {_either(options)}?")
+        print(f"Your prediction: {' / '.join(options)}?")
 
 
-def outcome(id: str, what: str, *, runs_dir: Path | str | None = None) -> None:
-    """Say what did happen, and what the reader had predicted.
+def outcome(id: str, option: str) -> None:
+    """Print what happened, and what the reader had predicted.
 
     Args:
         id: of a prediction asked before.
-        what: one of its options.
+        option: the one that came true.
 
     Raises:
         UserError: no such prediction, or an outcome that is none of its options.
     """
-    kept = _read(runs_dir).get(id)
-    if kept is None:
+    record = _load().get(id)
+    if record is None:
         raise UserError(f"nobody was asked to predict {id!r}: run that cell first")
-    if what not in kept["options"]:
-        raise UserError(f"outcome of {id!r}: {what!r} is no option: {_either(kept['options'])}")
-    kept = _keep(id, {"outcome": what}, runs_dir)
-    said = "."
-    if "choice" in kept:
-        right = "as you predicted" if kept["choice"] == what else f"you predicted {kept['choice']}"
-        said = f"; {right}, {kept['confidence']:.0%} sure."
-    print(f"What happened: {what}{said}")
+    if option not in record["options"]:
+        options = " / ".join(record["options"])
+        raise UserError(f"outcome of {id!r}: {option!r} is no option: {options}")
+    record = _store(id, {"outcome": option})
+    comment = "."
+    if "choice" in record:
+        right = record["choice"] == option
+        comment = "; as you predicted" if right else f"; you predicted {record['choice']}"
+        comment += f", {record['confidence']:.0%} sure."
+    print(f"What happened: {option}{comment}")
 
 
-def calibration(*ids: str, runs_dir: Path | str | None = None) -> pd.DataFrame:
+def calibration(*ids: str) -> pd.DataFrame:
     """The reader's predictions beside what happened.
 
-    Prints how often they were right and how sure they were, and the Brier score: the mean squared
+    Prints how often they were right, how sure they were, and the Brier score: the mean squared
     distance of the confidence from 1 (right) or 0 (wrong); 0 is best. Source: Brier 1950, of the
     chosen option alone.
 
@@ -95,71 +86,46 @@ def calibration(*ids: str, runs_dir: Path | str | None = None) -> pd.DataFrame:
     Returns:
         A row per prediction with an outcome: id, predicted, confidence, happened, right.
     """
-    kept = _read(runs_dir)
-    rows = [
-        {
-            "id": id,
-            "predicted": kept[id].get("choice", "–"),
-            "confidence": kept[id].get("confidence", "–"),
-            "happened": kept[id]["outcome"],
-            "right": kept[id]["choice"] == kept[id]["outcome"] if "choice" in kept[id] else "–",
-        }
-        for id in ids or kept
-        if "outcome" in kept.get(id, {})
-    ]
+    stored = _load()
+    rows = []
+    for id in ids or stored:
+        record = stored.get(id, {})
+        if "outcome" not in record:
+            continue
+        answered = "choice" in record
+        rows.append(
+            {
+                "id": id,
+                "predicted": record.get("choice", "–"),
+                "confidence": record.get("confidence", "–"),
+                "happened": record["outcome"],
+                "right": record["choice"] == record["outcome"] if answered else "–",
+            }
+        )
     table = pd.DataFrame(rows, columns=["id", "predicted", "confidence", "happened", "right"])
-    made = table[table["predicted"] != "–"]
-    if len(made):
-        right, sure = made["right"].astype(float), made["confidence"].astype(float)
+    answered = table[table["predicted"] != "–"]
+    if len(answered):
+        right, sure = answered["right"].astype(float), answered["confidence"].astype(float)
         brier = ((sure - right) ** 2).mean()
         print(
-            f"{len(made)} predictions: right {right.mean():.0%} of the time, {sure.mean():.0%} "
+            f"{len(answered)} predictions: right {right.mean():.0%} of the time, {sure.mean():.0%} "
             f"sure. Brier score {brier:.2f} (0 is best; always '50% sure' scores 0.25)."
         )
     return table
 
 
-def stamp(data=None) -> None:
-    """Close a lesson: versions, the data's hash, seconds since the package was imported and the
-    most memory this process has held. The figures are also in the output's metadata.
-    """
-    from IPython.display import display
-
-    seconds = time.perf_counter() - _imported
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
-    names = ("safeerase-lite", "torch", "transformers", "peft", "bitsandbytes")
-    versions = ", ".join(f"{name} {_version(name)}" for name in names)
-    about = f", data {data.digest}" if data is not None else ""
-    text = (
-        f"Python {platform.python_version()}, {versions}{about}. "
-        f"{seconds:.0f} seconds, {peak / 1024**3:.2f} GB at most."
-    )
-    figures = {"seconds": round(seconds, 1), "peak_memory_gb": round(peak / 1024**3, 3)}
-    display({"text/plain": text}, raw=True, metadata={"safeerase": figures})
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _either(options: Sequence[str]) -> str:
-    return " / ".join(options)
-
-
-def _ask(id: str, kept: dict, runs_dir: Path | str | None) -> None:
+def _show_controls(id: str, record: dict) -> None:
     import ipywidgets as widgets
     from IPython.display import display
 
-    options = kept["options"]
-    whole = {"button_width": "auto"}  # the default width cuts what does not fit
-    buttons = widgets.ToggleButtons(options=options, value=kept.get("choice"), style=whole)
-    sure = widgets.FloatSlider(
-        value=kept.get("confidence", 1 / len(options)),
+    options = record["options"]
+    buttons = widgets.ToggleButtons(
+        options=options,
+        value=record.get("choice"),
+        style={"button_width": "auto"},  # the default width cuts off longer texts
+    )
+    slider = widgets.FloatSlider(
+        value=record.get("confidence", 1 / len(options)),
         min=1 / len(options),
         max=1,
         step=0.05,
@@ -169,31 +135,30 @@ def _ask(id: str, kept: dict, runs_dir: Path | str | None) -> None:
 
     def save(_change) -> None:
         if buttons.value is not None:
-            _keep(id, {"choice": buttons.value, "confidence": sure.value}, runs_dir)
+            _store(id, {"choice": buttons.value, "confidence": slider.value})
 
     buttons.observe(save, "value")
-    sure.observe(save, "value")
-    display(widgets.VBox([widgets.Label("Your prediction:"), buttons, sure]))
+    slider.observe(save, "value")
+    display(widgets.VBox([widgets.Label("Your prediction:"), buttons, slider]))
 
 
-def _file(runs_dir: Path | str | None) -> Path:
-    return Path(runs_dir or default_runs_dir()).expanduser() / "predictions.json"
+def _file() -> Path:
+    return default_runs_dir() / "predictions.json"
 
 
-def _read(runs_dir: Path | str | None) -> dict[str, dict]:
-    file = _file(runs_dir)
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return kept | _unwritten.get(file, {})
+def _load() -> dict[str, dict]:
+    file = _file()
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return stored | _unwritten.get(file, {})
 
 
-def _keep(id: str, record: dict, runs_dir: Path | str | None) -> dict:
-    file, everything = _file(runs_dir), _read(runs_dir)
-    everything[id] = everything.get(id, {}) | record
-    draft = file.with_suffix(".draft")
+def _store(id: str, fields: dict) -> dict:
+    """Add fields to a prediction's record; returns the record."""
+    file, everything = _file(), _load()
+    everything[id] = everything.get(id, {}) | fields
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
-        draft.replace(file)
+        atomic_write(file, json.dumps(everything, indent=1) + "\n")
     except OSError:  # a prediction is no reason to stop: it lasts as long as this kernel
         _unwritten[file] = everything
     return everything[id]

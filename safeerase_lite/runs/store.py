@@ -153,7 +153,7 @@ class Run:
             "seconds": round((datetime.now(UTC) - self._started).total_seconds(), 3),
             "resumed": self.resumed,  # then started and seconds are the last stretch's
             "peak_memory_mb": _peak_memory_mb(),
-            "versions": _versions(),
+            "versions": library_versions(),
             "extra": extra,
         }
         text = json.dumps(record, indent=2, ensure_ascii=False, default=_plain)
@@ -380,7 +380,7 @@ def _peak_memory_mb() -> float:
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
-def _versions() -> dict[str, str | None]:
+def library_versions() -> dict[str, str | None]:
     return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
 
 
