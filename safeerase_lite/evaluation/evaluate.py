@@ -86,8 +86,10 @@ class Report:
 def with_interval(row) -> str:
     """A metric's row as "value [low, high]": percent, or nats for a likelihood.
 
-    Where judgements are unknown, "value to at_most [low, high]".
+    Where judgements are unknown, "value to at_most [low, high]"; where nothing was measured, "–".
     """
+    if pd.isna(row["value"]):
+        return "–"
     unit = "{:.2f}" if row["metric"] in UNBOUNDED else "{:.0%}"
     columns = ("value", "at_most", "low", "high")
     value, at_most, low, high = (unit.format(row.get(name, row["value"])) for name in columns)

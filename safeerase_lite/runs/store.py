@@ -290,12 +290,23 @@ def shipped(name: str = "lessons") -> pd.DataFrame:
     return table
 
 
+_session_runs_dir: Path | None = None
+
+
+def session(runs_dir: Path | str | None = None) -> None:
+    """Set the ledger that this process reads and writes by default; None: as it was at the start."""
+    global _session_runs_dir
+    _session_runs_dir = Path(runs_dir).expanduser().resolve() if runs_dir else None
+
+
 def default_runs_dir() -> Path:
     """Where runs go: $SAFEERASE_RUNS, else runs/ at this project's root, else runs/ here.
 
     Not relative to the working folder alone: papermill starts a kernel in the caller's folder and
     JupyterLab in the notebook's, and the ledger would split.
     """
+    if _session_runs_dir:
+        return _session_runs_dir
     chosen = os.environ.get("SAFEERASE_RUNS")
     if chosen:
         return Path(chosen).expanduser().resolve()
