@@ -17,6 +17,12 @@ class UserError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do."""
 
 
+def cache_dir() -> Path:
+    """Where worlds and verdicts are cached: `$SAFEERASE_CACHE`, else the user's cache folder."""
+    folder = os.environ.get("SAFEERASE_CACHE")
+    return Path(folder) if folder else Path.home() / ".cache" / "safeerase-lite"
+
+
 def is_interactive() -> bool:
     """Whether a person can see this update: a notebook in a browser, or a terminal.
 

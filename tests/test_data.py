@@ -368,7 +368,7 @@ def test_the_report_counts_questions_by_split_and_category(dataset):
         [2, 2, 8, 2],
         [2, 2, 8, 2],
     ]
-    assert "all there and whole" in report.to_text()
+    assert "all there and complete" in report.to_text()
     assert "share no record and no picture" in report.to_text()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaModel, apply_rotary_pos_emb
 
-from safeerase_lite.data.images import written
+from safeerase_lite.data.images import file_signature
 from safeerase_lite.models.inputs import IGNORED, answer_ids, encode_text, pixels
 from safeerase_lite.models.llava import reference
 
@@ -117,7 +117,7 @@ def features(model, images: Sequence[str]) -> Tensor:
     llava = llava_of(model)
     seen = _SEEN.setdefault(llava.vision_tower, TensorCache(FEATURE_BYTES))
     found = [
-        seen.get(written(path), lambda path=path: _look(model, llava, path)) for path in images
+        seen.get(file_signature(path), lambda path=path: _look(model, llava, path)) for path in images
     ]
     return torch.stack(found).to(model.device)
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from safeerase_lite.data.images import open_image, written
+from safeerase_lite.data.images import file_signature, open_image
 
 IGNORED = -100
 
@@ -79,7 +79,7 @@ def image_tokens(processor) -> int:
 
 def pixels(processor, path: str) -> Tensor:
     """A picture as a vision tower reads it: (3, side, side), float32."""
-    return _pixels(processor, written(path))
+    return _pixels(processor, file_signature(path))
 
 
 @lru_cache(maxsize=256)  # of 336 × 336, 350 MB
