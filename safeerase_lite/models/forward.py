@@ -117,7 +117,8 @@ def features(model, images: Sequence[str]) -> Tensor:
     llava = llava_of(model)
     seen = _SEEN.setdefault(llava.vision_tower, TensorCache(FEATURE_BYTES))
     found = [
-        seen.get(file_signature(path), lambda path=path: _look(model, llava, path)) for path in images
+        seen.get(file_signature(path), lambda path=path: _look(model, llava, path))
+        for path in images
     ]
     return torch.stack(found).to(model.device)
 
