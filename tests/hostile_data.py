@@ -1,8 +1,9 @@
-"""What may come from anywhere: read it completely, or refuse it without quoting it."""
+"""A data set from anywhere is read completely, or refused without quoting it."""
 
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from small_dataset import KINDS, edit
 
@@ -13,6 +14,15 @@ from safeerase_lite.utils import UserError
 
 SECRET = "zqx plan"  # stands for a harmful text: no message may quote it
 NOISE = Image.effect_noise((40, 40), 60).convert("RGB")
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+def refusal(root: Path) -> str:
+    """The one line with which the folder is refused."""
+    with pytest.raises(UserError) as caught:
+        read_data(root)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def read_or_refuse(root: Path):
@@ -23,11 +33,11 @@ def read_or_refuse(root: Path):
         assert all(character.isprintable() or character == "\n" for character in text)
         data = read_data(root)
     except UserError as error:
-        said = str(error)
-        assert "\n" not in said and len(said) < 1000 and SECRET not in said
-        said.encode()
+        message = str(error)
+        assert "\n" not in message and len(message) < 1000 and SECRET not in message
+        message.encode()
         return None
-    records = [r for split in KINDS for r in read_plainly(root / f"all_{split}.json")]
+    records = [r for split in KINDS for r in read_simply(root / f"all_{split}.json")]
     for table in (data.forget, data.retain, data.decouple, data.placebo, data.specificity):
         assert not table[["question", "answer"]].map(lambda text: "<image>" in text).any(axis=None)
     assert len(data.forget.groupby(["split", "record"])) == len(records)
@@ -44,7 +54,7 @@ def read_or_refuse(root: Path):
     return data
 
 
-def read_plainly(path: Path) -> list:
+def read_simply(path: Path) -> list:
     """The records of a file, as simply as one can read them; a key that stands twice is refused."""
 
     def once(pairs):
@@ -66,6 +76,6 @@ def put(root: Path, name: str) -> Path:
     return root / "img/Corrosive" / name
 
 
-def saved(path: Path, picture: Image.Image, **how) -> Path:
+def save(path: Path, picture: Image.Image, **how) -> Path:
     picture.save(path, **how)
     return path

@@ -69,7 +69,7 @@ def require_valid_images(images: dict[str, InspectedImage], root: Path) -> None:
 
 
 def display_path(path: str) -> str:
-    """A path for a message: one line, printable, at most 80 characters, its end kept."""
+    """A path for a message: one line, printable, at most 80 characters (the last ones)."""
     text = "".join(character if character.isprintable() else "?" for character in path)
     return text if len(text) <= 80 else f"…{text[-79:]}"
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hostile_data import NOISE, put, read_or_refuse, saved
+from hostile_data import NOISE, put, read_or_refuse, save
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_dataset import edit, make_dataset, make_record, write_json
@@ -119,7 +119,7 @@ def test_a_file_with_other_bytes_in_it(fresh, data):
 def test_a_damaged_picture(fresh, data):
     root = fresh()
     suffix = data.draw(st.sampled_from(["png", "jpg", "gif", "webp"]))
-    content = bytearray(saved(put(root, f"x.{suffix}"), NOISE).read_bytes())
+    content = bytearray(save(put(root, f"x.{suffix}"), NOISE).read_bytes())
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     end = data.draw(st.integers(0, len(content)) | st.just(len(content)))

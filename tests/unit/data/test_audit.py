@@ -2,11 +2,10 @@
 
 import shutil
 
+from hostile_data import LFS_POINTER
 from small_dataset import edit, make_record, repeat_train_record
 
 from safeerase_lite.data.audit import check_data
-
-LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
 def test_the_report_counts_questions_by_split_and_category(dataset):

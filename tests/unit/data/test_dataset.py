@@ -90,9 +90,9 @@ def test_a_file_may_hold_one_record_per_line(dataset):
         records = json.loads(path.read_text(encoding="utf-8"))
         lines = [json.dumps(record, ensure_ascii=False) for record in records]
         path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
-    found = read_data(dataset)
+    by_line = read_data(dataset)
     for table in ("forget", "retain", "decouple"):
-        assert getattr(found, table).equals(getattr(expected, table))
+        assert getattr(by_line, table).equals(getattr(expected, table))
 
 
 def test_a_line_separator_inside_a_text_does_not_end_a_record(dataset):
@@ -103,7 +103,7 @@ def test_a_line_separator_inside_a_text_does_not_end_a_record(dataset):
     assert read_data(dataset).forget["answer"].tolist()[0] == "one\u2028two"
 
 
-def test_unknown_extra_keys_are_kept_quiet(dataset, recwarn, capsys):
+def test_unknown_keys_are_ignored_without_a_word(dataset, recwarn, capsys):
     expected = read_data(dataset).forget
     edit(dataset, "train", lambda records: records[0].update(safeNb_pairs=[], note=3))
     assert read_data(dataset).forget.equals(expected)
@@ -209,7 +209,7 @@ def test_dedupe_leaves_clean_data_as_it_is(dataset):
     assert read_data(dataset, dedupe="val").forget.equals(read_data(dataset).forget)
 
 
-def test_a_rebuilt_copy_is_read_and_said_to_be_one(dataset):
+def test_a_rebuilt_copy_is_read_and_reported_as_one(dataset):
     def rebuild(records):
         for record in records:
             del record["SDImage_path"], record["unsafe_pairs"][0]["sd_response"]
@@ -224,7 +224,7 @@ def test_a_rebuilt_copy_is_read_and_said_to_be_one(dataset):
     assert "4 records are of a rebuilt copy" in check_data(dataset).to_text()
 
 
-def test_a_whole_copy_that_has_safenb_pairs_as_well_is_no_rebuilt_one(dataset):
+def test_a_complete_copy_with_safenb_pairs_is_no_rebuilt_one(dataset):
     edit(dataset, "train", lambda records: records[0].update(safeNb_pairs=[{"question": "?"}]))
     assert not read_data(dataset).rebuilt
 
@@ -252,7 +252,7 @@ def test_privacy_and_sex_of_real_data_are_read_only_when_named(dataset, name):
     assert data.digest != named.digest
 
 
-def test_a_tiny_world_is_read_whole(dataset):
+def test_of_a_tiny_world_no_category_is_left_out(dataset):
     (dataset / "world.json").write_text("{}")
     categorise(dataset, "Weapon", "Sex")
     assert set(read_data(dataset).forget["category"]) == {"Weapon", "Sex"}
@@ -269,17 +269,17 @@ def test_pictures_of_a_category_that_is_left_out_need_not_be_there(dataset):
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "said"),
+    ("present", "categories", "message"),
     [
         (("Weapon", "Sex"), ["Wepon"], "no category 'Wepon'; there are Weapon, Sex"),
         (("Weapon", "Sex"), "Weapon", "is one text"),
         (("Privacy", "Sex"), [], "nothing of train is left without Privacy, Sex"),
     ],
 )
-def test_a_choice_of_categories_that_cannot_be_is_refused(dataset, there, asked, said):
-    categorise(dataset, *there)
-    with pytest.raises(UserError, match=said):
-        read_data(dataset, categories=asked)
+def test_a_choice_of_categories_that_cannot_be_is_refused(dataset, present, categories, message):
+    categorise(dataset, *present)
+    with pytest.raises(UserError, match=message):
+        read_data(dataset, categories=categories)
 
 
 def test_a_profile_chooses_categories_and_dedupe_and_a_call_may_choose_otherwise(dataset, capsys):

@@ -1,50 +1,40 @@
 """A folder that is not as the layout asks is refused in one line that says where and what to do."""
 
 import json
-from pathlib import Path
 
 import pytest
-from hostile_data import SECRET, read_or_refuse
+from hostile_data import LFS_POINTER, SECRET, read_or_refuse, refusal
 from small_dataset import edit, make_record, write_json
 
 from safeerase_lite.data.dataset import read_data
 from safeerase_lite.utils import UserError
 
-LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-
-
-def complaint(root: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        read_data(root)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    assert "nowhere is no folder" in complaint(tmp_path / "nowhere")
+    assert "nowhere is no folder" in refusal(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["all_train.json", "all_val.json", "prompt.json"])
 def test_a_required_file_that_is_missing_is_named(dataset, name):
     (dataset / name).unlink()
-    assert complaint(dataset).startswith(f"{name} is missing in ")
+    assert refusal(dataset).startswith(f"{name} is missing in ")
 
 
 @pytest.mark.parametrize("key", ["category", "keyword", "unsafe_pairs", "UnharmPair_text2"])
 def test_a_record_without_a_required_key_names_its_index_and_the_key(dataset, key):
     edit(dataset, "val", lambda records: records[1].pop(key))
-    assert complaint(dataset).startswith(f"all_val.json, record at index 1: '{key}' is missing")
+    assert refusal(dataset).startswith(f"all_val.json, record at index 1: '{key}' is missing")
 
 
 def test_a_record_without_a_picture_path_is_told_its_usual_name(dataset):
     edit(dataset, "train", lambda records: records[0].pop("image_path"))
-    assert "index 0: 'image_path' is missing" in complaint(dataset)
+    assert "index 0: 'image_path' is missing" in refusal(dataset)
 
 
 def test_a_pair_without_its_answer_names_its_place(dataset):
     edit(dataset, "train", lambda records: records[1]["unsafe_pairs"][0].pop("model_response"))
     expected = "all_train.json, record at index 1, unsafe_pairs[0]: 'model_response' is missing"
-    assert complaint(dataset).startswith(expected)
+    assert refusal(dataset).startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -66,14 +56,14 @@ def test_a_pair_without_its_answer_names_its_place(dataset):
 )
 def test_a_value_of_a_wrong_kind_names_its_file_index_and_key(dataset, change, expected):
     edit(dataset, "train", change)
-    message = complaint(dataset)
+    message = refusal(dataset)
     assert message.startswith("all_train.json, record at index 0")
     assert expected in message
 
 
 def test_an_error_does_not_quote_a_harmful_text(dataset):
     edit(dataset, "train", lambda r: r[0]["unsafe_pairs"][0].update(question=["the secret plan"]))
-    assert "secret" not in complaint(dataset)
+    assert "secret" not in refusal(dataset)
 
 
 @pytest.mark.parametrize(
@@ -89,12 +79,12 @@ def test_an_error_does_not_quote_a_harmful_text(dataset):
 )
 def test_a_broken_file_is_named_with_its_line(dataset, content, expected):
     (dataset / "all_train.json").write_text(content, encoding="utf-8")
-    assert complaint(dataset).startswith(expected)
+    assert refusal(dataset).startswith(expected)
 
 
 def test_a_file_in_another_encoding_is_named_with_its_line(dataset):
     (dataset / "all_train.json").write_bytes(b'[\n"caf\xe9"]')
-    assert complaint(dataset).startswith("all_train.json, line 2: not UTF-8")
+    assert refusal(dataset).startswith("all_train.json, line 2: not UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -108,13 +98,13 @@ def test_a_file_in_another_encoding_is_named_with_its_line(dataset):
 )
 def test_refusals_are_checked(dataset, content, expected):
     write_json(dataset / "prompt.json", content)
-    assert complaint(dataset).startswith(expected)
+    assert refusal(dataset).startswith(expected)
 
 
 @pytest.mark.parametrize("path", ["../../etc/passwd", "img/../../x.png", "dataset\\..\\x.png"])
 def test_a_path_that_climbs_out_of_the_folder_is_refused(dataset, path):
     edit(dataset, "train", lambda records: records[1].update(SDImage_path=path))
-    assert complaint(dataset).startswith("all_train.json, record at index 1, SDImage_path:")
+    assert refusal(dataset).startswith("all_train.json, record at index 1, SDImage_path:")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252"])
@@ -164,8 +154,8 @@ def test_a_text_in_a_wrong_place_is_not_quoted(dataset, key):
 @pytest.mark.parametrize("key", ["question", "model_response", "sd_response"])
 def test_a_text_with_the_pictures_token_is_refused_with_its_place(dataset, key):
     """As LLaVA's own data are written; the model would look for a second picture."""
-    said = f"<image>\n{SECRET}"
-    edit(dataset, "train", lambda records: records[0]["unsafe_pairs"][0].update({key: said}))
+    text = f"<image>\n{SECRET}"
+    edit(dataset, "train", lambda records: records[0]["unsafe_pairs"][0].update({key: text}))
     assert read_or_refuse(dataset) is None
     with pytest.raises(UserError, match=rf"index 0, unsafe_pairs\[0\], {key}: holds <image>"):
         read_data(dataset)
