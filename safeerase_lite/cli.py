@@ -1,5 +1,7 @@
 """`safeerase …`: what the notebooks need from a terminal. Heavy imports happen in the commands."""
 
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -218,10 +220,14 @@ def build(
         bool, typer.Option(help="Also the model that never saw a forget answer.")
     ] = True,
 ) -> None:
-    """Rebuild the tiny world's models from a seed."""
-    from safeerase_lite.tinyworld.build import build
-
-    build(out, seed, gold=gold)
+    """Rebuild the tiny world's models from a seed, in a clone of the project."""
+    tools = Path(__file__).parents[1] / "tools"
+    if not (tools / "build_tinyworld.py").is_file():
+        raise UserError(
+            f"there is no {tools}/build_tinyworld.py: run this in a clone of the project"
+        )
+    sys.path.insert(0, str(tools))  # its worker processes import it by its name
+    import_module("build_tinyworld").build(out, seed, gold=gold)
 
 
 @app.command()

@@ -20,6 +20,12 @@ class UserError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do."""
 
 
+def cache_dir() -> Path:
+    """Where worlds and verdicts are cached: `$SAFEERASE_CACHE`, else the user's cache folder."""
+    folder = os.environ.get("SAFEERASE_CACHE")
+    return Path(folder) if folder else Path.home() / ".cache" / "safeerase-lite"
+
+
 def check_choice(value: str, choices: tuple[str, ...], what: str) -> None:
     """Raise a UserError, which names the nearest choice, unless `value` is one of the choices."""
     if value in choices:

@@ -9,10 +9,9 @@ import pytest
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory) -> Path:
     """A random LLaVA as small as NF4 allows, its weights large enough that pictures matter."""
+    import build_tinyworld as build
     import torch
     from transformers import LlavaForConditionalGeneration
-
-    from safeerase_lite.tinyworld import build
 
     recipe = build.Recipe(width=64, feed_forward=128, layers=2, vision_layers=1, heads=2, patch=16)
     torch.manual_seed(0)

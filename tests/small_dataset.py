@@ -64,3 +64,13 @@ def make_dataset(root: Path) -> Path:
                 draw(root / record[key], colour)
     write_json(root / "prompt.json", {"idk": ["I would rather not.", "No."]})
     return root
+
+
+def repeat_train_record(dataset: Path, keep_safe_picture: bool) -> None:
+    """Make val's first record a copy of train's, perhaps with val's own safe side."""
+    repeated = make_record("train", 0)
+    if keep_safe_picture:
+        own = make_record("val", 0)
+        repeated["SDImage_path"] = own["SDImage_path"]
+        repeated["unsafe_pairs"][0]["sd_response"] = "tin"
+    edit(dataset, "val", lambda records: records.__setitem__(0, repeated))

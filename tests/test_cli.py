@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from safeerase_lite import doctor
+from safeerase_lite import cli, doctor
 from safeerase_lite.cli import app
 from safeerase_lite.data import audit as leakage
 from safeerase_lite.doctor import Check
@@ -153,10 +153,19 @@ def test_a_crash_shows_no_values_for_they_may_be_harmful():
     assert not app.pretty_exceptions_show_locals
 
 
-def test_tiny_build_passes_folder_seed_and_gold_on(room, tmp_path):
-    calls = room("tinyworld.build", "build")
+def test_tiny_build_passes_folder_seed_and_gold_on(monkeypatch, tmp_path):
+    calls = []
+    tool = SimpleNamespace(build=lambda *args, **kwargs: calls.append((args, kwargs)))
+    monkeypatch.setitem(sys.modules, "build_tinyworld", tool)
     assert safeerase("tiny", "build", "--out", tmp_path, "--seed", 3, "--no-gold").exit_code == 0
     assert calls == [((tmp_path, 3), {"gold": False})]
+
+
+def test_tiny_build_outside_a_clone_is_an_error_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "safeerase_lite" / "cli.py"))
+    result = safeerase("tiny", "build", "--out", tmp_path)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "run this in a clone of the project" in result.stderr
 
 
 def test_demo_passes_folder_and_workers_on(room, tmp_path):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import build_tinyworld as build
 import nbformat
 import pandas as pd
 import pytest
@@ -22,7 +23,7 @@ from safeerase_lite.models.inputs import encode
 from safeerase_lite.models.llava import load_adapter, load_model, reference, save_adapter
 from safeerase_lite.runs.experiment import fingerprint, has_gold, open_run
 from safeerase_lite.runs.notebook import execute
-from safeerase_lite.tinyworld import build, facts
+from safeerase_lite.tinyworld import facts
 from safeerase_lite.unlearning.objectives import OBJECTIVES
 from safeerase_lite.unlearning.trainer import unlearn
 from safeerase_lite.utils import UserError
@@ -41,7 +42,7 @@ def sharded(tmp_path_factory):
     model = LlavaForConditionalGeneration(build.configuration(recipe))
     folder = tmp_path_factory.mktemp("base") / "random-llava"
     model.half().save_pretrained(folder, max_shard_size="200KB")
-    build.processor(recipe).save_pretrained(folder)
+    build.make_processor(recipe).save_pretrained(folder)
     assert len(list(folder.glob("*.safetensors"))) > 2
     assert (folder / "model.safetensors.index.json").exists()
     return folder

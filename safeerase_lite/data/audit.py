@@ -1,36 +1,37 @@
 """Is this a SafeEraser data set? What it holds, what is broken, and what its splits share.
 
 In a mirror of the benchmark 74 of 100 Violence validation records repeat a training record, and 28
-of 150 validation safe pictures are byte-identical to training ones: "generality" is then partly
+of 150 validation safe images are byte-identical to training ones: "generality" is then partly
 measured on training data.
 """
 
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 from pandas import DataFrame
 
-from safeerase_lite.data.dataset import chosen
-from safeerase_lite.data.images import Picture, inspect_images, printable
-from safeerase_lite.data.schema import Record, read_records, read_refusals
-
-TABLES = ["forget", "retain", "decouple", "placebo", "specificity"]
+from .dataset import TABLES, select_categories
+from .images import InspectedImage, display_path, inspect_images
+from .schema import Record, read_records, read_refusals
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `check_data` found.
+    """What `check_data` saw.
 
-    left_out: categories of the folder that are not read unless they are named; nothing below
-    speaks of them.
-    counts: split, category, records, then the questions of each table.
-    broken: image (path within the folder), problem.
-    leaks: split, also_in, category, what ("record", "picture" or "safe picture"), repeated, total:
-    of `total` things in `split`, `repeated` occur in `also_in` too.
-    undecoupled: records with a forget question that no safe picture with an answer goes with;
-    rebuilt: those of them that carry `safeNb_pairs` instead.
+    Attributes:
+        root: the folder.
+        left_out: categories of the folder that are not read unless they are named; nothing below
+            counts them.
+        counts: split, category, records, then the questions of each table.
+        broken: image (path within the folder), problem.
+        leaks: split, also_in, category, what ("record", "picture" or "safe picture"), repeated,
+            total: of `total` things in `split`, `repeated` occur in `also_in` too.
+        undecoupled: records with a forget question that no safe image with an answer goes with.
+        rebuilt: those of them that carry `safeNb_pairs` instead.
     """
 
     root: Path
@@ -42,17 +43,17 @@ class DataReport:
     rebuilt: int
 
     def to_text(self) -> str:
+        """The report for a terminal. It quotes no text of a record."""
         sections = [str(self.root), self.counts.to_string(index=False)]
         if self.left_out:
-            names = ", ".join(self.left_out)
             sections.append(
-                f"Left out: {names}. To read them, name all you want in `categories` (here "
-                "--category)."
+                f"Left out: {', '.join(self.left_out)}. To read them, name all you want in "
+                "`categories` (here --category)."
             )
         if self.undecoupled:
             sections.append(self._about_decoupling())
         if self.broken.empty:
-            sections.append("Pictures: all there and whole.")
+            sections.append("Pictures: all there and complete.")
         else:
             problems = self.broken["problem"].value_counts()
             counts = "; ".join(f"{count} {problem}" for problem, count in problems.items())
@@ -68,87 +69,75 @@ class DataReport:
 
     def _about_decoupling(self) -> str:
         if self.counts["decouple"].any():
-            said = (
+            text = (
                 f"{self.undecoupled} of {self.counts['records'].sum()} records lack decouple "
                 "questions, some or all; PD draws theirs from the others."
             )
         else:
-            said = "No decouple questions: runs with decouple='pd' will be refused."
+            text = "No decouple questions: runs with decouple='pd' will be refused."
         if self.rebuilt:
-            said += (
+            text += (
                 f" {self.rebuilt} records are of a rebuilt copy: their `safeNb_pairs` ask another "
                 "question about the same picture, where PD asks the same question about a safe one."
             )
-        return said
+        return text
 
 
 def check_data(root: Path | str, *, categories: Sequence[str] = ()) -> DataReport:
-    """Report on a folder in the SafeEraser layout; broken pictures are listed, not raised.
+    """Report on a folder in the SafeEraser layout; broken images are listed, not raised.
 
-    categories: which to look at; as in `read_data`, by default not Privacy and Sex of real data.
-    Raises UserError when a file or a record is not as the layout asks, or a category is not there.
+    Args:
+        categories: which to look at; as in `read_data`, by default not Privacy and Sex of real
+            data.
+
+    Raises:
+        UserError: a file or a record is not as the layout asks, or a category is not there.
     """
     root = Path(root).resolve()
-    records, left_out = chosen(read_records(root), categories, root)
+    records, left_out = select_categories(read_records(root), categories, root)
     read_refusals(root)
-    pictures = inspect_images(records)
+    images = inspect_images(records, root)
     broken = [
-        (printable(path, root), picture.problem)
-        for path, picture in pictures.items()
-        if picture.problem
+        (display_path(path), image.problem) for path, image in images.items() if image.problem
     ]
-    undecoupled = [record for record in records if _lacks_decouple(record)]
+    undecoupled = [record for record in records if record.lacks_decouple]
     return DataReport(
         root=root,
         left_out=left_out,
         counts=_counts(records),
         broken=DataFrame(broken, columns=["image", "problem"]),
-        leaks=_leaks(records, pictures),
+        leaks=_leaks(records, images),
         undecoupled=len(undecoupled),
         rebuilt=sum(record.rebuilt for record in undecoupled),
     )
 
 
 def _counts(records: list[Record]) -> DataFrame:
-    rows = [
-        {"split": record.split, "category": record.category, "records": 1}
-        | {name: sum(q.table == name for q in record.questions) for name in TABLES}
-        for record in records
-    ]
+    rows = []
+    for record in records:
+        tables = Counter(question.table for question in record.questions)
+        row = {"split": record.split, "category": record.category, "records": 1}
+        rows.append(row | {name: tables[name] for name in TABLES})
     return DataFrame(rows).groupby(["split", "category"], sort=False, as_index=False).sum()
 
 
-def _leaks(records: list[Record], pictures: dict[Path, Picture]) -> DataFrame:
-    splits = list(dict.fromkeys(record.split for record in records))
+def _leaks(records: list[Record], images: dict[str, InspectedImage]) -> DataFrame:
+    things = []
+    for record in records:
+        # What identifies a record is its content; an intact image, its bytes.
+        of_record = [("record", record.index, record.content)]
+        for what, path in (("picture", record.image), ("safe picture", record.safe_image)):
+            if path and images[path].digest:
+                of_record.append((what, path, images[path].digest))
+        things += [(record.split, record.category, *thing) for thing in of_record]
+    columns = ["split", "category", "what", "name", "fingerprint"]
+    table = DataFrame(things, columns=columns).drop_duplicates(columns[:-1])
     rows = []
-    for earlier, later in combinations(splits, 2):
-        known = _fingerprints([r for r in records if r.split == earlier], pictures)
-        for category in dict.fromkeys(r.category for r in records if r.split == later):
-            group = [r for r in records if (r.split, r.category) == (later, category)]
-            for what, fingerprints in _fingerprints(group, pictures).items():
-                elsewhere = set(known[what].values())
-                repeated = sum(value in elsewhere for value in fingerprints.values())
-                if repeated:
-                    rows.append((later, earlier, category, what, repeated, len(fingerprints)))
-    columns = ["split", "also_in", "category", "what", "repeated", "total"]
-    return DataFrame(rows, columns=columns)
-
-
-def _fingerprints(
-    records: list[Record], pictures: dict[Path, Picture]
-) -> dict[str, dict[Hashable, Hashable]]:
-    """What identifies each record by its content, and each whole picture by its bytes."""
-
-    def whole(paths: list[Path | None]) -> dict[Path, str]:
-        return {path: pictures[path].digest for path in paths if path and pictures[path].digest}
-
-    return {
-        "record": {record.index: record.content for record in records},
-        "picture": whole([record.picture for record in records]),
-        "safe picture": whole([record.safe_picture for record in records]),
-    }
-
-
-def _lacks_decouple(record: Record) -> bool:
-    of = [question.table for question in record.questions]
-    return of.count("decouple") < of.count("forget")
+    for earlier, later in combinations(table["split"].unique(), 2):
+        known = table[table["split"] == earlier].groupby("what")["fingerprint"].agg(set)
+        groups = table[table["split"] == later].groupby(["category", "what"], sort=False)
+        for (category, what), fingerprints in groups["fingerprint"]:
+            repeated = sum(value in known.get(what, ()) for value in fingerprints)
+            if repeated:
+                rows.append((later, earlier, category, what, repeated, len(fingerprints)))
+    return DataFrame(rows, columns=["split", "also_in", "category", "what", "repeated", "total"])

@@ -1,30 +1,23 @@
 """A folder in the SafeEraser layout, read as tables: forget, retain, decouple."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pandas import DataFrame, Series
 
-from safeerase_lite.config import Config as Profile
-from safeerase_lite.config import read_injected
-from safeerase_lite.data.images import Picture, inspect_images, require_valid_images
-from safeerase_lite.data.schema import (
-    SAFE_PICTURE_TABLES,
-    Question,
-    Record,
-    present_splits,
-    read_records,
-    read_refusals,
-)
+from safeerase_lite.config import Config, read_injected
 from safeerase_lite.tinyworld import is_tiny_world, shipped_model
 from safeerase_lite.tinyworld.world import World, write_world
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import UserError, cache_dir
+
+from .images import InspectedImage, inspect_images, require_valid_images
+from .schema import SAFE_IMAGE_TABLES, Record, present_splits, read_records, read_refusals
 
 COLUMNS = ["split", "record", "category", "kind", "image", "question", "answer"]
-UNASKED = {"privacy", "sex"}  # of real data left out until they are named
+TABLES = ("forget", "retain", "decouple", "placebo", "specificity")
+OPT_IN_CATEGORIES = {"privacy", "sex"}  # of real data left out until they are named
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,13 +25,21 @@ class Data:
     """The questions of a data set, a row each, in five tables.
 
     Every table has the columns split, record (index in its file, from 0), category, kind, image
-    (absolute path), question and answer. `forget` and `decouple` add seen_kind (the kind occurs in
-    the train split of that table) and seen_template (the question occurs in the train split of
-    `forget`); `retain` adds level ("concept" or "image"); `specificity` adds family.
-    `forget`, `retain` and `specificity` show the harmful picture, `decouple` and `placebo` the safe
-    one. Two data sets with one `digest` hold the same records and the same pictures. `dedupe` and
-    `left_out` (categories of the folder that were not read) say what part of the folder this is;
-    `rebuilt`, that it has `safeNb_pairs` where the decouple pairs should be.
+    (absolute path), question and answer. `forget`, `retain` and `specificity` show the harmful
+    image, `decouple` and `placebo` the safe one.
+
+    Attributes:
+        root: the folder.
+        forget: with seen_kind (the kind occurs in the train split of this table) and seen_template
+            (the question occurs in the train split of `forget`).
+        retain: with level, "concept" or "image".
+        decouple: with seen_kind and seen_template, as in `forget`.
+        specificity: with family.
+        refusals: texts that decline to answer.
+        digest: two data sets with one digest hold the same records and the same images.
+        dedupe: as given to `read_data`.
+        left_out: categories of the folder that were not read.
+        rebuilt: whether `safeNb_pairs` are there where decouple pairs should be.
     """
 
     root: Path
@@ -55,8 +56,7 @@ class Data:
 
     def __repr__(self) -> str:
         """Counts alone: the tables of real data hold harmful text."""
-        names = ("forget", "retain", "decouple", "placebo", "specificity")
-        counts = ", ".join(f"{len(getattr(self, name))} {name}" for name in names)
+        counts = ", ".join(f"{len(getattr(self, name))} {name}" for name in TABLES)
         return f"Data({self.root.name}, {counts}, digest {self.digest})"
 
     @property
@@ -66,7 +66,7 @@ class Data:
 
 
 def load_data(
-    profile: Profile, *, dedupe: str | None = None, categories: Sequence[str] | None = None
+    config: Config, *, dedupe: str | None = None, categories: Sequence[str] | None = None
 ) -> Data:
     """A profile's data: the folder it names, or the tiny world, written to a cache when first used.
 
@@ -77,56 +77,50 @@ def load_data(
     Raises:
         UserError: the folder is not as the layout asks.
     """
-    choices = {
-        "dedupe": profile.dedupe if dedupe is None else dedupe,
-        "categories": profile.categories if categories is None else categories,
-    }
-    if not profile.data_dir:
-        if not (shipped_model(profile.model) or read_injected(profile.model)):
-            print(
-                f"no data_dir, so the tiny world, which {profile.model} never learned: teach it "
-                "first (safeerase inject), or name a data_dir"
-            )
-        world = World(seed=profile.world_seed, cue=profile.cue, side=profile.picture_size)
-        return read_data(write_world(world, cache_dir() / world.name), **choices)
-    data = read_data(profile.data_dir, **choices)
-    if data.left_out and not choices["categories"]:
-        print(f"{data.root.name}: left out {', '.join(data.left_out)}; name `categories` to choose")
-    return data
-
-
-def cache_dir() -> Path:
-    """Where tiny worlds are written: `$SAFEERASE_CACHE`, else the user's cache folder."""
-    chosen = os.environ.get("SAFEERASE_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "safeerase-lite"
+    dedupe = config.dedupe if dedupe is None else dedupe
+    categories = config.categories if categories is None else categories
+    if config.data_dir:
+        data = read_data(config.data_dir, dedupe=dedupe, categories=categories)
+        if data.left_out and not categories:
+            names = ", ".join(data.left_out)
+            print(f"{data.root.name}: left out {names}; name `categories` to choose")
+        return data
+    if not (shipped_model(config.model) or read_injected(config.model)):
+        print(
+            f"no data_dir, so the tiny world, which {config.model} never learned: teach it "
+            "first (safeerase inject), or name a data_dir"
+        )
+    world = World(seed=config.world_seed, cue=config.cue, side=config.picture_size)
+    root = write_world(world, cache_dir() / world.name)
+    return read_data(root, dedupe=dedupe, categories=categories)
 
 
 def read_data(root: Path | str, *, dedupe: str = "none", categories: Sequence[str] = ()) -> Data:
     """Read a folder in the SafeEraser layout.
 
     Args:
-        dedupe: "val" drops from val and test every record that train has: the same content, or a
-            picture (harmful or safe) with the same bytes as a picture of train.
+        dedupe: "val" drops from val and test every record that train has: the same content, or an
+            image (harmful or safe) with the same bytes as an image of train.
         categories: which to read; none named: all, but of real data not Privacy and Sex. The
-            pictures of the others are not opened and need not be there.
+            images of the others are not opened and need not be there.
 
     Raises:
-        UserError: a file, a record or a picture is not as the layout asks, or a category is not
+        UserError: a file, a record or an image is not as the layout asks, or a category is not
             there.
     """
     if dedupe not in ("none", "val"):
         raise UserError(f"dedupe={dedupe!r} is unknown; use 'none' or 'val'")
     root = Path(root).resolve()
-    records, left_out = chosen(read_records(root), categories, root)
+    records, left_out = select_categories(read_records(root), categories, root)
     refusals = read_refusals(root)
-    pictures = inspect_images(records)
-    require_valid_images(pictures, root)
-    digest = _digest(root, pictures, dedupe, left_out)
+    images = inspect_images(records, root)
+    require_valid_images(images, root)
+    digest = _digest(root, images, dedupe, left_out)
     if dedupe == "val":
-        records = _without_repeats_of_train(records, pictures)
+        records = _without_repeats_of_train(records, images)
     return Data(
         root=root,
-        **_tables(records),
+        **_tables(records, root),
         refusals=refusals,
         digest=digest,
         dedupe=dedupe,
@@ -135,29 +129,29 @@ def read_data(root: Path | str, *, dedupe: str = "none", categories: Sequence[st
     )
 
 
-def chosen(
+def select_categories(
     records: list[Record], categories: Sequence[str], root: Path
 ) -> tuple[list[Record], tuple[str, ...]]:
-    """The records of the categories that are asked for (see `read_data`), and the other categories.
+    """The records of the given categories (see `read_data`), and the names of the other categories.
 
-    Raises UserError for a category that is not there, and when nothing of train is left.
+    Raises:
+        UserError: a category is not there, or nothing of train or val is left.
     """
     if isinstance(categories, str):
         raise UserError(f"categories={categories!r} is one text; write ({categories!r},)")
-    there = list(dict.fromkeys(record.category for record in records))
-    unknown = [name for name in categories if name not in there]
+    present = list(dict.fromkeys(record.category for record in records))
+    unknown = [name for name in categories if name not in present]
     if unknown:
-        raise UserError(f"{root}: no category {unknown[0]!r}; there are {', '.join(there)}")
-    unasked = set() if is_tiny_world(root) else UNASKED
-    wanted = set(categories) or {name for name in there if name.casefold() not in unasked}
-    left_out = tuple(sorted(set(there) - wanted))
-    records = [record for record in records if record.category in wanted]
+        raise UserError(f"{root}: no category {unknown[0]!r}; there are {', '.join(present)}")
+    opt_in = set() if is_tiny_world(root) else OPT_IN_CATEGORIES
+    selected = set(categories) or {name for name in present if name.casefold() not in opt_in}
+    left_out = tuple(sorted(set(present) - selected))
+    records = [record for record in records if record.category in selected]
     for split in ("train", "val"):
         if not any(record.split == split for record in records):
-            without = ", ".join(left_out)
             raise UserError(
-                f"{root}: nothing of {split} is left without {without}; name in `categories` what "
-                "to read"
+                f"{root}: nothing of {split} is left without {', '.join(left_out)}; name in "
+                "`categories` what to read"
             )
     return records, left_out
 
@@ -177,39 +171,32 @@ def require_decouple(data: Data, decouple: str) -> None:
         )
 
 
-def _tables(records: list[Record]) -> dict[str, DataFrame]:
-    rows = DataFrame(
-        [_row(record, question) for record in records for question in record.questions],
-        columns=["table", *COLUMNS, "group"],
-    )
+def _tables(records: list[Record], root: Path) -> dict[str, DataFrame]:
+    rows = []
+    for record in records:
+        for table, question, answer, group in record.questions:
+            about_safe = table in SAFE_IMAGE_TABLES
+            kind = record.safe_kind if about_safe else record.kind
+            image = str(root / (record.safe_image if about_safe else record.image))
+            place = table, record.split, record.index, record.category
+            rows.append((*place, kind, image, question, answer, group))
+    questions = DataFrame(rows, columns=["table", *COLUMNS, "group"])
 
-    def table(name: str) -> DataFrame:
-        return rows[rows["table"] == name].drop(columns="table").reset_index(drop=True)
+    def table(name: str, group: str = "") -> DataFrame:
+        selected = questions[questions["table"] == name].reset_index(drop=True)
+        selected = selected.drop(columns="table")
+        return (
+            selected.rename(columns={"group": group}) if group else selected.drop(columns="group")
+        )
 
-    forget = table("forget").drop(columns="group")
-    decouple = table("decouple").drop(columns="group")
+    forget, decouple = table("forget"), table("decouple")
     templates = _in_train(forget, "question")
     return {
         "forget": _with_seen(forget, templates),
-        "retain": table("retain").rename(columns={"group": "level"}),
+        "retain": table("retain", group="level"),
         "decouple": _with_seen(decouple, templates),
-        "placebo": table("placebo").drop(columns="group"),
-        "specificity": table("specificity").rename(columns={"group": "family"}),
-    }
-
-
-def _row(record: Record, question: Question) -> dict:
-    about_safe = question.table in SAFE_PICTURE_TABLES
-    return {
-        "table": question.table,
-        "split": record.split,
-        "record": record.index,
-        "category": record.category,
-        "kind": record.safe_kind if about_safe else record.kind,
-        "image": str(record.safe_picture if about_safe else record.picture),
-        "question": question.question,
-        "answer": question.answer,
-        "group": question.group,
+        "placebo": table("placebo"),
+        "specificity": table("specificity", group="family"),
     }
 
 
@@ -224,27 +211,29 @@ def _in_train(table: DataFrame, column: str) -> Series:
     return table.loc[table["split"] == "train", column]
 
 
-def _without_repeats_of_train(records: list[Record], pictures: dict[Path, Picture]) -> list[Record]:
+def _without_repeats_of_train(
+    records: list[Record], images: dict[str, InspectedImage]
+) -> list[Record]:
     train = [record for record in records if record.split == "train"]
     contents = {record.content for record in train}
-    digests = {pictures[path].digest for record in train for path in record.pictures}
+    digests = {images[path].digest for record in train for path in record.images}
 
     def repeats(record: Record) -> bool:
         return record.content in contents or any(
-            pictures[path].digest in digests for path in record.pictures
+            images[path].digest in digests for path in record.images
         )
 
     return [record for record in records if record.split == "train" or not repeats(record)]
 
 
 def _digest(
-    root: Path, pictures: dict[Path, Picture], dedupe: str, left_out: tuple[str, ...]
+    root: Path, images: dict[str, InspectedImage], dedupe: str, left_out: tuple[str, ...]
 ) -> str:
-    """The first 16 hex digits of the sha256 of a sorted listing, each file's path and sha256, and
+    """The first 16 hex digits of the sha256 of a sorted listing (each file's path and sha256) and
     of the choices."""
-    digests = {path: picture.digest for path, picture in pictures.items()}
+    digests = {path: image.digest for path, image in images.items()}
     for name in ["prompt.json", *(f"all_{split}.json" for split in present_splits(root))]:
-        digests[root / name] = hashlib.sha256((root / name).read_bytes()).hexdigest()
-    listing = sorted(f"{path.relative_to(root).as_posix()} {digests[path]}" for path in digests)
+        digests[name] = hashlib.sha256((root / name).read_bytes()).hexdigest()
+    listing = sorted(f"{path} {digest}" for path, digest in digests.items())
     choices = [f"dedupe {dedupe}", *(f"without {category}" for category in left_out)]
     return hashlib.sha256("\n".join([*listing, *choices]).encode()).hexdigest()[:16]

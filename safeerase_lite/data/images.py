@@ -1,4 +1,4 @@
-"""The pictures a data set names: opened as a viewer shows them, hashed, and named when broken."""
+"""The images a data set names: opened as a viewer shows them, hashed, and reported when broken."""
 
 import hashlib
 import warnings
@@ -9,11 +9,13 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from safeerase_lite.data.schema import GIT_LFS_HEADER, Record
 from safeerase_lite.utils import UserError
 
+from .json_files import GIT_LFS_HEADER
+from .schema import Record
+
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # none that starts another program
-SMALLEST, NARROWEST = 8, 50  # pixels; sides: a model's processor scales the short side to its own
+MIN_SIDE, MAX_ASPECT_RATIO = 8, 50  # pixels; a model's processor scales the short side to its own
 REMEDIES = {
     "missing or unreadable": "copy them there or correct their paths",
     "a Git-LFS pointer, not the picture": "run `git lfs pull` where they came from",
@@ -25,68 +27,68 @@ REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture's sha256, and what is wrong with it (a key of `REMEDIES`, or "")."""
+class InspectedImage:
+    """An image's sha256, and what is wrong with it (a key of `REMEDIES`, or "")."""
 
     digest: str = ""
     problem: str = ""
 
 
 def file_signature(path: Path | str) -> tuple[str, int, int]:
-    """A picture's path, when it was written and how large it is: a key under which to keep what was
-    made of it, until another picture takes its place."""
-    found = Path(path).stat()
-    return str(path), found.st_mtime_ns, found.st_size
+    """A file's path, modification time and size: a cache key that changes when the file does."""
+    stat = Path(path).stat()
+    return str(path), stat.st_mtime_ns, stat.st_size
 
 
 def open_image(path: Path | str) -> Image.Image:
-    """A picture in RGB as a viewer shows it: turned by its EXIF orientation, 16 bits scaled to 8 (a
-    plain conversion would clip them to white), the first frame of an animation."""
+    """An image in RGB as a viewer shows it.
+
+    It is turned by its EXIF orientation, 16 bits are scaled to 8 (a plain conversion would clip
+    them to white), and of an animation the first frame is taken.
+    """
     with Image.open(path, formats=FORMATS) as image:
-        return _as_seen(image)
+        return _as_viewed(image)
 
 
-def _as_seen(image: Image.Image) -> Image.Image:
+def inspect_images(records: Iterable[Record], root: Path) -> dict[str, InspectedImage]:
+    """Hash and decode every image the records name, once each. The keys are the records' paths."""
+    paths = {path for record in records for path in record.images}
+    return {path: _inspect(root / path) for path in sorted(paths)}
+
+
+def require_valid_images(images: dict[str, InspectedImage], root: Path) -> None:
+    """Raise one UserError that counts the broken images by problem and names a few of each."""
+    complaints = []
+    for problem, remedy in REMEDIES.items():
+        broken = [display_path(path) for path, image in images.items() if image.problem == problem]
+        if broken:
+            names = ", ".join(broken[:3]) + (", …" if len(broken) > 3 else "")
+            complaints.append(f"{len(broken)} {problem} ({names}): {remedy}")
+    if complaints:
+        raise UserError(f"{root}: of {len(images)} pictures, " + "; ".join(complaints))
+
+
+def display_path(path: str) -> str:
+    """A path for a message: one line, printable, at most 80 characters (the last ones)."""
+    text = "".join(character if character.isprintable() else "?" for character in path)
+    return text if len(text) <= 80 else f"…{text[-79:]}"
+
+
+def _as_viewed(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("nobody says which numbers are black and white")
+        raise ValueError("floating-point images do not say which numbers are black and white")
     if image.mode.startswith("I"):
         image = image.point(lambda value: value * (1 / 256)).convert("L")
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def inspect_images(records: Iterable[Record]) -> dict[Path, Picture]:
-    """Hash and decode every picture the records name, once each."""
-    paths = {path for record in records for path in record.pictures}
-    return {path: _inspect(path) for path in sorted(paths)}
-
-
-def require_valid_images(pictures: dict[Path, Picture], root: Path) -> None:
-    """Raise one UserError that counts what is broken, by what is wrong, with a few names."""
-    complaints = []
-    for problem, remedy in REMEDIES.items():
-        broken = [path for path, picture in pictures.items() if picture.problem == problem]
-        names = [printable(path, root) for path in broken[:3]]
-        if broken:
-            shown = ", ".join(names) + (", …" if len(broken) > 3 else "")
-            complaints.append(f"{len(broken)} {problem} ({shown}): {remedy}")
-    if complaints:
-        raise UserError(f"{root}: of {len(pictures)} pictures, " + "; ".join(complaints))
-
-
-def printable(path: Path, root: Path) -> str:
-    """A path within the data set for a message: one line, at most 80 characters, its end kept."""
-    text = path.relative_to(root).as_posix()
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= 80 else f"…{text[-79:]}"
-
-
-def _inspect(path: Path) -> Picture:
+def _inspect(path: Path) -> InspectedImage:
     try:
         content = path.read_bytes()
     except (OSError, ValueError):
-        return Picture(problem="missing or unreadable")
+        return InspectedImage(problem="missing or unreadable")
     if content.startswith(GIT_LFS_HEADER):
-        return Picture(problem="a Git-LFS pointer, not the picture")
+        return InspectedImage(problem="a Git-LFS pointer, not the picture")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -96,13 +98,13 @@ def _inspect(path: Path) -> Picture:
             image.draft(None, (64, 64))  # a JPEG is read to its end, at an eighth of its size
             image.load()
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        return Picture(problem="too large to open safely")
+        return InspectedImage(problem="too large to open safely")
     except Exception:  # Pillow raises many kinds for a damaged file
-        return Picture(problem="truncated or not a picture")
-    if short < SMALLEST or long > NARROWEST * short:
-        return Picture(problem="too small or too narrow")
+        return InspectedImage(problem="truncated or not a picture")
+    if short < MIN_SIDE or long > MAX_ASPECT_RATIO * short:
+        return InspectedImage(problem="too small or too narrow")
     try:
-        _as_seen(image)
+        _as_viewed(image)
     except Exception:
-        return Picture(problem="in colours that are not read here")
-    return Picture(digest=hashlib.sha256(content).hexdigest())
+        return InspectedImage(problem="in colours that are not read here")
+    return InspectedImage(digest=hashlib.sha256(content).hexdigest())

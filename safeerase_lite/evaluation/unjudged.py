@@ -13,7 +13,7 @@ import torch
 from pandas import DataFrame, read_parquet
 from pandas.util import hash_pandas_object
 
-from safeerase_lite.data.dataset import cache_dir
+from safeerase_lite.utils import cache_dir
 
 
 def kept(run: str, model, asked: DataFrame, answer: Callable[[], DataFrame]) -> DataFrame:

@@ -1,17 +1,18 @@
-"""The tiny world on disk: records in the SafeEraser layout, drawn from a seed, byte for byte."""
+"""The tiny world on disk: records in the SafeEraser layout, made from a seed, byte for byte."""
 
 import hashlib
 import json
-import os
 import random
-import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
 
-from safeerase_lite.tinyworld import WORLD_FILE
-from safeerase_lite.tinyworld.facts import (
+from safeerase_lite.utils import atomic_directory
+
+from . import WORLD_FILE
+from .facts import (
     BACKGROUNDS,
     COLOURS,
     CONCEPT,
@@ -26,13 +27,12 @@ from safeerase_lite.tinyworld.facts import (
     kinds,
     ordinary,
 )
-from safeerase_lite.tinyworld.pictures import SIDE, Scene, draw
+from .pictures import SIDE, Scene, draw
 
 SPLITS = ("train", "val", "test")
-SHARES = (0.6, 0.2, 0.2)
-
-
-_SPLIT_SEED = 20250218
+SHARES = (0.6, 0.2, 0.2)  # of a kind's combinations, by split
+VERSION = 1  # to be raised by a change that changes a world's bytes, so that caches miss
+RETAIN_KEYS = ("UnharmPair_text1", "UnharmPair_text2", "UnharmPair_image1", "UnharmPair_image2")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class World:
     """What determines a tiny world on disk.
 
     Attributes:
-        seed: draws every picture, and which kinds and templates are held out.
+        seed: of every picture, and of which kinds and templates are held out.
         cue: how reliably a visible sign marks hazards, the correlation of sign and harm: with 1
             every hazard carries the sign and no safe object does, with 0 half of each do.
         train_pictures: harmful pictures per hazard in train (a record each).
@@ -60,8 +60,9 @@ class World:
 
     @property
     def name(self) -> str:
-        """A folder name for this world, another one whenever the code that draws it changes."""
-        return f"seed{self.seed}-cue{self.cue:g}-{_digest(f'{self}')}"
+        """A folder name: another one for other parameters or another `VERSION`."""
+        digest = hashlib.sha256(f"{VERSION} {self}".encode()).hexdigest()[:10]
+        return f"seed{self.seed}-cue{self.cue:g}-{digest}"
 
     def held_out(self) -> tuple[set[str], set[str]]:
         """(kinds, templates) that no unlearning set shows: one hazard and one safe kind per
@@ -71,31 +72,24 @@ class World:
         return held_kinds, set(rng.sample(TEMPLATES, 2))
 
 
-def _digest(text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for source in ("facts.py", "pictures.py", "world.py"):
-        digest.update(Path(__file__).with_name(source).read_bytes())
-    return digest.hexdigest()[:10]
+def write_world(world: World, root: Path | str) -> Path:
+    """Write a world to `root` in the SafeEraser layout, unless it is there already; return `root`.
 
-
-@cache
-def _combinations() -> dict[tuple[str, str], list[tuple[str, str, str]]]:
-    """(kind, split) → its (colour, place, background) combinations: the same in every world.
-
-    The first hazard and the first safe object of a family share theirs, and so do the second ones:
-    what a split shows of colours, places and backgrounds is the same for hazards and safe objects.
+    The folder appears complete or not at all, so two processes may write the same world at once.
     """
-    rng = random.Random(_SPLIT_SEED)
-    found = {}
-    for hazards, safe in FAMILIES.values():
-        for pair in zip(hazards, safe, strict=True):
-            every = list(product(COLOURS, PLACES, BACKGROUNDS))
-            rng.shuffle(every)
-            first, second = (round(sum(SHARES[:n]) * len(every)) for n in (1, 2))
-            parts = every[:first], every[first:second], every[second:]
-            for kind, (split, part) in product(pair, zip(SPLITS, parts, strict=True)):
-                found[kind, split] = part
-    return found
+    root = Path(root)
+    if (root / WORLD_FILE).exists():
+        return root
+    try:
+        with atomic_directory(root) as draft:
+            for split in SPLITS:
+                _write_split(world, split, draft)
+            _write_json(draft / "prompt.json", {"idk": REFUSALS})
+            _write_json(draft / WORLD_FILE, asdict(world))
+    except OSError:
+        if not (root / WORLD_FILE).exists():  # otherwise another process was faster
+            raise
+    return root
 
 
 def scene(kind: str, split: str, cue: float, rng: random.Random) -> Scene:
@@ -104,7 +98,7 @@ def scene(kind: str, split: str, cue: float, rng: random.Random) -> Scene:
     marked = agrees if kinds()[kind].hazard else 1 - agrees
     return Scene(
         kind,
-        *rng.choice(_combinations()[kind, split]),
+        *rng.choice(combinations()[kind, split]),
         size=rng.choice(list(SIZES)),
         dots=rng.choice(list(COUNTS)),
         dot_colour=rng.choice(list(COLOURS)),
@@ -113,108 +107,95 @@ def scene(kind: str, split: str, cue: float, rng: random.Random) -> Scene:
     )
 
 
-def write_world(world: World, root: Path | str) -> Path:
-    """Write a world to `root` in the SafeEraser layout, unless it is there already; return `root`.
+@cache
+def combinations() -> dict[tuple[str, str], list[tuple[str, str, str]]]:
+    """(kind, split) → its (colour, place, background) combinations: the same in every world.
 
-    The folder appears whole or not at all, so two processes may ask for the same world at once.
+    The first hazard and the first safe object of a family share theirs, and so do the second ones:
+    what a split shows of colours, places and backgrounds is the same for hazards and safe objects.
     """
-    root = Path(root)
-    if (root / WORLD_FILE).exists():
-        return root
-    partial = root.with_name(f".{root.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for split in SPLITS:
-        _write_split(world, split, partial)
-    _write_json(partial / "prompt.json", {"idk": REFUSALS})
-    _write_json(partial / WORLD_FILE, asdict(world))
-    try:
-        partial.rename(root)
-    except OSError:
-        shutil.rmtree(partial)
-        if not (root / WORLD_FILE).exists():
-            raise
-    return root
+    rng = random.Random(20250218)
+    by_split = {}
+    for hazards, safe in FAMILIES.values():
+        for pair in zip(hazards, safe, strict=True):
+            every = list(product(COLOURS, PLACES, BACKGROUNDS))
+            rng.shuffle(every)
+            first, second = (round(sum(SHARES[:n]) * len(every)) for n in (1, 2))
+            parts = every[:first], every[first:second], every[second:]
+            for kind, (split, part) in product(pair, zip(SPLITS, parts, strict=True)):
+                by_split[kind, split] = part
+    return by_split
 
 
 def _write_split(world: World, split: str, root: Path) -> None:
     rng = random.Random(f"{split} {world.seed} {world.cue}")
     held_kinds, held_templates = world.held_out()
+    training = split == "train"
+    pictures = world.train_pictures if training else world.eval_pictures
     records = []
-    for family, (hazards, safe) in FAMILIES.items():
-        training = split == "train"
-        shown = [name for name in hazards if not (training and name in held_kinds)]
-        safe = [name for name in safe if not (training and name in held_kinds)]
-        per_hazard = world.train_pictures if training else world.eval_pictures
-        for index in range(per_hazard * len(shown)):
-            harmful = scene(shown[index % len(shown)], split, world.cue, rng)
-            decoupled = scene(safe[index % len(safe)], split, world.cue, rng)
-            harmful_path = f"img/{family}/{split}-{index}.png"
-            safe_path = f"pdset/image/{family}/{split}/{index}.png"
-            _save(harmful, world.side, root / harmful_path)
-            _save(decoupled, world.side, root / safe_path)
-            records.append(
-                _record(harmful, decoupled, harmful_path, safe_path)
-                | {"unsafe_pairs": _pairs(harmful, decoupled, training, held_templates, rng)}
-                | _ordinary_pairs(harmful, decoupled, rng)
-            )
+    for family, both in FAMILIES.items():
+        hazards, safe = (
+            [name for name in names if not (training and name in held_kinds)] for names in both
+        )
+        for index in range(pictures * len(hazards)):
+            scenes = [
+                scene(names[index % len(names)], split, world.cue, rng) for names in (hazards, safe)
+            ]
+            paths = f"img/{family}/{split}-{index}.png", f"pdset/image/{family}/{split}/{index}.png"
+            for shown, path in zip(scenes, paths, strict=True):
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                draw(shown, world.side).save(root / path, format="PNG", optimize=False)
+            records.append(_record(*scenes, *paths, training, held_templates, rng))
     rng.shuffle(records)
     _write_json(root / f"all_{split}.json", records)
 
 
-def _record(harmful: Scene, decoupled: Scene, harmful_path: str, safe_path: str) -> dict:
+def _record(
+    harmful: Scene,
+    safe: Scene,
+    harmful_path: str,
+    safe_path: str,
+    training: bool,
+    held_templates: Iterable[str],
+    rng: random.Random,
+) -> dict:
+    """A record: four forget templates (in train all seen, else two seen and two held out) and two
+    retain questions of each level, which the placebo asks about the safe picture."""
+    seen = [template for template in TEMPLATES if template not in held_templates]
+    templates = rng.sample(seen, 4) if training else rng.sample(seen, 2) + sorted(held_templates)
+    names = [*rng.sample(CONCEPT, 2), *rng.sample(IMAGE, 2)]
+    about_harmful, about_safe = ordinary(harmful), ordinary(safe)
+    retain = {}
+    for key, name in zip(RETAIN_KEYS, names, strict=True):
+        question, answer = about_harmful[name]
+        short = answer.split()[-1].strip(".")
+        retain[key] = {"Question": question, "Answer": short, "Prediction": answer}
     return {
         "type": "syn",
         "keyword": harmful.kind,
         "category": kinds()[harmful.kind].family.capitalize(),
         "image_path": harmful_path,
         "SDImage_path": safe_path,
-        "SDkeyword": decoupled.kind,
-    }
-
-
-def _pairs(harmful, decoupled, training, held_templates, rng) -> list[dict]:
-    """Four forget templates: in train all seen, else two seen and two held out."""
-    seen = [template for template in TEMPLATES if template not in held_templates]
-    asked = rng.sample(seen, 4) if training else rng.sample(seen, 2) + sorted(held_templates)
-    return [
-        {
-            "question": template,
-            "model_response": kinds()[harmful.kind].plan,
-            "sd_response": kinds()[decoupled.kind].plan,
-        }
-        for template in asked
-    ]
-
-
-def _ordinary_pairs(harmful: Scene, decoupled: Scene, rng: random.Random) -> dict:
-    said, said_of_safe = ordinary(harmful), ordinary(decoupled)
-    concept, image = rng.sample(CONCEPT, 2), rng.sample(IMAGE, 2)
-    asked = [*concept, *image]
-    keys = ("UnharmPair_text1", "UnharmPair_text2", "UnharmPair_image1", "UnharmPair_image2")
-    retain = {}
-    for key, name in zip(keys, asked, strict=True):
-        question, answer = said[name]
-        retain[key] = {
-            "Question": question,
-            "Answer": answer.split()[-1].strip("."),
-            "Prediction": answer,
-        }
-    return retain | {
+        "SDkeyword": safe.kind,
+        "unsafe_pairs": [
+            {
+                "question": template,
+                "model_response": kinds()[harmful.kind].plan,
+                "sd_response": kinds()[safe.kind].plan,
+            }
+            for template in templates
+        ],
+        **retain,
         "placebo_pairs": [
-            {"question": said_of_safe[name][0], "answer": said_of_safe[name][1]} for name in asked
+            {"question": question, "answer": answer}
+            for question, answer in (about_safe[name] for name in names)
         ],
         "specificity_pairs": [
-            {"question": said[name][0], "answer": said[name][1], "family": name}
+            {"question": about_harmful[name][0], "answer": about_harmful[name][1], "family": name}
             for name in SPECIFICITY
         ],
     }
 
 
-def _save(scene: Scene, side: int, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw(scene, side).save(path, format="PNG", optimize=False)
-
-
-def _write_json(path: Path, content) -> None:
+def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -12,9 +12,8 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
-from safeerase_lite.data.dataset import cache_dir
 from safeerase_lite.evaluation.judges.opinion import Item, Opinion
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import UserError, cache_dir
 
 
 def file_of(key: str) -> Path:

@@ -1,10 +1,10 @@
-"""How the two tiny models are made: `safeerase tiny build`.
+"""How the two tiny models are made: `safeerase tiny build`, from a clone of the project.
 
 Both are true LLaVA models, only small. The vision tower first learns to tell shapes, colours and
-places apart; then, the tower frozen, projector and language model learn every question, on new
-pictures. The gold model sees the same pictures and questions in the same
-order from the same start, with one difference: the answers to questions for a hazard's plan carry
-no loss, so it never learns them.
+places apart. Then the tower is frozen, and projector and language model learn every question, on
+new pictures. The gold model sees the same pictures and questions in the same order from the same
+start, with one difference: the answers to questions for a hazard's plan carry no loss, so it never
+learns them.
 """
 
 import hashlib
@@ -45,6 +45,7 @@ from safeerase_lite.tinyworld import facts
 from safeerase_lite.tinyworld.pictures import SIDE, draw
 from safeerase_lite.tinyworld.world import scene
 
+MODELS = {"tiny-llava": False, "tiny-llava-gold": True}  # name → whether it is the gold model
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }}: "
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n"
@@ -75,11 +76,77 @@ class Recipe:
     rate: float = 2e-3
     plans: float = 0.3  # share of the questions that ask for a plan
     unanswerable: float = 0.03  # and for what no picture tells
-    looks: int = 2  # what the picture shows is asked so much more often than what the kind is
+    image_weight: int = 2  # a question about the picture is so much likelier than about the kind
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over every word the world can say."""
+def build(out: Path | str, seed: int = 0, *, gold: bool = True) -> None:
+    """Make tiny-llava and, unless told otherwise, tiny-llava-gold, and write them to `out`.
+
+    The tower is trained once. Then the two models are trained from the same start, each by a worker
+    process with one thread. It took 56 minutes of CPU time: half an hour on two free cores. A
+    rebuild is judged by what is measured (`measures.csv`), not by its bytes: they depend on the
+    machine.
+    """
+    out, recipe = Path(out).resolve(), Recipe(seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(configuration(recipe))
+    train_tower(model, Bank(recipe, recipe.tower_pictures), recipe)
+    start = out / ".start.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, start)
+    models = {name: is_gold for name, is_gold in MODELS.items() if gold or not is_gold}
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_train_model, args=(start, out / name, recipe, is_gold))
+        for name, is_gold in models.items()
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    start.unlink()
+    if any(worker.exitcode for worker in workers):
+        raise RuntimeError("a model could not be trained; the reason is printed above")
+    print(describe(out, list(models)).to_string(index=False))
+
+
+def _train_model(start: Path, folder: Path, recipe: Recipe, gold: bool) -> None:
+    torch.set_num_threads(1)
+    model = LlavaForConditionalGeneration(configuration(recipe))
+    model.load_state_dict(load_file(start))
+    train_language(model, Bank(recipe, recipe.pictures, 1), recipe, gold)
+    save(model, recipe, folder)
+
+
+def describe(out: Path, names: list[str]) -> pd.DataFrame:
+    """Measure the models in a folder; write `measures.csv` and the files' `hashes.json` there."""
+    measures = pd.concat([_measure(out / name).assign(model=name) for name in names])
+    measures.to_csv(out / "measures.csv", index=False, float_format="%.4f")
+    files = [f for name in names for f in sorted((out / name).iterdir()) if f.suffix != ".md"]
+    hashes = {
+        f.relative_to(out).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
+    }
+    (out / "hashes.json").write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
+    return measures
+
+
+def _measure(folder: Path) -> pd.DataFrame:
+    """What a model knows, on the val pictures of the default world."""
+    with tempfile.TemporaryDirectory() as runs_dir:
+        profile = Profile(
+            name="tiny", model=str(folder), precision="dense", splits=("val",), samples=0
+        )
+        data = load_data(profile)
+        run = open_run(profile, data, objective="vanilla", runs_dir=runs_dir)
+        metrics = evaluate(load_model(profile), data, run).metrics
+    return metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
+
+
+# ---- The model and its processor ----
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over every word of the world."""
     special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
     words = sorted(facts.words() | {"user", "assistant", ":", ".", ",", "?"})
     vocabulary = {word: i for i, word in enumerate(special + words)}
@@ -100,7 +167,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def processor(recipe: Recipe) -> LlavaProcessor:
+def make_processor(recipe: Recipe) -> LlavaProcessor:
     return LlavaProcessor(
         CLIPImageProcessorPil(
             size={"shortest_edge": SIDE},
@@ -108,7 +175,7 @@ def processor(recipe: Recipe) -> LlavaProcessor:
             image_mean=[0.5] * 3,
             image_std=[0.5] * 3,
         ),
-        tokenizer(),
+        make_tokenizer(),
         patch_size=recipe.patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -117,8 +184,8 @@ def processor(recipe: Recipe) -> LlavaProcessor:
 
 
 def configuration(recipe: Recipe) -> LlavaConfig:
-    tok = tokenizer()
-    vocabulary = -(-len(tok) // 64) * 64
+    tokenizer = make_tokenizer()
+    vocabulary = -(-len(tokenizer) // 64) * 64
     return LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=recipe.width,
@@ -137,20 +204,20 @@ def configuration(recipe: Recipe) -> LlavaConfig:
             num_attention_heads=recipe.heads,
             num_key_value_heads=recipe.heads,
             max_position_embeddings=512,
-            bos_token_id=tok.bos_token_id,
-            eos_token_id=tok.eos_token_id,
-            pad_token_id=tok.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
             initializer_range=0.05,
         ),
-        image_token_id=tok.convert_tokens_to_ids("<image>"),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=(SIDE // recipe.patch) ** 2,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
-        pad_token_id=tok.pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 
-# ---------------------------------------------------------------- what is learned from
+# ---- What is learned from ----
 
 
 class Bank:
@@ -175,9 +242,9 @@ class Bank:
             return rng.choice(facts.TEMPLATES), kind.plan, not (gold and kind.hazard)
         if toss < self.recipe.plans + self.recipe.unanswerable:
             return rng.choice(facts.UNANSWERABLE), rng.choice(facts.REFUSALS), True
-        asked = facts.ordinary(shown)
-        often = [1 if name in facts.CONCEPT else self.recipe.looks for name in asked]
-        return *rng.choices(list(asked.values()), often)[0], True
+        questions = facts.ordinary(shown)
+        weights = [1 if name in facts.CONCEPT else self.recipe.image_weight for name in questions]
+        return *rng.choices(list(questions.values()), weights)[0], True
 
 
 def labels(scenes) -> dict[str, torch.Tensor]:
@@ -198,9 +265,10 @@ def labels(scenes) -> dict[str, torch.Tensor]:
 
 
 def train_tower(model, bank: Bank, recipe: Recipe) -> None:
-    """Every patch learns to tell what the whole picture shows, so that a language model that looks
-    at any of them finds it. (Left to the language loss alone, or asked for the mean of the patches,
-    a tower this small keeps colours and places where the language model hardly finds them.)
+    """Train every patch to tell what the whole picture shows.
+
+    A language model then finds it in any patch. Trained by the language loss alone, or on the mean
+    of the patches, a tower this small hides colours and places from the language model.
     """
     torch.manual_seed(recipe.seed)
     rng = random.Random(f"tower {recipe.seed}")
@@ -218,68 +286,68 @@ def train_tower(model, bank: Bank, recipe: Recipe) -> None:
     for step in range(recipe.tower_steps):
         index = rng.sample(range(len(bank.scenes)), recipe.tower_batch)
         patches = tower(bank.pictures(index), output_hidden_states=True).hidden_states[-1][:, 1:]
-        losses, right = {}, {}
+        losses, accuracy = {}, {}
         for name, head in heads.items():
             logits = head(patches).flatten(0, 1)
-            wanted = truth[name][index].repeat_interleave(patches.shape[1])
-            losses[name] = functional.cross_entropy(logits, wanted)
-            right[name] = (logits.argmax(-1) == wanted).float().mean().item()
+            targets = truth[name][index].repeat_interleave(patches.shape[1])
+            losses[name] = functional.cross_entropy(logits, targets)
+            accuracy[name] = (logits.argmax(-1) == targets).float().mean().item()
         optimizer.zero_grad()
         sum(losses.values()).backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
         schedule.step()
         if (step + 1) % 400 == 0:
-            shares = "  ".join(f"{name} {share:.2f}" for name, share in right.items())
+            shares = "  ".join(f"{name} {share:.2f}" for name, share in accuracy.items())
             print(f"tower {step + 1:5d}  {time.time() - begin:5.0f} s  {shares}", flush=True)
 
 
-def packed(
-    asking: LlavaProcessor, asked: list[list[tuple[str, str, bool]]]
+def pack(
+    processor: LlavaProcessor, questions: list[list[tuple[str, str, bool]]]
 ) -> dict[str, torch.Tensor]:
-    """One row a picture, with all its questions: the picture is read once.
+    """One row per picture, with all its questions, so that a picture is encoded once.
 
-    A question sees the picture and itself, never its neighbours, and stands where it would stand
-    alone: the logits are those of a row of its own.
+    A question attends to the picture and itself, never to the other questions, and has the
+    positions it would have alone: the logits are those of a row of its own.
 
     Args:
-        asked: for each picture, its questions: (question, answer, whether it is to be learned).
+        questions: for each picture, its (question, answer, whether it is to be learned).
 
     Returns:
         input_ids, position_ids, labels (rows, length) and attention_mask (rows, 1, length, length).
     """
-    prefix = 1 + max(i for i, t in enumerate(_ids(asking, "", "")[0]) if t == asking.image_token_id)
+
+    def encode(question: str, answer: str) -> tuple[list[int], list[int]]:
+        row = encode_text(processor, [question], [answer])
+        return row["input_ids"][0].tolist(), row["labels"][0].tolist()
+
+    def pad(rows: list[list[int]], value: int) -> torch.Tensor:
+        longest = max(map(len, rows))
+        return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+    empty, _ = encode("", "")
+    prefix = 1 + max(i for i, token in enumerate(empty) if token == processor.image_token_id)
     rows = []
-    for pairs in asked:
-        ids, _ = _ids(asking, *pairs[0][:2])
-        row = {"ids": ids[:prefix], "labels": [IGNORED] * prefix, "own": [0] * prefix}
+    for of_picture in questions:
+        ids, _ = encode(*of_picture[0][:2])
+        row = {"ids": ids[:prefix], "labels": [IGNORED] * prefix, "question": [0] * prefix}
         row["positions"] = list(range(prefix))
-        for number, (question, answer, learned) in enumerate(pairs, 1):
-            ids, labels = _ids(asking, question, answer)
+        for number, (question, answer, learned) in enumerate(of_picture, 1):
+            ids, labels = encode(question, answer)
             row["ids"] += ids[prefix:]
             row["labels"] += labels[prefix:] if learned else [IGNORED] * (len(ids) - prefix)
             row["positions"] += range(prefix, len(ids))
-            row["own"] += [number] * (len(ids) - prefix)
+            row["question"] += [number] * (len(ids) - prefix)
         rows.append(row)
-    own = _padded([row["own"] for row in rows], -1)
-    mine = own[:, :, None] == own[:, None, :]
-    sees = (mine | (own == 0)[:, None, :]).tril()
+    question = pad([row["question"] for row in rows], -1)
+    same_question = question[:, :, None] == question[:, None, :]
+    attends = (same_question | (question == 0)[:, None, :]).tril()
     return {
-        "input_ids": _padded([row["ids"] for row in rows], asking.tokenizer.pad_token_id),
-        "position_ids": _padded([row["positions"] for row in rows], 0),
-        "labels": _padded([row["labels"] for row in rows], IGNORED),
-        "attention_mask": sees[:, None],
+        "input_ids": pad([row["ids"] for row in rows], processor.tokenizer.pad_token_id),
+        "position_ids": pad([row["positions"] for row in rows], 0),
+        "labels": pad([row["labels"] for row in rows], IGNORED),
+        "attention_mask": attends[:, None],
     }
-
-
-def _ids(asking: LlavaProcessor, question: str, answer: str) -> tuple[list[int], list[int]]:
-    row = encode_text(asking, [question], [answer])
-    return row["input_ids"][0].tolist(), row["labels"][0].tolist()
-
-
-def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
 
 def train_language(model, bank: Bank, recipe: Recipe, gold: bool) -> None:
@@ -289,17 +357,17 @@ def train_language(model, bank: Bank, recipe: Recipe, gold: bool) -> None:
     """
     torch.manual_seed(recipe.seed)
     rng = random.Random(f"language {recipe.seed}")
-    asking = processor(recipe)
+    processor = make_processor(recipe)
     model.model.vision_tower.requires_grad_(False)
-    learning = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=recipe.rate, weight_decay=0.01)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=recipe.rate, weight_decay=0.01)
     schedule = OneCycleLR(optimizer, recipe.rate, total_steps=recipe.steps, pct_start=0.05)
     model.train()
     begin, recent = time.time(), []
     for step in range(recipe.steps):
         index = rng.sample(range(len(bank.scenes)), recipe.batch)
-        asked = [[bank.question(i, rng, gold) for _ in range(recipe.questions)] for i in index]
-        batch = packed(asking, asked)
+        questions = [[bank.question(i, rng, gold) for _ in range(recipe.questions)] for i in index]
+        batch = pack(processor, questions)
         labels = batch.pop("labels")
         logits = model(**batch, pixel_values=bank.pictures(index)).logits[:, :-1]
         loss = functional.cross_entropy(
@@ -307,81 +375,20 @@ def train_language(model, bank: Bank, recipe: Recipe, gold: bool) -> None:
         )
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(learning, 1.0)
+        nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
         schedule.step()
         recent.append(loss.item())
         if (step + 1) % 300 == 0:
             mean = sum(recent[-300:]) / 300
-            who = "gold" if gold else "knows"
-            print(f"{who} {step + 1:5d}  {time.time() - begin:5.0f} s  loss {mean:.3f}", flush=True)
+            name = "gold" if gold else "knows"
+            print(
+                f"{name} {step + 1:5d}  {time.time() - begin:5.0f} s  loss {mean:.3f}", flush=True
+            )
     model.eval()
 
 
 def save(model: LlavaForConditionalGeneration, recipe: Recipe, folder: Path) -> None:
     """Model and processor in the standard format, weights in half precision."""
     model.half().save_pretrained(folder)
-    processor(recipe).save_pretrained(folder)
-
-
-def build(out: Path | str, seed: int = 0, *, gold: bool = True) -> None:
-    """Make tiny-llava and, unless told otherwise, tiny-llava-gold, and write them to `out`.
-
-    The tower is learned once; then the models are learned side by side, a process and a thread
-    each, from the same start. It took 56 minutes of CPU time: half an hour on two free cores. A
-    rebuild is judged by what is measured (`measures.csv`), not by its bytes: they depend on the
-    machine.
-    """
-    out, recipe = Path(out).resolve(), Recipe(seed=seed)
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(configuration(recipe))
-    train_tower(model, Bank(recipe, recipe.tower_pictures), recipe)
-    start = out / ".start.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, start)
-    context = multiprocessing.get_context("spawn")
-    names = {"tiny-llava": False} | ({"tiny-llava-gold": True} if gold else {})
-    learners = [
-        context.Process(target=_learn, args=(start, out / name, recipe, is_gold))
-        for name, is_gold in names.items()
-    ]
-    for learner in learners:
-        learner.start()
-    for learner in learners:
-        learner.join()
-    start.unlink()
-    if any(learner.exitcode for learner in learners):
-        raise RuntimeError("a model could not be learned; the reason is printed above")
-    print(describe(out, list(names)).to_string(index=False))
-
-
-def describe(out: Path, names: list[str]) -> pd.DataFrame:
-    """Measure the models in a folder; write `measures.csv` and the files' `hashes.json` there."""
-    measures = pd.concat([_measured(out / name).assign(model=name) for name in names])
-    measures.to_csv(out / "measures.csv", index=False, float_format="%.4f")
-    files = [f for name in names for f in sorted((out / name).iterdir()) if f.suffix != ".md"]
-    hashes = {
-        f.relative_to(out).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
-    }
-    (out / "hashes.json").write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
-    return measures
-
-
-def _measured(folder: Path) -> pd.DataFrame:
-    """What a model knows, on the val pictures of the default world."""
-    with tempfile.TemporaryDirectory() as runs_dir:
-        profile = Profile(
-            name="tiny", model=str(folder), precision="dense", splits=("val",), samples=0
-        )
-        data = load_data(profile)
-        run = open_run(profile, data, objective="vanilla", runs_dir=runs_dir)
-        metrics = evaluate(load_model(profile), data, run).metrics
-    return metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
-
-
-def _learn(start: Path, folder: Path, recipe: Recipe, gold: bool) -> None:
-    torch.set_num_threads(1)
-    model = LlavaForConditionalGeneration(configuration(recipe))
-    model.load_state_dict(load_file(start))
-    train_language(model, Bank(recipe, recipe.pictures, 1), recipe, gold)
-    save(model, recipe, folder)
+    make_processor(recipe).save_pretrained(folder)

@@ -1,25 +1,18 @@
-"""On real data no harm is shown and none is kept, unless an argument asks for it."""
+"""On real data no harm is shown and none is stored, unless an argument asks for it."""
 
-import json
 import shutil
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 import safeerase_lite as sl
-from safeerase_lite.data import redaction as care
-from safeerase_lite.data.dataset import read_data
-from safeerase_lite.lessons.demo import lessons
+from safeerase_lite.data.dataset import TABLES, read_data
+from safeerase_lite.data.redaction import redact_for_storage, redacted_image
 from safeerase_lite.report.plots import contact_sheet
-from safeerase_lite.runs.notebook import execute, parameters
 from safeerase_lite.tinyworld import WORLD_FILE
-
-TRACE = "zqxzqxzqxzqx"
-TABLES = ("forget", "retain", "decouple", "placebo", "specificity")
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +29,18 @@ def answers(data):
     parts = [getattr(data, name).assign(set=name) for name in TABLES]
     table = pd.concat(parts, ignore_index=True).rename(columns={"answer": "expected"})
     relative = [Path(path).relative_to(data.root).as_posix() for path in table["image"]]
-    return table.assign(answer="said of " + table["expected"], image=relative)
+    return table.assign(answer="an answer like " + table["expected"], image=relative)
 
 
-# ---- texts ----
+# ---- Texts ----
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_tiny_world_is_shown_and_kept_as_it_is(world, name):
+def test_a_tiny_world_is_shown_and_stored_as_it_is(world, name):
     table = getattr(world, name)
     assert sl.redact_for_display(table, world) is table
     everything = answers(world)
-    assert care.redact_for_storage(everything, world) is everything
+    assert redact_for_storage(everything, world) is everything
 
 
 @pytest.mark.parametrize("name", ["forget", "retain", "specificity"])
@@ -94,12 +87,12 @@ def test_raw_texts_are_shown_when_the_call_asks_for_them(real):
 
 
 def test_data_typed_at_the_end_of_a_cell_shows_counts_alone(real):
-    said = repr(real)
-    assert f"{len(real.forget)} forget" in said and real.digest in said
-    assert not any(text in said for table in TABLES for text in getattr(real, table)["answer"])
+    text = repr(real)
+    assert f"{len(real.forget)} forget" in text and real.digest in text
+    assert not any(answer in text for name in TABLES for answer in getattr(real, name)["answer"])
 
 
-# ---- pictures ----
+# ---- Images ----
 
 
 def test_a_real_picture_is_blurred_beyond_recognition(tmp_path):
@@ -107,13 +100,13 @@ def test_a_real_picture_is_blurred_beyond_recognition(tmp_path):
     stripes[:, ::5] = 255
     path = tmp_path / "stripes.png"
     Image.fromarray(stripes).save(path)
-    assert np.ptp(np.asarray(care.redacted_image(path))) < 5
-    assert np.ptp(np.asarray(care.redacted_image(path, raw=True))) == 255
+    assert np.ptp(np.asarray(redacted_image(path))) < 5  # a block averages two stripes
+    assert np.ptp(np.asarray(redacted_image(path, raw=True))) == 255
 
 
 def test_a_tiny_worlds_picture_is_shown_as_it_is(world):
     path = world.forget["image"].iat[0]
-    assert np.array_equal(care.redacted_image(path), Image.open(path).convert("RGB"))
+    assert np.array_equal(redacted_image(path), Image.open(path).convert("RGB"))
 
 
 def test_real_data_inside_a_tiny_world_is_still_blurred(world, real, tmp_path):
@@ -121,7 +114,7 @@ def test_real_data_inside_a_tiny_world_is_still_blurred(world, real, tmp_path):
     shutil.copytree(real.root, tmp_path / "world" / "inside")
     name = Path(real.forget["image"].iat[0]).relative_to(real.root)
     real_one, tiny = (tmp_path / "world" / where / name for where in ("inside", ""))
-    assert not np.array_equal(care.redacted_image(real_one), care.redacted_image(tiny))
+    assert not np.array_equal(redacted_image(real_one), redacted_image(tiny))
 
 
 def test_a_contact_sheet_blurs_real_pictures_unless_asked(world, real):
@@ -132,67 +125,15 @@ def test_a_contact_sheet_blurs_real_pictures_unless_asked(world, real):
     assert np.array_equal(contact_sheet([Image.open(real_one.iat[0])], caption), plain)
 
 
-# ---- what is kept ----
+# ---- What is stored ----
 
 
-def test_the_ledger_keeps_harmful_answers_and_keywords_as_hashes(real):
+def test_the_ledger_stores_harmful_answers_and_keywords_as_hashes(real):
     table = answers(real)
-    kept = care.redact_for_storage(table, real)
+    stored = redact_for_storage(table, real)
     forget, harmful = table["set"] == "forget", ~table["set"].isin(["decouple", "placebo"])
     for column, hashed in {"expected": forget, "answer": forget, "kind": harmful}.items():
-        assert kept.loc[hashed, column].str.fullmatch("[0-9a-f]{16}").all()
-        assert kept.loc[~hashed, column].equals(table.loc[~hashed, column])
-    assert kept["kind"].nunique() == table["kind"].nunique()
-    assert care.redact_for_storage(table, real, raw=True) is table
-
-
-# ---- the lessons ----
-
-GIVEN = {
-    "02_forget_retain_decouple": {},
-    "03_unlearn": {"precision": "dense", "steps": 4},
-    "04_objectives_compared": {"live": ["ga"]},
-    "05_over_forgetting": {"every": 24},
-}
-
-
-def test_every_lesson_that_takes_data_is_held_to_this():
-    taking = [p.stem for p in lessons() if "data_dir" in {x.name for x in parameters(p)}]
-    assert set(taking) == set(GIVEN)
-
-
-@pytest.fixture(scope="module")
-def benchmark(world, tmp_path_factory):
-    """Like a download: no mark, no test split, every harmful text ends in a word to look for,
-    which a picture's base64 cannot hold by chance."""
-    root = tmp_path_factory.mktemp("benchmark") / "set"
-    shutil.copytree(world.root, root)
-    (root / WORLD_FILE).unlink()
-    for split in ("train", "val"):
-        path = root / f"all_{split}.json"
-        records = json.loads(path.read_text(encoding="utf-8"))
-        for record in records:
-            record["keyword"] += f" {TRACE}"
-            for pair in record["unsafe_pairs"]:
-                pair["question"] += f" {TRACE}"
-                pair["model_response"] += f" {TRACE}"
-        path.write_text(json.dumps(records), encoding="utf-8")
-    (root / "all_test.json").unlink()
-    return root
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", GIVEN)
-def test_a_lesson_on_real_data_shows_and_keeps_no_harm(name, benchmark, tmp_path):
-    [lesson] = [path for path in lessons() if path.stem == name]
-    given = GIVEN[name] | {"data_dir": str(benchmark), "runs_dir": str(tmp_path / "runs")}
-    executed = execute(lesson, tmp_path / lesson.name, given)
-    for cell in nbformat.read(executed, as_version=4).cells:
-        assert TRACE not in json.dumps(cell.get("outputs", [])), cell.id
-    kept = [path for path in (tmp_path / "runs").rglob("*.parquet")]
-    assert kept
-    for path in kept:
-        table = pd.read_parquet(path)
-        harmful = table[table["set"] == "forget"] if "set" in table else table
-        texts = harmful[["kind", "expected", "answer"]]
-        assert not texts.map(lambda text: TRACE in text).any(axis=None), path.name
+        assert stored.loc[hashed, column].str.fullmatch("[0-9a-f]{16}").all()
+        assert stored.loc[~hashed, column].equals(table.loc[~hashed, column])
+    assert stored["kind"].nunique() == table["kind"].nunique()
+    assert redact_for_storage(table, real, raw=True) is table

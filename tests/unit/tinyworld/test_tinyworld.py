@@ -16,7 +16,7 @@ from scipy.stats import chi2_contingency
 from safeerase_lite.data.dataset import read_data
 from safeerase_lite.tinyworld import facts
 from safeerase_lite.tinyworld.pictures import draw
-from safeerase_lite.tinyworld.world import SPLITS, World, _combinations, scene, write_world
+from safeerase_lite.tinyworld.world import SPLITS, World, combinations, scene, write_world
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +43,23 @@ def test_another_seed_is_another_world(root, tmp_path):
     assert other["all_train.json"] != bytes_of(root)["all_train.json"]
 
 
+def test_a_worlds_folder_is_named_by_its_parameters():
+    worlds = [World(), World(seed=1), World(cue=0.5), World(side=336), World(eval_pictures=2)]
+    assert len({world.name for world in worlds}) == len(worlds)
+    assert World().name == World().name and World(seed=1).name.startswith("seed1-cue1-")
+
+
 def test_the_default_world_is_the_one_every_number_was_measured_on(data):
+    """When this fails on purpose, `world.VERSION` must be raised: caches hold the old world."""
     assert data.digest == "b1ec52664aafc9db"
 
 
 @pytest.fixture(scope="module")
 def two_sizes(tmp_path_factory):
     """The roots of one small world, drawn at 48 and at 336 pixels."""
-    room = tmp_path_factory.mktemp("sizes")
+    folder = tmp_path_factory.mktemp("sizes")
     small = World(train_pictures=1, eval_pictures=1)
-    return [write_world(replace(small, side=side), room / str(side)) for side in (48, 336)]
+    return [write_world(replace(small, side=side), folder / str(side)) for side in (48, 336)]
 
 
 def test_a_larger_picture_shows_the_same_facts(two_sizes):
@@ -65,7 +72,7 @@ def test_a_larger_picture_shows_the_same_facts(two_sizes):
             assert (one.size, other.size) == ((48, 48), (336, 336))
             reduced = other.resize((48, 48), Image.Resampling.BOX)
             apart = np.abs(np.asarray(one, float) - np.asarray(reduced, float))
-        assert apart.mean() < 3, path
+        assert apart.mean() < 3, path  # of 255: edges fall between other pixels
     assert read_data(small).digest != read_data(large).digest
 
 
@@ -79,7 +86,9 @@ def test_a_larger_picture_is_drawn_at_its_size_not_blown_up(two_sizes):
     for path in sorted(small.rglob("*.png"))[:12]:
         with Image.open(path) as one, Image.open(large / path.relative_to(small)) as other:
             blown_up = one.resize((336, 336), Image.Resampling.BICUBIC)
-            assert sharpest(other) > 2 * sharpest(blown_up), path
+            assert sharpest(other) > 2 * sharpest(blown_up), (
+                path
+            )  # blown up, an edge spans 7 pixels
 
 
 def test_every_family_has_two_hazards_and_two_safe_objects():
@@ -88,9 +97,8 @@ def test_every_family_has_two_hazards_and_two_safe_objects():
 
 
 def test_splits_share_no_kind_colour_place_and_background():
-    combinations = _combinations()
     for kind in facts.kinds():
-        parts = [set(combinations[kind, split]) for split in SPLITS]
+        parts = [set(combinations()[kind, split]) for split in SPLITS]
         assert len(set.union(*parts)) == sum(map(len, parts)) == 6 * 5 * 4
 
 
@@ -146,6 +154,7 @@ def test_nothing_but_the_sign_goes_with_harm(attribute):
     table = pd.crosstab(
         [getattr(s, attribute) for s in scenes], [facts.kinds()[s.kind].hazard for s in scenes]
     )
+    # The seed is fixed. By chance alone a p-value of 0.001 would be a rare one.
     assert chi2_contingency(table).pvalue > 0.001
 
 
@@ -156,6 +165,7 @@ def test_cue_is_the_correlation_of_sign_and_harm(cue):
     table = pd.DataFrame(
         {"sign": [s.sign for s in scenes], "harm": [facts.kinds()[s.kind].hazard for s in scenes]}
     )
+    # A correlation over n = 4000 has a standard error of at most 1/√n = 0.016.
     assert table["sign"].corr(table["harm"]) == pytest.approx(cue, abs=0.04)
 
 

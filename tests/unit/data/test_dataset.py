@@ -1,34 +1,24 @@
-"""The SafeEraser layout, read: what becomes of good data, and what is said of bad."""
+"""What becomes of good data: tables, a digest, and a choice of parts."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from small_dataset import KINDS, draw, edit, make_dataset, make_record, retain_pair, write_json
+from small_dataset import (
+    KINDS,
+    draw,
+    edit,
+    make_record,
+    repeat_train_record,
+    retain_pair,
+    write_json,
+)
 
 from safeerase_lite.config import profile
 from safeerase_lite.data.audit import check_data
 from safeerase_lite.data.dataset import COLUMNS, load_data, read_data, require_decouple
 from safeerase_lite.utils import UserError
-
-LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    return make_dataset(tmp_path / "set")
-
-
-def complaint(root: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        read_data(root)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-# What good data becomes
 
 
 def test_a_question_is_a_row_and_shows_the_picture_it_is_about(dataset):
@@ -100,9 +90,9 @@ def test_a_file_may_hold_one_record_per_line(dataset):
         records = json.loads(path.read_text(encoding="utf-8"))
         lines = [json.dumps(record, ensure_ascii=False) for record in records]
         path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
-    found = read_data(dataset)
+    by_line = read_data(dataset)
     for table in ("forget", "retain", "decouple"):
-        assert getattr(found, table).equals(getattr(expected, table))
+        assert getattr(by_line, table).equals(getattr(expected, table))
 
 
 def test_a_line_separator_inside_a_text_does_not_end_a_record(dataset):
@@ -113,7 +103,7 @@ def test_a_line_separator_inside_a_text_does_not_end_a_record(dataset):
     assert read_data(dataset).forget["answer"].tolist()[0] == "one\u2028two"
 
 
-def test_unknown_extra_keys_are_kept_quiet(dataset, recwarn, capsys):
+def test_unknown_keys_are_ignored_without_a_word(dataset, recwarn, capsys):
     expected = read_data(dataset).forget
     edit(dataset, "train", lambda records: records[0].update(safeNb_pairs=[], note=3))
     assert read_data(dataset).forget.equals(expected)
@@ -138,9 +128,6 @@ def test_a_folder_that_does_not_exist_here_is_dropped_from_a_path(dataset, prefi
 
 def test_the_data_serves_decoupling_when_it_has_safe_pictures(dataset):
     require_decouple(read_data(dataset), "pd")
-
-
-# What is said of bad data
 
 
 @pytest.mark.parametrize("key", ["SDImage_path", "sd_response"])
@@ -168,138 +155,9 @@ def test_without_safe_answers_the_decouple_table_is_empty_and_pd_is_refused(data
     assert "No decouple questions" in check_data(dataset).to_text()
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    assert "nowhere is no folder" in complaint(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("name", ["all_train.json", "all_val.json", "prompt.json"])
-def test_a_required_file_that_is_missing_is_named(dataset, name):
-    (dataset / name).unlink()
-    assert complaint(dataset).startswith(f"{name} is missing in ")
-
-
-@pytest.mark.parametrize("key", ["category", "keyword", "unsafe_pairs", "UnharmPair_text2"])
-def test_a_record_without_a_required_key_names_its_index_and_the_key(dataset, key):
-    edit(dataset, "val", lambda records: records[1].pop(key))
-    assert complaint(dataset).startswith(f"all_val.json, record at index 1: '{key}' is missing")
-
-
-def test_a_record_without_a_picture_path_is_told_its_usual_name(dataset):
-    edit(dataset, "train", lambda records: records[0].pop("image_path"))
-    assert "index 0: 'image_path' is missing" in complaint(dataset)
-
-
-def test_a_pair_without_its_answer_names_its_place(dataset):
-    edit(dataset, "train", lambda records: records[1]["unsafe_pairs"][0].pop("model_response"))
-    expected = "all_train.json, record at index 1, unsafe_pairs[0]: 'model_response' is missing"
-    assert complaint(dataset).startswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda r: r.__setitem__(0, "text"), "index 0: should be an object, is a text"),
-        (lambda r: r[0].update(category=7), "index 0, category: should be a text, is a number"),
-        (lambda r: r[0].update(image_path=7), "image_path: should be a text, is a number"),
-        (lambda r: r[0].update(unsafe_pairs={}), "unsafe_pairs: should be a list, is an object"),
-        (lambda r: r[0].update(unsafe_pairs=[]), "unsafe_pairs: is empty"),
-        (lambda r: r[0].update(keyword="  "), "keyword: is empty"),
-        (lambda r: r[0].update(keyword="\ud800"), "keyword: character 0 is half of a surrogate"),
-        (lambda r: r[0].update(UnharmPair_text1=[]), "UnharmPair_text1: should be an object"),
-        (
-            lambda r: r[0]["unsafe_pairs"][0].update(question=3.5),
-            "unsafe_pairs[0], question: should be a text, is a number",
-        ),
-    ],
-)
-def test_a_value_of_a_wrong_kind_names_its_file_index_and_key(dataset, change, expected):
-    edit(dataset, "train", change)
-    message = complaint(dataset)
-    assert message.startswith("all_train.json, record at index 0")
-    assert expected in message
-
-
-def test_an_error_does_not_quote_a_harmful_text(dataset):
-    edit(dataset, "train", lambda r: r[0]["unsafe_pairs"][0].update(question=["the secret plan"]))
-    assert "secret" not in complaint(dataset)
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ('[\n {"type": "syn"},\n {"type" "syn"}\n]', "all_train.json, line 3: not valid JSON"),
-        ('{"type": "syn"}\n{"type": \n', "all_train.json, line 2: not valid JSON"),
-        ("[" * 100_000, "all_train.json, line 1: not valid JSON"),
-        (" \n", "all_train.json: holds no record"),
-        ("[]", "all_train.json: holds no record"),
-        (LFS_POINTER, "all_train.json: is a Git-LFS pointer"),
-    ],
-)
-def test_a_broken_file_is_named_with_its_line(dataset, content, expected):
-    (dataset / "all_train.json").write_text(content, encoding="utf-8")
-    assert complaint(dataset).startswith(expected)
-
-
-def test_a_file_in_another_encoding_is_named_with_its_line(dataset):
-    (dataset / "all_train.json").write_bytes(b'[\n"caf\xe9"]')
-    assert complaint(dataset).startswith("all_train.json, line 2: not UTF-8")
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ({}, "prompt.json: 'idk' is missing"),
-        ({"idk": []}, "prompt.json, idk: is empty"),
-        ({"idk": ["No.", 5]}, "prompt.json, idk[1]: should be a text, is a number"),
-        (["No."], "prompt.json: should be an object, is a list"),
-    ],
-)
-def test_refusals_are_checked(dataset, content, expected):
-    write_json(dataset / "prompt.json", content)
-    assert complaint(dataset).startswith(expected)
-
-
-def test_all_missing_pictures_are_counted_in_one_error(dataset):
-    shutil.rmtree(dataset / "img")
-    message = complaint(dataset)
-    assert "of 8 pictures, 4 missing" in message
-    assert message.count("img/Corrosive/") == 3
-
-
-def test_a_git_lfs_pointer_is_named_for_what_it_is(dataset):
-    (dataset / "img/Corrosive/val0.png").write_text(LFS_POINTER)
-    assert "1 a Git-LFS pointer, not the picture (img/Corrosive/val0.png)" in complaint(dataset)
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_a_truncated_picture_is_named_for_what_it_is(dataset, suffix):
-    path = dataset / f"img/Corrosive/large.{suffix}"
-    Image.effect_noise((64, 64), 60).save(path)
-    edit(dataset, "val", lambda records: records[0].update(image_path=f"img/Corrosive/{path.name}"))
-    read_data(dataset)
-    path.write_bytes(path.read_bytes()[:-400])
-    expected = f"1 truncated or not a picture (img/Corrosive/{path.name})"
-    assert expected in complaint(dataset)
-
-
-@pytest.mark.parametrize("path", ["../../etc/passwd", "img/../../x.png", "dataset\\..\\x.png"])
-def test_a_path_that_climbs_out_of_the_folder_is_refused(dataset, path):
-    edit(dataset, "train", lambda records: records[1].update(SDImage_path=path))
-    assert complaint(dataset).startswith("all_train.json, record at index 1, SDImage_path:")
-
-
-def test_an_absolute_path_is_looked_for_inside_the_folder(dataset, tmp_path):
-    draw(tmp_path / "outside.png", 5)
-    edit(dataset, "train", lambda r: r[0].update(image_path=str(tmp_path / "outside.png")))
-    assert "1 missing" in complaint(dataset)
-
-
 def test_an_unknown_dedupe_is_refused(dataset):
     with pytest.raises(UserError, match="'none' or 'val'"):
         read_data(dataset, dedupe="train")
-
-
-# What identifies data, and what its splits share
 
 
 def test_the_digest_is_the_same_wherever_and_in_whatever_order_the_files_were_written(
@@ -330,16 +188,6 @@ def test_the_digest_ignores_pictures_no_record_names(dataset):
     assert read_data(dataset).digest == before
 
 
-def repeat_train_record(dataset: Path, keep_safe_picture: bool) -> None:
-    """Make val's first record a copy of train's, perhaps with val's own safe side."""
-    repeated = make_record("train", 0)
-    if keep_safe_picture:
-        own = make_record("val", 0)
-        repeated["SDImage_path"] = own["SDImage_path"]
-        repeated["unsafe_pairs"][0]["sd_response"] = "tin"
-    edit(dataset, "val", lambda records: records.__setitem__(0, repeated))
-
-
 @pytest.mark.parametrize("keep_safe_picture", [True, False])
 def test_dedupe_drops_a_val_record_that_train_has(dataset, keep_safe_picture):
     repeat_train_record(dataset, keep_safe_picture)
@@ -361,44 +209,7 @@ def test_dedupe_leaves_clean_data_as_it_is(dataset):
     assert read_data(dataset, dedupe="val").forget.equals(read_data(dataset).forget)
 
 
-def test_the_report_counts_questions_by_split_and_category(dataset):
-    report = check_data(dataset)
-    assert report.counts["split"].tolist() == ["train", "val"]
-    assert report.counts[["records", "forget", "retain", "decouple"]].values.tolist() == [
-        [2, 2, 8, 2],
-        [2, 2, 8, 2],
-    ]
-    assert "all there and whole" in report.to_text()
-    assert "share no record and no picture" in report.to_text()
-
-
-def test_the_report_lists_broken_pictures_without_raising(dataset):
-    (dataset / "img/Corrosive/val0.png").write_text(LFS_POINTER)
-    (dataset / "img/Corrosive/val1.png").unlink()
-    (dataset / "img/Corrosive/train1.png").unlink()
-    report = check_data(dataset)
-    assert len(report.broken) == 3 and report.leaks.empty
-    assert "2 missing or unreadable; 1 a Git-LFS pointer" in report.to_text()
-
-
-def test_the_report_counts_what_the_splits_share(dataset):
-    repeat_train_record(dataset, keep_safe_picture=True)
-    shutil.copy(
-        dataset / make_record("train", 1)["SDImage_path"],
-        dataset / make_record("val", 1)["SDImage_path"],
-    )
-    report = check_data(dataset)
-    shared = report.leaks.set_index("what")[["repeated", "total"]].values.tolist()
-    assert report.leaks["what"].tolist() == ["record", "picture", "safe picture"]
-    assert shared == [[1, 2], [1, 2], [1, 2]]
-    assert set(report.leaks["also_in"]) == {"train"}
-    assert "dedupe='val'" in report.to_text()
-
-
-# Copies and parts of the benchmark
-
-
-def test_a_rebuilt_copy_is_read_and_said_to_be_one(dataset):
+def test_a_rebuilt_copy_is_read_and_reported_as_one(dataset):
     def rebuild(records):
         for record in records:
             del record["SDImage_path"], record["unsafe_pairs"][0]["sd_response"]
@@ -413,21 +224,9 @@ def test_a_rebuilt_copy_is_read_and_said_to_be_one(dataset):
     assert "4 records are of a rebuilt copy" in check_data(dataset).to_text()
 
 
-def test_a_whole_copy_that_has_safenb_pairs_as_well_is_no_rebuilt_one(dataset):
+def test_a_complete_copy_with_safenb_pairs_is_no_rebuilt_one(dataset):
     edit(dataset, "train", lambda records: records[0].update(safeNb_pairs=[{"question": "?"}]))
     assert not read_data(dataset).rebuilt
-
-
-def test_the_report_counts_records_without_decouple_questions(dataset):
-    edit(dataset, "train", lambda records: records[0].pop("SDImage_path"))
-    report = check_data(dataset)
-    assert (report.undecoupled, report.rebuilt) == (1, 0)
-    assert "1 of 4 records lack decouple questions" in report.to_text()
-
-
-def test_a_safe_picture_that_answers_fewer_questions_is_counted_too(dataset):
-    edit(dataset, "train", lambda records: records[0]["unsafe_pairs"][0].pop("sd_response"))
-    assert check_data(dataset).undecoupled == 1
 
 
 def categorise(root: Path, *categories: str) -> None:
@@ -453,7 +252,7 @@ def test_privacy_and_sex_of_real_data_are_read_only_when_named(dataset, name):
     assert data.digest != named.digest
 
 
-def test_a_tiny_world_is_read_whole(dataset):
+def test_of_a_tiny_world_no_category_is_left_out(dataset):
     (dataset / "world.json").write_text("{}")
     categorise(dataset, "Weapon", "Sex")
     assert set(read_data(dataset).forget["category"]) == {"Weapon", "Sex"}
@@ -470,17 +269,17 @@ def test_pictures_of_a_category_that_is_left_out_need_not_be_there(dataset):
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "said"),
+    ("present", "categories", "message"),
     [
         (("Weapon", "Sex"), ["Wepon"], "no category 'Wepon'; there are Weapon, Sex"),
         (("Weapon", "Sex"), "Weapon", "is one text"),
         (("Privacy", "Sex"), [], "nothing of train is left without Privacy, Sex"),
     ],
 )
-def test_a_choice_of_categories_that_cannot_be_is_refused(dataset, there, asked, said):
-    categorise(dataset, *there)
-    with pytest.raises(UserError, match=said):
-        read_data(dataset, categories=asked)
+def test_a_choice_of_categories_that_cannot_be_is_refused(dataset, present, categories, message):
+    categorise(dataset, *present)
+    with pytest.raises(UserError, match=message):
+        read_data(dataset, categories=categories)
 
 
 def test_a_profile_chooses_categories_and_dedupe_and_a_call_may_choose_otherwise(dataset, capsys):
