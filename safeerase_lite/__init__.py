@@ -35,6 +35,7 @@ _FUNCTIONS = {
     "judge_answers": "evaluation.evaluate",
     "has_gold": "runs.experiment",
     "open_run": "runs.experiment",
+    "session": "runs.store",
     "browse": "lessons.widgets",
     "calibration": "lessons.predictions",
     "outcome": "lessons.predictions",

@@ -74,6 +74,9 @@ class Profile(BaseModel):
         return self.rates.get(paired, self.rates.get(objective, 1e-4))
 
 
+# Fields that do not determine a run's result, or that a hash in its record stands for.
+NOT_RECORDED = ("data_dir", "dedupe", "categories", "checkpoint_every", "judge_consent")
+
 # Learning rates: for each objective, plain and with PD, the least SARR on val subject to ASR ≤ 5%
 # among the same candidates (`benchmarks/tune.py`; neither test nor a fresh world was ever asked).
 TINY = Profile(

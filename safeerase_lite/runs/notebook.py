@@ -110,9 +110,7 @@ def validate(
             near = difflib.get_close_matches(name, declared, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             names = ", ".join(declared) or "none"
-            raise UserError(
-                f"{notebook} has no parameter {name!r}{hint} (its parameters: {names})"
-            )
+            raise UserError(f"{notebook} has no parameter {name!r}{hint} (its parameters: {names})")
     typed = {name: _validate(declared[name], value, notebook) for name, value in values.items()}
     for name, value in typed.items():  # again, because a list was one text before
         _refuse_secret(name, value)

@@ -195,7 +195,7 @@ class Run:
             "seconds": round((datetime.now(UTC) - self._started).total_seconds(), 3),
             "resumed": self.resumed,  # then started and seconds are those of the last process
             "peak_memory_mb": round(peak_memory_gb() * 1024, 1),
-            "versions": {"python": platform.python_version()} | {n: _version(n) for n in LIBRARIES},
+            "versions": library_versions(),
             "extra": extra,
         }
         text = json.dumps(record, indent=2, ensure_ascii=False, default=_to_json)
@@ -309,6 +309,10 @@ def _sync(folder: Path) -> None:
 def _to_json(value: Any) -> Any:
     """A number of numpy or torch as Python's own; anything else as text."""
     return value.item() if hasattr(value, "item") else str(value)
+
+
+def library_versions() -> dict[str, str | None]:
+    return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
 
 
 def _version(library: str) -> str | None:

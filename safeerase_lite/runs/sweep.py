@@ -10,7 +10,6 @@ no sweep repeats. Results are in the ledger, where the notebook puts them.
 
 import hashlib
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
@@ -110,7 +109,7 @@ class Sweep(BaseModel):
             stated = {name: value for name, value in values.items() if name not in unset}
             _check_names(stated, code)
             settings = values | _profile_settings(stated)
-            hidden = {*NOT_RECORDED, MODEL, RUNS_DIR}
+            hidden = {*NOT_RECORDED, MODEL, RUNS_DIR} - {"dedupe"}  # a run's data record dedupe
             settings = {name: settings[name] for name in settings if name not in hidden}
             text = json.dumps(
                 [code, {name: value for name, value in values.items() if name != RUNS_DIR}],
@@ -174,7 +173,7 @@ def load(path: Path | str) -> Sweep:
     if "seed" in sweep.parameters and sweep.seeds:
         raise UserError(f"{path}: parameters name a seed, and seeds others: leave one of them out")
     if any(RUNS_DIR in names for names in (sweep.parameters, *sweep.grid)):
-        raise UserError(f"{path}: {RUNS_DIR} is no part of a sweep: say --runs-dir when you start it")
+        raise UserError(f"{path}: {RUNS_DIR} is no part of a sweep: say --runs-dir instead")
     return sweep
 
 

@@ -66,10 +66,10 @@ def unlearn(
     settings = run.settings
     profile = settings.profile
     if settings.objective not in OBJECTIVES:
-        return run.steps
+        return run.history
     if run.done:
         load_adapter(model, run.adapter_dir)
-        return run.steps
+        return run.history
     require_decouple(data, settings.decouple)
     objective = OBJECTIVES[settings.objective]
     weighing = weights(settings.objective, settings.weights, settings.decouple, profile.npo_beta)
@@ -125,9 +125,9 @@ def unlearn(
     model.eval()
     if not run.main:
         return pd.DataFrame(rows)
-    run.history(rows)
+    run.write_history(rows)
     save_adapter(model, run.adapter_dir)
-    return run.steps
+    return run.history
 
 
 def _look(watch, steps: int, model, run) -> None:

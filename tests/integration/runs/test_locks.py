@@ -39,7 +39,7 @@ def mounted(request, tmp_path, monkeypatch):
 def test_a_run_is_written_without_a_lock_and_says_so_once(mounted, capsys):
     for seed in (0, 1):
         run = open_run(mounted, PARAMETERS | {"seed": seed})
-        run.history([{"step": 0, "loss": 1.0}])
+        run.write_history([{"step": 0, "loss": 1.0}])
         run.write_metrics(METRICS)
         run.commit()
     said = capsys.readouterr()

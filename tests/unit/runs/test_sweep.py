@@ -13,8 +13,8 @@ from safeerase_lite.runs import sweep
 from safeerase_lite.runs.sweep import Outcome
 from safeerase_lite.utils import UserError
 
-SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
-LESSON = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
+SWEEPS = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
+LESSON = Path(__file__).parents[3] / "notebooks" / "03_unlearn.ipynb"
 PARAMETERS = """\
 objective: str = "po"  # which
 decouple: str = "none"  # none, pd or placebo
@@ -209,7 +209,7 @@ def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
     path = write("grid: {objective: [ga, po]}\nseeds: [0, 1]")
     ledger = tmp_path / "runs"
     runs = sweep.load(path).runs()
-    done = sweep.executed(ledger, runs[1].id)
+    done = sweep.executed_path(ledger, runs[1].id)
     done.parent.mkdir(parents=True)
     nbformat.write(new_notebook(), done)
     result = CliRunner().invoke(app, ["sweep", str(path), "--dry-run", "--runs-dir", str(ledger)])
@@ -224,12 +224,12 @@ def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
 def test_a_run_whose_results_were_removed_is_to_be_run_again(write, tmp_path):
     runs = sweep.load(write("seeds: [0, 1, 2]")).runs()
     for run, told in zip(runs, (["here"], ["gone"], []), strict=True):
-        path = sweep.executed(tmp_path, run.id)
+        path = sweep.executed_path(tmp_path, run.id)
         path.parent.mkdir(exist_ok=True)
         nbformat.write(new_notebook(metadata={"safeerase": {"runs": told}}), path)
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "run.json").touch()
-    known = sweep.found(tmp_path, "grid", runs)
+    known = sweep.find_completed(tmp_path, "grid", runs)
     assert {run: outcome.run for run, outcome in known.items()} == {
         runs[0].id: "here",
         runs[2].id: "",
@@ -242,7 +242,7 @@ def test_the_record_has_every_run_and_how_it_stands(write, tmp_path):
         runs[0].id: Outcome(runs[0].id, "complete", 12.5),
         runs[2].id: Outcome(runs[2].id, "failed", 3.0, "no luck"),
     }
-    table = pd.read_csv(sweep.record(tmp_path, "grid", runs, known), keep_default_na=False)
+    table = pd.read_csv(sweep.write_status(tmp_path, "grid", runs, known), keep_default_na=False)
     assert table["status"].tolist() == ["complete", "missing", "failed", "missing"]
     assert table["reason"].tolist() == ["", "", "no luck", ""]
     assert table["objective"].tolist() == ["ga", "ga", "po", "po"]

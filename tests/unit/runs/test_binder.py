@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 BINDER = ROOT / "binder"
 CONDA_NAMES = {"torch": "pytorch-cpu"}
 REQUIREMENT = re.compile(r"([\w-]+)([^;]*)")

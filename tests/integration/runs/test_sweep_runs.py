@@ -16,12 +16,10 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from safeerase_lite.runs import executor as cluster
+from safeerase_lite.runs import executor, run_process
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs import sweep
 from safeerase_lite.utils import UserError
-
-pytestmark = pytest.mark.slow
 
 PARAMETERS = """\
 seed: int = 0  # decides the result
@@ -33,7 +31,7 @@ RUN = """\
 import os, time
 from pathlib import Path
 import pandas as pd
-from safeerase_lite import ledger
+from safeerase_lite.runs import store as ledger
 
 run = ledger.open_run(runs_dir, {"seed": seed, "mishap": mishap})
 marks = Path(runs_dir).parent / "marks"
@@ -123,7 +121,7 @@ def test_one_run_fails_and_the_others_do_not_care(write):
     assert all("\n" not in reason and reason in said for reason in reasons.values())
 
     for seed in (2, 4):
-        executed = sweep.executed(runs_dir, runs[seed].id)
+        executed = sweep.executed_path(runs_dir, runs[seed].id)
         kept = nbformat.read(executed.with_suffix(".failed.ipynb"), 4)
         errors = [out for cell in kept.cells for out in cell.get("outputs", []) if "ename" in out]
         assert errors and all("Traceback" in "\n".join(error.traceback) for error in errors)
@@ -256,21 +254,21 @@ def test_one_worker_with_two_threads_runs_the_same_run_once(write, tmp_path):
     path = write("grid: {seconds: 2}\nseeds: [0]")
     [run] = sweep.load(path).runs()
     with ThreadPoolExecutor() as threads:
-        both = list(threads.map(lambda _: cluster.perform(run, tmp_path / "runs"), range(2)))
+        both = list(threads.map(lambda _: run_process.perform(run, tmp_path / "runs", 1, 1, None), range(2)))
     assert [outcome.status for outcome in both] == ["complete"] * 2
     assert starts(path) == {0: 1}
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(write, monkeypatch):
-    monkeypatch.setattr(cluster, "ANSWERS_WITHIN", 1)
+    monkeypatch.setattr(executor, "CONNECT_TIMEOUT", 1)
     path = write("seeds: [0]")
     with pytest.raises(UserError, match="no Dask scheduler answers at 127.0.0.1:9"):
-        cluster.run_sweep(sweep.load(path), "grid", path.parent / "runs", scheduler="127.0.0.1:9")
+        sweep.run_sweep(sweep.load(path), "grid", path.parent / "runs", scheduler="127.0.0.1:9")
 
 
 def test_a_run_does_not_inherit_what_dask_tells_its_own_malloc(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
-    environment = cluster._environment(threads=3)
+    environment = run_process.run_environment(threads=3)
     assert "MALLOC_TRIM_THRESHOLD_" not in environment
     assert environment["OMP_NUM_THREADS"] == "3" and environment["SAFEERASE_HEADLESS"] == "1"
 
@@ -279,7 +277,7 @@ def test_each_gpu_goes_to_one_worker(write, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     path = write("gpu: true\ngrid: {seconds: 1}\nseeds: [0, 1, 2]")
     runs_dir = path.parent / "runs"
-    outcomes = cluster.run_sweep(sweep.load(path), "grid", runs_dir, say=lambda line: None)
+    outcomes = sweep.run_sweep(sweep.load(path), "grid", runs_dir, say=lambda line: None)
     assert {outcome.status for outcome in outcomes.values()} == {"complete"}
     seen = [mark.read_text().split()[2] for mark in (path.parent / "marks").iterdir()]
     assert set(seen) == {"4", "6"}
@@ -289,7 +287,7 @@ def test_a_sweep_that_wants_gpus_is_refused_where_there_are_none(write, monkeypa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     path = write("gpu: true\nseeds: [0]")
     with pytest.raises(UserError, match="none is here"):
-        cluster.run_sweep(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
+        sweep.run_sweep(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
 
 
 def test_no_more_runs_at_a_time_than_gpus(write, monkeypatch):
@@ -305,12 +303,12 @@ def test_no_more_runs_at_a_time_than_gpus(write, monkeypatch):
 def test_without_sbatch_a_slurm_sweep_is_one_line(write):
     path = write("seeds: [0]\nslurm: {queue: short, memory: 16GB, walltime: '02:00:00'}")
     with pytest.raises(UserError, match="no sbatch is here"):
-        cluster.run_sweep(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
+        sweep.run_sweep(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
 
 
 def test_a_slurm_job_carries_one_run_at_a_time(write):
     path = write("threads: 4\nslurm: {queue: short, memory: 16GB, walltime: '02:00:00'}")
-    script = cluster.job_script(sweep.load(path))
+    script = sweep.job_script(sweep.load(path))
     assert "--cpus-per-task=4" in script and "--nthreads 1" in script
 
 
@@ -325,7 +323,7 @@ def test_the_slurm_job_script_is_printed_and_not_submitted(write):
 
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     """So a worker that is killed leaves no kernel behind that writes on."""
-    child = [sys.executable, "-m", "safeerase_lite.runs.child"]
+    child = [sys.executable, "-m", "safeerase_lite.runs.run_process"]
     process = subprocess.Popen(child, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process.stdin.write(json.dumps([str(tmp_path / "none.ipynb"), "out.ipynb", {}, None]) + "\n")
     process.stdin.flush()
