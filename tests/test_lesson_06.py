@@ -179,7 +179,7 @@ def test_what_was_carried_out_is_reported_and_what_is_mixed_refused(
     for how, one in made.items():
         one.settings = SimpleNamespace(decouple=how, label=how)
     monkeypatch.setattr(sweep, "run_sweep", lambda *_, **__: None)
-    monkeypatch.setattr(sweep, "executed", lambda runs, id: Path(__file__))
+    monkeypatch.setattr(sweep, "completed", lambda runs, id: Path(__file__))
     monkeypatch.setattr(sl, "open_run", lambda *_, decouple, **__: made[decouple], raising=False)
     lesson = run(shipped(seeds=2), live=True)
     assert lesson.opened == [*made.values()]

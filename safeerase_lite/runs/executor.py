@@ -3,6 +3,7 @@
 Each is a `concurrent.futures.Executor`, so the code that hands out work is the same for all.
 """
 
+import logging
 import multiprocessing
 import os
 import shutil
@@ -168,6 +169,7 @@ def dask_executor(
         UserError: Dask is not installed, or no scheduler answers.
     """
     distributed = _import_dask()
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what fails is raised
     try:
         client = distributed.Client(scheduler, timeout=CONNECT_TIMEOUT)
     except (OSError, ValueError) as error:

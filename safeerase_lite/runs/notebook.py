@@ -1,7 +1,6 @@
 """One notebook through papermill: parameters are checked first, the output is complete or apart."""
 
 import ast
-import contextlib
 import difflib
 import logging
 import os
@@ -10,9 +9,11 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
@@ -44,10 +45,6 @@ class NotebookFailed(RuntimeError):
 
 class KernelLost(NotebookFailed):
     """The kernel died or never started, so the notebook may do better next time."""
-
-
-class TimeLimit(BaseException):
-    """Raised in the middle of a notebook that takes too long; `execute` alone catches it."""
 
 
 # ---- parameters ----
@@ -159,16 +156,15 @@ def code(notebook: Path | str) -> str:
     names = {parameter.name for parameter in parameters(notebook)}
     sources = []
     for cell in _read(Path(notebook)).cells:
-        if cell.cell_type != "code":
-            continue
-        source = cell.source
+        lines = cell.source.splitlines() if cell.cell_type == "code" else []
         if "parameters" in cell.metadata.get("tags", []):
-            lines = [line for line in source.splitlines() if line.strip()]
-            first_words = [re.split(r"\W", line, maxsplit=1)[0] for line in lines]
-            source = "\n".join(
-                line for line, word in zip(lines, first_words, strict=True) if word not in names
-            )
-        sources.append(source)
+            first_words = (re.split(r"\W", line, maxsplit=1)[0] for line in lines)
+            lines = [
+                line
+                for line, word in zip(lines, first_words, strict=True)
+                if line.strip() and word not in names
+            ]
+        sources.append("\n".join(lines))
     return "\n\n".join(filter(None, sources))
 
 
@@ -232,14 +228,8 @@ def execute(
         draft, opened_file = Path(folder) / output.name, Path(folder) / "opened"
         opened_file.touch()
         try:
-            with _alarm(time_limit), _environment(OPENED, str(opened_file)):
+            with patch.dict(os.environ, {OPENED: str(opened_file)}), _alarm(notebook, time_limit):
                 _run(notebook, draft, values, cwd)
-        except TimeLimit:
-            if draft.exists():
-                _publish(draft, failed, notebook)
-            raise NotebookFailed(
-                f"{notebook}: stopped after its limit of {time_limit:g} s"
-            ) from None
         except NotebookFailed as error:
             if not draft.exists():
                 raise
@@ -276,32 +266,26 @@ def _partial(output: Path) -> str:
     return f".partial-{output.stem}-"
 
 
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """A variable for what starts in the block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        os.environ |= {name: before} if before is not None else {}
+class _TimeLimit(BaseException):
+    """No Exception, so that nothing in the libraries of the block catches it."""
 
 
-@contextlib.contextmanager
-def _alarm(seconds: float | None) -> Iterator[None]:
-    """Raise TimeLimit in the block when it takes longer."""
+@contextmanager
+def _alarm(notebook: Path, seconds: float | None) -> Iterator[None]:
+    """Stop the block with NotebookFailed when it takes longer."""
     if seconds is None or not hasattr(signal, "setitimer"):  # Windows: see `run_process`
         yield
         return
 
     def stop(*_):
-        raise TimeLimit
+        raise _TimeLimit
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except _TimeLimit:
+        raise NotebookFailed(f"{notebook}: stopped after its limit of {seconds:g} s") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -39,24 +39,12 @@ from safeerase_lite.runs.run_process import (
     Outcome,
     PlannedRun,
     completed,
-    executed_path,
     perform,
 )
 from safeerase_lite.utils import UserError, atomic_write
 
-__all__ = [
-    "Outcome",
-    "PlannedRun",
-    "Sweep",
-    "executed_path",
-    "find_completed",
-    "job_script",
-    "load",
-    "run_sweep",
-    "write_status",
-]
-
 MODEL = "model_dir"  # the parameter that names the profile's model
+WORKER_DIED = "its worker died again and again; is there memory enough?"
 CHOICES = {"decouple": Decouple, "weights": WeightPreset}
 
 
@@ -259,36 +247,32 @@ def run_sweep(
     """
     sweep.runs()  # refuses a bad grid before anything is written
     sweep = sweep.model_copy(update={"notebook": _copy_notebook(sweep.notebook, runs_dir)})
-    runs = {run.id: run for run in sweep.runs()}
-    outcomes = find_completed(runs_dir, name, list(runs.values()))
-    pending = [run for run in runs.values() if run.id not in outcomes]
-    table = write_status(runs_dir, name, list(runs.values()), outcomes)
+    runs = sweep.runs()
+    outcomes = find_completed(runs_dir, name, runs)
+    pending = [run for run in runs if run.id not in outcomes]
+    table = write_status(runs_dir, name, runs, outcomes)
     say(f"{len(runs)} runs, {len(outcomes)} of them complete; {table}")
 
-    begin, count = time.perf_counter(), len(pending)
-    attempts = sweep.retries + 1
+    begin, already, retries = time.perf_counter(), len(outcomes), sweep.retries
     while pending:
-        attempts -= 1
+        tasks = [(run, runs_dir, sweep.threads, sweep.retries, sweep.time_limit) for run in pending]
         lost = []
         with _executor(sweep, len(pending), workers, scheduler, say) as executor:
-            tasks = [
-                (run, runs_dir, sweep.threads, sweep.retries, sweep.time_limit) for run in pending
-            ]
             for index, future in executors.as_completed(executor, perform, tasks):
-                run = pending[index]
-                if attempts and _worker_died(future):
+                run, outcome = pending[index], _outcome(pending[index], future)
+                if outcome is None and retries:
                     lost.append(run)
                     continue
-                outcome = outcomes[run.id] = _outcome(run, future)
-                write_status(runs_dir, name, list(runs.values()), outcomes)
-                seconds, done = time.perf_counter() - begin, count - len(runs) + len(outcomes)
-                left = seconds / done * (count - done)
-                result = outcome.reason or f"{outcome.seconds:.0f} s"
+                outcomes[run.id] = outcome or Outcome(run.id, "failed", reason=WORKER_DIED)
+                write_status(runs_dir, name, runs, outcomes)
+                seconds, done = time.perf_counter() - begin, len(outcomes) - already
+                left = seconds / done * (len(runs) - len(outcomes))
+                result = outcomes[run.id].reason or f"{outcomes[run.id].seconds:.0f} s"
                 say(
                     f"[{len(outcomes):{len(str(len(runs)))}d}/{len(runs)}] {seconds:5.0f} s, about "
-                    f"{left:.0f} s left; {run.id} {run.label}: {outcome.status}, {result}"
+                    f"{left:.0f} s left; {run.id} {run.label}: {outcomes[run.id].status}, {result}"
                 )
-        pending = lost
+        pending, retries = lost, retries - 1
     return outcomes
 
 
@@ -329,21 +313,18 @@ def _executor(
     return executor
 
 
-def _worker_died(future: Future) -> bool:
-    """Whether a worker process on this machine died, with every task that the others had."""
-    return not future.cancelled() and isinstance(future.exception(), BrokenProcessPool)
-
-
-def _outcome(run: PlannedRun, future: Future) -> Outcome:
+def _outcome(run: PlannedRun, future: Future) -> Outcome | None:
+    """How a run ended; None if a worker of this machine died, which ends the others' runs too."""
     try:
         return future.result()
+    except BrokenProcessPool:
+        return None
     except CancelledError:
         raise UserError("the scheduler went away: start the sweep again, it continues") from None
     except Exception as error:
-        died = isinstance(error, BrokenProcessPool) or type(error).__name__ == "KilledWorker"
-        reason = "its worker died again and again; is there memory enough?"
+        killed = type(error).__name__ == "KilledWorker"
         message = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Outcome(run.id, "failed", reason=reason if died else message)
+        return Outcome(run.id, "failed", reason=WORKER_DIED if killed else message)
 
 
 def job_script(sweep: Sweep) -> str:

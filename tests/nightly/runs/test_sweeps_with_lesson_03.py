@@ -17,7 +17,7 @@ import pytest
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs import sweep
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
+NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "03_unlearn.ipynb"
 EIGHT = """
 parameters: {precision: dense, steps: 6}
 seeds: [0, 1]

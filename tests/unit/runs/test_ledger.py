@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from safeerase_lite.runs.store import default_runs_dir, load, open_run
+from safeerase_lite.runs.store import default_runs_dir, load, open_run, session
 from safeerase_lite.utils import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -135,7 +135,7 @@ def test_the_first_to_complete_a_run_is_kept(tmp_path):
 
 def test_the_second_process_to_open_a_run_is_told(tmp_path, other_process):
     with pytest.raises(UserError, match=f"written by process {other_process.pid} in"):
-        open_run(tmp_path, PARAMETERS)
+        open_run(tmp_path, PARAMETERS, wait=0.1)
     assert not open_run(tmp_path, PARAMETERS | {"seed": 1}).done
 
 
@@ -144,7 +144,7 @@ def test_a_forked_child_does_not_inherit_the_right_to_write(tmp_path):
     child = os.fork()
     if child == 0:
         try:
-            open_run(tmp_path, PARAMETERS)
+            open_run(tmp_path, PARAMETERS, wait=0.1)
         except UserError:
             os._exit(7)
         os._exit(0)
@@ -281,3 +281,18 @@ def test_the_ledger_is_anchored_to_the_project_not_to_the_working_folder(tmp_pat
     assert default_runs_dir() == tmp_path / "runs"
     monkeypatch.setenv("SAFEERASE_RUNS", str(tmp_path / "chosen"))
     assert default_runs_dir() == tmp_path / "chosen"
+
+
+def test_a_session_sets_the_ledger_of_this_process_and_of_those_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAFEERASE_RUNS", str(tmp_path / "chosen"))
+    for nothing in (None, ""):
+        session(nothing)
+        assert default_runs_dir() == tmp_path / "chosen"
+    monkeypatch.chdir(tmp_path)
+    session(runs_dir="other")
+    assert default_runs_dir() == tmp_path / "other"
+    command = [sys.executable, "-c", "from safeerase_lite.runs.store import default_runs_dir as d;"
+               "print(d())"]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    printed = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert printed.stdout.strip() == str(tmp_path / "other")

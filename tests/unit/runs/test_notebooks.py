@@ -12,9 +12,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 from safeerase_lite.runs.notebook import (
     NotebookFailed,
     ThisInterpreter,
-    validate,
     execute,
     parameters,
+    validate,
 )
 from safeerase_lite.utils import UserError
 
@@ -118,6 +118,18 @@ def test_a_wrong_type_names_parameter_value_and_type(notebook, name, value):
     assert f"'{name}'" in str(caught.value)
     assert repr(value) in str(caught.value)
     assert f"({kind})" in str(caught.value)
+
+
+def test_none_is_a_value_where_it_is_the_default(tmp_path):
+    path = write(tmp_path / "own.ipynb", "steps: int = None  # None: the profile's\nseed: int = 0")
+    steps, _ = parameters(path)
+    assert (steps.type, steps.default, steps.help) == ("int", None, "None: the profile's")
+    assert validate(path, {"steps": "None"}) == validate(path, {"steps": None}) == {"steps": None}
+    assert validate(path, {"steps": "0"}) == {"steps": 0}
+    with pytest.raises(UserError, match="'steps' .* cannot be 'few'"):
+        validate(path, {"steps": "few"})
+    with pytest.raises(UserError, match="'seed' .* cannot be 'None'"):
+        validate(path, {"seed": "None"})
 
 
 def test_an_unknown_name_is_told_the_near_miss_and_what_there_is(notebook):

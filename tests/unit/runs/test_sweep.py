@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from safeerase_lite.cli import app
 from safeerase_lite.runs import sweep
-from safeerase_lite.runs.sweep import Outcome
+from safeerase_lite.runs.run_process import Outcome, executed_path
 from safeerase_lite.utils import UserError
 
 SWEEPS = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
@@ -100,6 +100,14 @@ def test_other_parameters_or_other_code_are_another_run(runs, tmp_path):
         tmp_path / "small.ipynb", parameters=PARAMETERS + '\nurl: str = "a=b"  # unparsed'
     )
     assert one != sweep.load(tmp_path / "grid.yaml").runs()[0].id
+
+
+def test_none_leaves_a_field_to_the_profile_and_zero_does_not(runs, tmp_path):
+    parameters = 'profile: str = "tiny"\nsamples: int = None\nsteps: int = None'
+    write_notebook(tmp_path / "small.ipynb", parameters=parameters)
+    [run] = sweep.Sweep(notebook=tmp_path / "small.ipynb", parameters={"samples": 0}).runs()
+    assert run.given == {"samples": 0}
+    assert (run.settings["samples"], run.settings["steps"]) == (0, 48)
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -209,7 +217,7 @@ def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
     path = write("grid: {objective: [ga, po]}\nseeds: [0, 1]")
     ledger = tmp_path / "runs"
     runs = sweep.load(path).runs()
-    done = sweep.executed_path(ledger, runs[1].id)
+    done = executed_path(ledger, runs[1].id)
     done.parent.mkdir(parents=True)
     nbformat.write(new_notebook(), done)
     result = CliRunner().invoke(app, ["sweep", str(path), "--dry-run", "--runs-dir", str(ledger)])
@@ -224,7 +232,7 @@ def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
 def test_a_run_whose_results_were_removed_is_to_be_run_again(write, tmp_path):
     runs = sweep.load(write("seeds: [0, 1, 2]")).runs()
     for run, told in zip(runs, (["here"], ["gone"], []), strict=True):
-        path = sweep.executed_path(tmp_path, run.id)
+        path = executed_path(tmp_path, run.id)
         path.parent.mkdir(exist_ok=True)
         nbformat.write(new_notebook(metadata={"safeerase": {"runs": told}}), path)
     (tmp_path / "here").mkdir()
