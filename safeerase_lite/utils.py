@@ -115,8 +115,8 @@ def release_lock(path: Path) -> None:
 @cache
 def _note_missing_locks(folder: Path) -> None:
     print(
-        f"note: {folder} is on a file system without locks, so nothing keeps two processes from "
-        "writing one run there: run one at a time"
+        f"note: {folder} is on a file system without locks, so two processes could "
+        "write one run there: start one at a time"
     )
 
 
@@ -137,7 +137,7 @@ def peak_memory_gb(*, ended_processes: bool = False) -> float:
     return max(resource.getrusage(who).ru_maxrss for who in whose) * unit / 1024**3
 
 
-OPENED = "SAFEERASE_OPENED"  # names a file that is told the folder of every run that is opened
+OPENED = "SAFEERASE_OPENED"  # names a file to which the folder of every run that is opened is added
 
 
 def require_new(folder: Path) -> None:

@@ -190,7 +190,7 @@ def slurm_executor(
         UserError: Dask is not installed, SLURM is not here, or a setting is refused.
     """
     if not shutil.which("sbatch"):
-        raise UserError("this sweep wants SLURM and no sbatch is here: start it on a login node")
+        raise UserError("this sweep needs SLURM and there is no sbatch here: use a login node")
     distributed = _import_dask()
     with slurm_cluster(settings, threads=threads, gpu=gpu) as cluster:
         cluster.scale(jobs=jobs)

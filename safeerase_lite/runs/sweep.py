@@ -126,7 +126,7 @@ class Sweep(BaseModel):
 
 
 def load(path: Path | str) -> Sweep:
-    """A sweep file; its notebook is looked for from the file's own folder.
+    """A sweep file; the path of its notebook is relative to the file.
 
     Raises:
         UserError: no such file, no YAML, a name stated twice, an unknown field or a value of
@@ -173,7 +173,7 @@ class _EachOnce(yaml.SafeLoader):
         for name, (key, _) in zip(names, node.value, strict=True):
             if isinstance(name, Hashable) and names.count(name) > 1:
                 raise yaml.MarkedYAMLError(
-                    problem=f"{name} stands there twice", problem_mark=key.start_mark
+                    problem=f"{name} is there twice", problem_mark=key.start_mark
                 )
         return super().construct_mapping(node, deep)
 
@@ -297,7 +297,9 @@ def _executor(
     if sweep.gpu and not (sweep.slurm and count):
         gpus = executors.visible_gpus()
         if not gpus:
-            raise UserError("this sweep wants a GPU for each run (gpu: true) and none is here")
+            raise UserError(
+                "each run of this sweep needs a GPU (gpu: true), and there is none here"
+            )
         count = count or len(gpus)
     count = min(count or executors.local_capacity(sweep.threads), runs)
     if sweep.slurm:

@@ -29,8 +29,8 @@ def test_one_run_fails_and_the_others_do_not_care(write):
     )
     runs_dir = path.parent / "runs"
     process = start(path, "--workers", "2")
-    said = process.communicate()[0]
-    assert process.returncode == 1, said
+    output = process.communicate()[0]
+    assert process.returncode == 1, output
 
     runs = {run.given["seed"]: run for run in sweep.load(path).runs()}
     table = pd.read_csv(runs_dir / "sweeps" / "grid.csv", keep_default_na=False)
@@ -41,12 +41,12 @@ def test_one_run_fails_and_the_others_do_not_care(write):
     reasons = dict(zip(table["id"], table["reason"], strict=True))
     assert re.search("NonFiniteLoss: the loss is nan at step 3", reasons[runs[2].id])
     assert re.search("ValueError: no such thing", reasons[runs[4].id])
-    assert all("\n" not in reason and reason in said for reason in reasons.values())
+    assert all("\n" not in reason and reason in output for reason in reasons.values())
 
     for seed in (2, 4):
         executed = run_process.executed_path(runs_dir, runs[seed].id)
-        kept = nbformat.read(executed.with_suffix(".failed.ipynb"), 4)
-        errors = [out for cell in kept.cells for out in cell.get("outputs", []) if "ename" in out]
+        failed = nbformat.read(executed.with_suffix(".failed.ipynb"), 4)
+        errors = [out for cell in failed.cells for out in cell.get("outputs", []) if "ename" in out]
         assert errors and all("Traceback" in "\n".join(error.traceback) for error in errors)
     assert starts(path) == {0: 1, 1: 1, 2: 1, 3: 2, 4: 1}  # only a lost kernel is retried
     assert metrics(path)["seed"].tolist() == [0, 1, 3]
@@ -59,8 +59,8 @@ def test_one_run_fails_and_the_others_do_not_care(write):
 
 def test_a_run_that_takes_too_long_is_stopped(write):
     path = write("time_limit: 5\nretries: 3\ngrid: {mishap: hang}")
-    said = start(path).communicate()[0]
-    assert "small.ipynb: stopped after its limit of 5 s" in said
+    output = start(path).communicate()[0]
+    assert "small.ipynb: stopped after its limit of 5 s" in output
     assert list((path.parent / "runs" / "notebooks").glob("*")) != []
 
 
@@ -112,7 +112,7 @@ def test_each_gpu_goes_to_one_worker(write, monkeypatch):
 def test_a_sweep_that_wants_gpus_is_refused_where_there_are_none(write, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     path = write("gpu: true\nseeds: [0]")
-    with pytest.raises(UserError, match="none is here"):
+    with pytest.raises(UserError, match="there is none here"):
         sweep.run_sweep(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
 
 
@@ -123,13 +123,13 @@ def test_no_more_runs_at_a_time_than_gpus(write, monkeypatch, tmp_path):
     sweep.run_sweep(plan, "grid", tmp_path / "runs", say=lines.append)
     assert lines[1].startswith("1 at a time")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(UserError, match="none is here"):
+    with pytest.raises(UserError, match="there is none here"):
         sweep.run_sweep(plan, "grid", tmp_path / "other", say=lines.append)
 
 
 def test_without_sbatch_a_slurm_sweep_is_one_line(write):
     path = write("seeds: [0]\nslurm: {queue: short, memory: 16GB, walltime: '02:00:00'}")
-    with pytest.raises(UserError, match="no sbatch is here"):
+    with pytest.raises(UserError, match="no sbatch here"):
         sweep.run_sweep(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
 
 
@@ -150,12 +150,12 @@ def test_the_slurm_job_script_is_printed_and_not_submitted(write):
 
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     """So a worker that is killed leaves no kernel behind that writes on."""
-    child = [sys.executable, "-m", "safeerase_lite.runs.run_process"]
-    process = subprocess.Popen(child, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "safeerase_lite.runs.run_process"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process.stdin.write(json.dumps([str(tmp_path / "none.ipynb"), "out.ipynb", {}, None]) + "\n")
     process.stdin.flush()
     assert "no notebook" in process.stdout.readline()
     assert process.wait() == 2
-    silent = subprocess.Popen(child, stdin=subprocess.PIPE)
+    silent = subprocess.Popen(command, stdin=subprocess.PIPE)
     silent.stdin.close()
     assert silent.wait() != 0

@@ -58,8 +58,8 @@ def test_ctrl_c_leaves_a_sweep_that_continues(write):
     while not re.match(r"\[1/2\]", process.stdout.readline()):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    said = process.communicate()[0]
-    assert process.returncode == 130 and "it continues" in said and "Traceback" not in said
+    output = process.communicate()[0]
+    assert process.returncode == 130 and "it continues" in output and "Traceback" not in output
     process = start(path, "--workers", "2")
     assert process.communicate() and process.returncode == 0
     assert len(metrics(path)) == 2 and starts(path)[0] == 1
@@ -98,8 +98,8 @@ def test_a_worker_killed_in_the_middle_of_a_run_loses_nothing(write, scheduler):
     process = start(path, "--scheduler", address)
     wait_for_runs(path, 2, process)
     worker.kill()
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
     assert metrics(path)["seed"].tolist() == [0, 1, 2]
     assert sum(starts(path).values()) == 4  # the killed worker's run, begun again by the other
 
@@ -120,8 +120,8 @@ def test_a_worker_process_of_this_machine_that_dies_loses_nothing(write):
     wait_for_runs(path, 2, process)
     workers = psutil.Process(process.pid).children()
     next(worker for worker in workers if "spawn_main" in " ".join(worker.cmdline())).kill()
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
     assert metrics(path)["seed"].tolist() == [0, 1, 2]
 
 

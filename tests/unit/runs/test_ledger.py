@@ -1,4 +1,4 @@
-"""A run is whole or absent, written by one process, and read back as it was."""
+"""A run is complete or absent, written by one process, and read back as it was."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def other_process(tmp_path):
     process.wait()
 
 
-# ---- whole or absent ----
+# ---- complete or absent ----
 
 
 def test_a_committed_run_is_whole_and_nothing_else_is_left(tmp_path):
@@ -139,16 +139,16 @@ def test_the_second_process_to_open_a_run_is_told(tmp_path, other_process):
     assert not open_run(tmp_path, PARAMETERS | {"seed": 1}).done
 
 
-def test_a_forked_child_does_not_inherit_the_right_to_write(tmp_path):
+def test_a_forked_process_does_not_inherit_the_right_to_write(tmp_path):
     open_run(tmp_path, PARAMETERS)
-    child = os.fork()
-    if child == 0:
+    forked = os.fork()
+    if forked == 0:
         try:
             open_run(tmp_path, PARAMETERS, wait=0.1)
         except UserError:
             os._exit(7)
         os._exit(0)
-    _, status = os.waitpid(child, 0)
+    _, status = os.waitpid(forked, 0)
     assert os.waitstatus_to_exitcode(status) == 7
 
 

@@ -1,4 +1,4 @@
-"""A notebook starts only with parameters that fit, and its output is whole or set apart."""
+"""A notebook starts only with parameters that fit, and its output is complete or apart."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A grid is written once, checked whole, and every run in it has one name."""
+"""A grid is written once, checked before anything starts, and every run in it has one name."""
 
 from pathlib import Path
 
@@ -54,8 +54,8 @@ def runs(write):
 
 
 def test_a_block_is_the_product_of_its_lists_and_seeds_turn_fastest(runs):
-    found = runs("grid: {objective: [ga, po], decouple: [none, pd]}\nseeds: [0, 1]")
-    given = [(r.given["objective"], r.given["decouple"], r.given["seed"]) for r in found]
+    planned = runs("grid: {objective: [ga, po], decouple: [none, pd]}\nseeds: [0, 1]")
+    given = [(r.given["objective"], r.given["decouple"], r.given["seed"]) for r in planned]
     assert given == [
         ("ga", "none", 0), ("ga", "none", 1), ("ga", "pd", 0), ("ga", "pd", 1),
         ("po", "none", 0), ("po", "none", 1), ("po", "pd", 0), ("po", "pd", 1),
@@ -63,8 +63,8 @@ def test_a_block_is_the_product_of_its_lists_and_seeds_turn_fastest(runs):
 
 
 def test_blocks_add_up_and_a_block_may_have_seeds_of_its_own(runs):
-    found = runs("seeds: [0, 1, 2]\ngrid:\n- {objective: vanilla, seed: 7}\n- {objective: ga}")
-    assert [run.given["seed"] for run in found] == [7, 0, 1, 2]
+    planned = runs("seeds: [0, 1, 2]\ngrid:\n- {objective: vanilla, seed: 7}\n- {objective: ga}")
+    assert [run.given["seed"] for run in planned] == [7, 0, 1, 2]
 
 
 def test_a_run_that_two_blocks_name_is_run_once(runs):
@@ -112,8 +112,8 @@ def test_none_leaves_a_field_to_the_profile_and_zero_does_not(runs, tmp_path):
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_that_ships_is_valid(path):
-    found = sweep.load(path).runs()
-    assert len({run.id for run in found}) == len(found) > 1
+    planned = sweep.load(path).runs()
+    assert len({run.id for run in planned}) == len(planned) > 1
 
 
 def test_only_lesson_08s_sweep_has_the_report_of_relations():
@@ -146,8 +146,8 @@ def test_the_papers_table_has_47_runs():
         ("grid: []", "grid: .*at least 1"),
         ("grid: {seed: []}", "seed has no value"),
         ("grid:\n- {seed: 1}\n- {objective: []}", "objective has no value"),
-        ("grid: {seed: [0, 1], seed: [5]}", "seed stands there twice"),
-        ("seeds: [0]\nseeds: [1]", "line 2 is not YAML: seeds stands there twice"),
+        ("grid: {seed: [0, 1], seed: [5]}", "seed is there twice"),
+        ("seeds: [0]\nseeds: [1]", "line 2 is not YAML: seeds is there twice"),
         ("parameters: {seed: 5}\nseeds: [0]", "parameters name a seed, and seeds others"),
         ("grid: {runs_dir: [a, b]}", "runs_dir is no part of a sweep"),
         ("time_limit: .inf", "time_limit: .*finite"),
@@ -231,10 +231,10 @@ def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
 
 def test_a_run_whose_results_were_removed_is_to_be_run_again(write, tmp_path):
     runs = sweep.load(write("seeds: [0, 1, 2]")).runs()
-    for run, told in zip(runs, (["here"], ["gone"], []), strict=True):
+    for run, opened in zip(runs, (["here"], ["gone"], []), strict=True):
         path = executed_path(tmp_path, run.id)
         path.parent.mkdir(exist_ok=True)
-        nbformat.write(new_notebook(metadata={"safeerase": {"runs": told}}), path)
+        nbformat.write(new_notebook(metadata={"safeerase": {"runs": opened}}), path)
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "run.json").touch()
     known = sweep.find_completed(tmp_path, "grid", runs)
