@@ -2,7 +2,7 @@
 
 `python benchmarks/sweep_scaling.py` executes notebook 03 four times for each, into ledgers of its
 own, turn by turn (one, two, two, one, so that a machine that warms up favours neither), and writes
-`sweep_scaling.csv`. It wants a machine with nothing else to do.
+`sweep_scaling.csv`. The machine must have nothing else to do.
 """
 
 import os
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from safeerase_lite.runs import executor as cluster
 from safeerase_lite.runs import sweep
+from safeerase_lite.runs.executor import cpu_count
 
 HERE = Path(__file__).parent
 GRID = """
@@ -30,13 +30,13 @@ def seconds(workers: int) -> float:
         file = Path(folder) / "four.yaml"
         file.write_text(GRID.format(notebook=HERE.parent / "notebooks" / "03_unlearn.ipynb"))
         begin = time.perf_counter()
-        outcomes = cluster.run_sweep(sweep.load(file), "four", Path(folder), workers=workers)
+        outcomes = sweep.run_sweep(sweep.load(file), "four", Path(folder), workers=workers)
         assert {outcome.status for outcome in outcomes.values()} == {"complete"}
         return time.perf_counter() - begin
 
 
 def main() -> None:
-    print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before")
+    print(f"{cpu_count()} cores, load {os.getloadavg()[0]:.1f} before")
     rows = [{"workers": workers, "seconds": seconds(workers)} for workers in (1, 2, 2, 1)]
     table = pd.DataFrame(rows).groupby("workers")["seconds"].agg(["mean", "min", "max"]).round(1)
     table["speed-up"] = (table.loc[1, "mean"] / table["mean"]).round(2)

@@ -142,15 +142,14 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, start none.")] = False,
 ) -> None:
     """Execute a grid of runs through papermill; what is complete is not repeated."""
-    from safeerase_lite.runs.executor import job_script, run_sweep
     from safeerase_lite.runs.store import default_runs_dir
-    from safeerase_lite.runs.sweep import found, load
+    from safeerase_lite.runs.sweep import find_completed, job_script, load, run_sweep
 
     plan = load(file)
     where = (runs_dir or default_runs_dir()).resolve()
     if dry_run:
         runs = plan.runs()
-        known = found(where, file.stem, runs)
+        known = find_completed(where, file.stem, runs)
         for run in runs:
             typer.echo(f"{run.id}  {'complete' if run.id in known else 'to run  '}  {run.label}")
         typer.echo(f"{len(runs)} runs, {len(known)} of them complete in {where}")

@@ -1,29 +1,24 @@
 """What every room needs: one exception, progress, and files that appear whole or not at all."""
 
 import difflib
-import fcntl
+import math
 import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 IMPORTED = time.perf_counter()  # when the package was imported
 
 
 class UserError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do."""
-
-
-def cache_dir() -> Path:
-    """Where worlds and verdicts are cached: `$SAFEERASE_CACHE`, else the user's cache folder."""
-    folder = os.environ.get("SAFEERASE_CACHE")
-    return Path(folder) if folder else Path.home() / ".cache" / "safeerase-lite"
 
 
 def check_choice(value: str, choices: tuple[str, ...], what: str) -> None:
@@ -72,73 +67,102 @@ def track(items: Iterable, label: str, total: int | None = None) -> Iterator:
         print(f"{label}: {count} in {seconds:.1f} s", flush=True)
 
 
+# ---- locks ----
+
+
 # Held for this process's life, or until released. The process id is part of the key because a
-# forked child inherits the dictionary, but not the right to write.
-_held: dict[tuple[int, Path], IO[str]] = {}
+# forked process inherits the dictionary, but not the right to write.
+_locks: dict[tuple[int, Path], FileLock] = {}
 
 
 def take_lock(path: Path, run_id: str, wait: float = 0.0) -> None:
     """Take the lock file at `path`; taking it twice in one process is fine.
 
-    Raises UserError, with the process id, when another process still holds it after `wait` seconds.
+    The lock ends with this process, however that ends. On a file system without locks a note is
+    printed once, and the caller goes on.
+
+    Args:
+        wait: seconds to wait for another process; math.inf: as long as it takes.
+
+    Raises:
+        UserError: another process still holds the lock after `wait` seconds; names its process id.
     """
-    deadline = time.monotonic() + wait
-    if (os.getpid(), path) in _held:
+    if (os.getpid(), path) in _locks:
         return
-    while True:
-        handle = path.open("a+")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < deadline:
-                handle.close()
-                time.sleep(0.2)
-                continue
-            handle.seek(0)
-            holder = handle.read().strip() or "unknown"
-            handle.close()
-            raise UserError(
-                f"run {run_id} is being written by process {holder} in {path.parent}: wait for "
-                "it, or stop it and open the run again"
-            ) from None
-        except OSError:
-            handle.close()
-            path.unlink(missing_ok=True)
-            _say_unlocked(path.parent)
-            return
-        if _is_at(path, handle):
-            break
-        handle.close()  # its holder removed this file between our open and our lock: try again
-    handle.truncate(0)
-    handle.write(str(os.getpid()))
-    handle.flush()
-    _held[os.getpid(), path] = handle
-
-
-@cache
-def _say_unlocked(folder: Path) -> None:
-    print(
-        f"note: {folder} is on a file system without locks, so nothing keeps two processes from "
-        "writing one run there: run one at a time"
+    lock = FileLock(
+        path,
+        timeout=-1 if wait == math.inf else wait,
+        thread_local=False,  # whichever thread releases it
+        fallback_to_soft=False,  # a soft lock would outlive a killed process
     )
-
-
-def _is_at(path: Path, handle: IO[str]) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(handle.fileno()))
-    except FileNotFoundError:
-        return False
+        lock.acquire()
+    except Timeout:
+        holder = ""
+        with suppress(OSError):  # Windows refuses to read what is locked
+            holder = path.read_text(encoding="utf-8").strip()
+        raise UserError(
+            f"run {run_id} is being written by process {holder or 'unknown'} in {path.parent}: "
+            "wait for it, or stop it and open the run again"
+        ) from None
+    except OSError:
+        if not os.access(path, os.W_OK):  # the file is what fails, not the lock
+            raise
+        path.unlink()
+        _note_missing_locks(path.parent)
+        return
+    with suppress(OSError):  # Windows refuses to write what is locked
+        path.write_text(str(os.getpid()), encoding="utf-8")
+    _locks[os.getpid(), path] = lock
 
 
 def release_lock(path: Path) -> None:
     """Give the lock back and remove its file; does nothing if this process does not hold it."""
-    handle = _held.pop((os.getpid(), path), None)
-    if handle is not None:
-        path.unlink(missing_ok=True)
-        handle.close()
+    lock = _locks.pop((os.getpid(), path), None)
+    if lock is not None:
+        with suppress(OSError):  # before the release, so that nobody else loses a lock just taken
+            path.unlink()
+        lock.release()
 
 
-OPENED = "SAFEERASE_OPENED"  # names a file that is told the folder of every run that is opened
+@cache
+def _note_missing_locks(folder: Path) -> None:
+    print(
+        f"note: {folder} is on a file system without locks, so two processes could "
+        "write one run there: start one at a time"
+    )
+
+
+# ---- the machine ----
+
+
+def peak_memory_gb(*, ended_processes: bool = False) -> float:
+    """The most resident memory this process has held so far, in GiB.
+
+    ended_processes: or any process that it started and that has ended, if that held more. Windows
+        does not record those.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1024**3
+    whose = [resource.RUSAGE_SELF] + [resource.RUSAGE_CHILDREN] * ended_processes
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    return max(resource.getrusage(who).ru_maxrss for who in whose) * unit / 1024**3
+
+
+# ---- files and folders ----
+
+
+OPENED = "SAFEERASE_OPENED"  # names a file to which the folder of every run that is opened is added
+
+
+def cache_dir() -> Path:
+    """Where worlds and verdicts are cached: `$SAFEERASE_CACHE`, else the user's cache folder."""
+    folder = os.environ.get("SAFEERASE_CACHE")
+    return Path(folder) if folder else Path.home() / ".cache" / "safeerase-lite"
 
 
 def require_new(folder: Path) -> None:
@@ -168,15 +192,3 @@ def atomic_write(path: Path, text: str) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(draft, path)
-
-
-def peak_memory_gb() -> float:
-    """The most memory this process has held so far, in GB."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 1024**3
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**3

@@ -11,7 +11,6 @@ import pytest
 from synthetic_ledger import complete
 
 import safeerase_lite as sl
-from safeerase_lite.runs import executor as cluster
 from safeerase_lite.runs import sweep
 from safeerase_lite.runs.notebook import execute
 
@@ -48,7 +47,7 @@ def run(world, tmp_path, monkeypatch):
     monkeypatch.setattr(sl, "stamp", lambda data: None, raising=False)
 
     def lesson(table, until="no cell", **parameters):
-        monkeypatch.setattr(sl.ledger, "shipped", lambda name: table)
+        monkeypatch.setattr(sl.ledger, "shipped_table", lambda name: table)
         names = {"display": shown.append}
         for cell in CELLS:
             if until in cell.source:
@@ -167,7 +166,7 @@ def test_what_the_sweep_says_names_no_folder(run, capsys, monkeypatch):
     def run_sweep(plan, name, runs, *, workers, say):
         say(f"2 runs; {runs}/sweeps/{name}.csv")
 
-    monkeypatch.setattr(cluster, "run_sweep", run_sweep)
+    monkeypatch.setattr(sweep, "run_sweep", run_sweep)
     run(shipped(seeds=2), live=True, until="numbers = ")
     assert capsys.readouterr().out.endswith("2 runs; runs/sweeps/small.csv\n" * 2)
 
@@ -179,8 +178,8 @@ def test_what_was_carried_out_is_reported_and_what_is_mixed_refused(
     made = {d: complete(tmp_path / "runs", decouple=d, precision="dense") for d in rates}
     for how, one in made.items():
         one.settings = SimpleNamespace(decouple=how, label=how)
-    monkeypatch.setattr(cluster, "run_sweep", lambda *_, **__: None)
-    monkeypatch.setattr(sweep, "executed", lambda runs, id: Path(__file__))
+    monkeypatch.setattr(sweep, "run_sweep", lambda *_, **__: None)
+    monkeypatch.setattr(sweep, "completed", lambda runs, id: Path(__file__))
     monkeypatch.setattr(sl, "open_run", lambda *_, decouple, **__: made[decouple], raising=False)
     lesson = run(shipped(seeds=2), live=True)
     assert lesson.opened == [*made.values()]
@@ -194,7 +193,7 @@ def test_without_dask_the_lesson_goes_on(run, capsys, monkeypatch):
     def run_sweep(*_, **__):
         raise sl.UserError("a sweep needs Dask")
 
-    monkeypatch.setattr(cluster, "run_sweep", run_sweep)
+    monkeypatch.setattr(sweep, "run_sweep", run_sweep)
     assert run(shipped(seeds=2), live=True).opened == []
     assert "a sweep needs Dask" in capsys.readouterr().out
 

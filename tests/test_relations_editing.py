@@ -176,7 +176,7 @@ def test_a_filter_refuses_unsafe_pictures_whole_and_so_their_marginals_are_gone(
 def test_a_run_is_done_once_and_its_model_comes_back(tmp_path, some_pixels):
     run = edit_run([FOX], setting=SHORT, runs_dir=tmp_path)
     again = edit_run([FOX], setting=SHORT, runs_dir=tmp_path)
-    assert again.id == run.id and again.done and len(run.steps) == SHORT.steps
+    assert again.id == run.id and again.done and len(run.history) == SHORT.steps
     edited, _ = edit(load_clip(), [FOX], METHODS["relation"], SHORT)
     assert torch.equal(load_edited(again).look(some_pixels), edited.look(some_pixels))
     assert any(w.any() for w in load_file(run.adapter_dir / "adapter_model.safetensors").values())

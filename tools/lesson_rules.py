@@ -17,7 +17,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.validator import iter_validate
 
-from safeerase_lite.runs.notebook import PARSERS, parameters
+from safeerase_lite.runs.notebook import TYPES, parameters
 from safeerase_lite.utils import UserError
 
 LARGEST = 150_000  # bytes
@@ -114,8 +114,8 @@ def parameters_cell(node: NotebookNode, lesson: Lesson) -> Findings:
         return
     for line in lines:
         declared = getattr(getattr(line, "target", None), "id", None)
-        if found.get(declared, "").split("[")[0] not in PARSERS:
-            types = ", ".join(PARSERS)
+        if found.get(declared, "").split("[")[0] not in TYPES:
+            types = ", ".join(TYPES)
             yield (
                 cell.id,
                 f"papermill cannot read line {line.lineno} with its type: write "

@@ -80,7 +80,7 @@ def edit_run(
         return run
     try:
         edited, history = _edited(run, on_step)
-        run.history(history)
+        run.write_history(history)
         run.write_metrics(_examined(edited, run))
         if isinstance(edited.model, PeftModel):
             edited.model.peft_config["default"].base_model_name_or_path = model

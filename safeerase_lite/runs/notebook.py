@@ -1,22 +1,23 @@
-"""One notebook through papermill: its parameters checked first, its output whole or kept apart."""
+"""One notebook through papermill: parameters are checked first, the output is complete or apart."""
 
 import ast
-import contextlib
 import difflib
-import json
 import logging
 import os
 import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from traitlets import default
 
 from safeerase_lite.utils import OPENED, UserError, is_interactive
@@ -25,6 +26,17 @@ START_ATTEMPTS = 3  # kernels started side by side can race for a port
 SECRET_NAME = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"(?<![\w./-])(sk-|hf_|ghp_|gho_|github_pat_|AKIA)\w")
 PYTHON = {"name": "python3", "language": "python", "display_name": "Python 3"}
+
+# The types a parameter can have: what is accepted, and how an error describes it. Strict, because
+# True is no number and YAML reads `yes` as True.
+STRICT = ConfigDict(strict=True)
+TYPES: dict[str, tuple[TypeAdapter, str]] = {
+    "str": (TypeAdapter(str, config=STRICT), "a text"),
+    "int": (TypeAdapter(int, config=STRICT), "a whole number"),
+    "float": (TypeAdapter(float, config=STRICT), "a number"),
+    "bool": (TypeAdapter(bool, config=STRICT), "true or false"),
+    "list": (TypeAdapter(list), 'a list as JSON, such as ["po", "kl"]'),
+}
 
 
 class NotebookFailed(RuntimeError):
@@ -35,21 +47,20 @@ class KernelLost(NotebookFailed):
     """The kernel died or never started, so the notebook may do better next time."""
 
 
-class TimeLimit(BaseException):
-    """Raised in the middle of a notebook that takes too long; `execute` alone catches it."""
+# ---- parameters ----
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A line `name: type = default  # help` of the cell tagged `parameters`."""
+    """A line `name: type = default  # help` of the cell tagged `parameters`.
+
+    A default of None means that None can also be given, as None or as the text "None".
+    """
 
     name: str
     type: str
     default: Any
     help: str
-
-
-# ---- parameters ----
 
 
 def parameters(notebook: Path | str) -> list[Parameter]:
@@ -64,55 +75,97 @@ def parameters(notebook: Path | str) -> list[Parameter]:
     if not any("parameters" in cell.metadata.get("tags", []) for cell in node.cells):
         raise UserError(f"{notebook} has no cell tagged 'parameters': tag the one that holds them")
     node.metadata["kernelspec"] = PYTHON  # what it will run on; papermill needs one to inspect
-    found = papermill.inspect_notebook(node)
-    return [
-        Parameter(
-            name=name,
-            type=entry["inferred_type_name"],
-            default=_literal(entry["default"], name, notebook),
-            help=entry["help"],
-        )
-        for name, entry in found.items()
-    ]
+    declared = []
+    for name, entry in papermill.inspect_notebook(node).items():
+        try:
+            value = ast.literal_eval(entry["default"])
+        except (ValueError, SyntaxError):
+            raise UserError(
+                f"parameter {name!r} of {notebook} has the default {entry['default']}: write a "
+                "literal, on a line of its own, and derive values in a later cell"
+            ) from None
+        declared.append(Parameter(name, entry["inferred_type_name"], value, entry["help"]))
+    return declared
 
 
-def checked(
-    notebook: Path | str, given: Mapping[str, Any], declared: list[Parameter] | None = None
+def validate(
+    notebook: Path | str, values: Mapping[str, Any], declared: list[Parameter] | None = None
 ) -> dict[str, Any]:
-    """The given values as their parameters' types: a str is parsed, a list from JSON.
+    """The values as their parameters' types: a text is parsed, a list from JSON.
 
-    declared: the notebook's `parameters`, where they were read before.
+    Args:
+        values: by parameter name, as text or typed.
+        declared: the notebook's `parameters`, where they were read before.
 
     Raises:
         UserError: an unknown name, a value of another type, or what looks like a key or token.
     """
     declared = {parameter.name: parameter for parameter in declared or parameters(notebook)}
-    for name, value in given.items():
+    for name, value in values.items():
         _refuse_secret(name, value)
         if name not in declared:
-            raise UserError(_unknown(name, list(declared), notebook))
-    typed = {name: _typed(declared[name], value, notebook) for name, value in given.items()}
-    for name, value in typed.items():
+            near = difflib.get_close_matches(name, declared, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            names = ", ".join(declared) or "none"
+            raise UserError(f"{notebook} has no parameter {name!r}{hint} (its parameters: {names})")
+    typed = {name: _validate(declared[name], value, notebook) for name, value in values.items()}
+    for name, value in typed.items():  # again, because a list was one text before
         _refuse_secret(name, value)
     return typed
+
+
+def _validate(parameter: Parameter, value: Any, notebook: Path | str) -> Any:
+    name = parameter.type.split("[")[0]
+    if name not in TYPES:
+        raise UserError(
+            f"parameter {parameter.name!r} of {notebook} declares no type that can be checked: "
+            f"annotate it with one of {', '.join(TYPES)}"
+        )
+    if parameter.default is None and (value is None or value == "None"):
+        return None
+    adapter, description = TYPES[name]
+    try:
+        if not isinstance(value, str):
+            return adapter.validate_python(value)
+        return adapter.validate_json(value) if name == "list" else adapter.validate_strings(value)
+    except ValidationError:
+        is_bool = isinstance(value, bool)
+        hint = " (YAML reads yes, no, on and off so: put them in quotes)" if is_bool else ""
+        raise UserError(
+            f"parameter {parameter.name!r} of {notebook} cannot be {value!r}: give {description} "
+            f"({name}){hint}"
+        ) from None
+
+
+def _refuse_secret(name: str, value: Any) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_secret(str(key), item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_secret(name, item)
+    elif SECRET_NAME.search(name) or SECRET_VALUE.search(str(value)):
+        raise UserError(
+            f"parameter {name!r} looks like a key or token, and a notebook stores its parameters: "
+            "set it as an environment variable instead"
+        )
 
 
 def code(notebook: Path | str) -> str:
     """The source of every code cell; of the one with the parameters, what declares none."""
     names = {parameter.name for parameter in parameters(notebook)}
-    cells = [cell for cell in _read(Path(notebook)).cells if cell.cell_type == "code"]
-    sources = [
-        _undeclared(cell.source, names)
-        if "parameters" in cell.metadata.get("tags", [])
-        else cell.source
-        for cell in cells
-    ]
-    return "\n\n".join(source for source in sources if source)
-
-
-def _undeclared(source: str, names: set[str]) -> str:
-    lines = (line for line in source.splitlines() if line.strip())
-    return "\n".join(line for line in lines if re.split(r"\W", line, maxsplit=1)[0] not in names)
+    sources = []
+    for cell in _read(Path(notebook)).cells:
+        lines = cell.source.splitlines() if cell.cell_type == "code" else []
+        if "parameters" in cell.metadata.get("tags", []):
+            first_words = (re.split(r"\W", line, maxsplit=1)[0] for line in lines)
+            lines = [
+                line
+                for line, word in zip(lines, first_words, strict=True)
+                if line.strip() and word not in names
+            ]
+        sources.append("\n".join(lines))
+    return "\n\n".join(filter(None, sources))
 
 
 def _read(notebook: Path):
@@ -129,99 +182,13 @@ def _read(notebook: Path):
         raise UserError(f"{notebook} is not a notebook ({reason}): restore the file") from None
 
 
-def _literal(source: str, name: str, notebook: Path | str) -> Any:
-    try:
-        return ast.literal_eval(source)
-    except (ValueError, SyntaxError):
-        raise UserError(
-            f"parameter {name!r} of {notebook} has the default {source}: write a literal, on a "
-            "line of its own, and derive values in a later cell"
-        ) from None
-
-
-def _refuse_secret(name: str, value: Any) -> None:
-    if isinstance(value, dict):
-        for inner, its in value.items():
-            _refuse_secret(str(inner), its)
-    elif isinstance(value, list | tuple):
-        for its in value:
-            _refuse_secret(name, its)
-    elif SECRET_NAME.search(name) or SECRET_VALUE.search(str(value)):
-        raise UserError(
-            f"parameter {name!r} looks like a key or token, and a notebook keeps its parameters: "
-            "set it as an environment variable instead"
-        )
-
-
-def _unknown(name: str, names: list[str], notebook: Path | str) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    there = ", ".join(names) or "none"
-    return f"{notebook} has no parameter {name!r}{hint} (its parameters: {there})"
-
-
-def _typed(parameter: Parameter, value: Any, notebook: Path | str) -> Any:
-    base = parameter.type.split("[")[0]
-    if base not in PARSERS:
-        raise UserError(
-            f"parameter {parameter.name!r} of {notebook} declares no type that can be checked: "
-            f"annotate it with one of {', '.join(PARSERS)}"
-        )
-    wanted, parse = PARSERS[base]
-    try:
-        return parse(value)
-    except (ValueError, KeyError):
-        hint = " (YAML reads yes, no, on and off so: put them in quotes)"
-        hint = hint if isinstance(value, bool) else ""
-        raise UserError(
-            f"parameter {parameter.name!r} of {notebook} cannot be {value!r}: give {wanted}{hint}"
-        ) from None
-
-
-def _text(value: Any) -> str:
-    return _instance(value, str)
-
-
-def _whole(value: Any) -> int:
-    return int(value) if isinstance(value, str) else _instance(value, int)
-
-
-def _number(value: Any) -> float:
-    return float(value if isinstance(value, str) else _instance(value, (int, float)))
-
-
-def _truth(value: Any) -> bool:
-    named = {"true": True, "false": False}
-    return value if isinstance(value, bool) else named[_instance(value, str).casefold()]
-
-
-def _listed(value: Any) -> list:
-    return list(_instance(json.loads(value) if isinstance(value, str) else value, (list, tuple)))
-
-
-def _instance(value: Any, types: type | tuple[type, ...]) -> Any:
-    """The value, or a ValueError when it is of another type; True and False are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, types):
-        raise ValueError(value)
-    return value
-
-
-PARSERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "str": ("a text (str)", _text),
-    "int": ("a whole number (int)", _whole),
-    "float": ("a number (float)", _number),
-    "bool": ("true or false (bool)", _truth),
-    "list": ('a list as JSON, such as ["po", "kl"] (list)', _listed),
-}
-
-
 # ---- execution ----
 
 
 def execute(
     notebook: Path | str,
     output: Path | str,
-    given: Mapping[str, Any] | None = None,
+    values: Mapping[str, Any] | None = None,
     *,
     cwd: Path | str | None = None,
     time_limit: float | None = None,
@@ -232,13 +199,13 @@ def execute(
         notebook: the source; it is only read.
         output: appears when the run is complete. A failed run leaves `<output>.failed.ipynb`
             instead, executed up to the error.
-        given: values by parameter name, as text or typed; checked before anything starts.
+        values: by parameter name, as text or typed; checked before anything starts.
         cwd: the kernel's folder; by default the caller's.
-        time_limit: seconds; a notebook that takes longer has failed. Main thread only.
+        time_limit: seconds; a notebook that takes longer has failed. Main thread only, and not on
+            Windows, which has no alarm.
 
     Returns:
-        The output's path. Its metadata name the complete runs it opened (`opened`), those under the
-        ledger `runs_dir` where it has that parameter.
+        The output's path. Its metadata name the complete runs it opened, see `opened_runs`.
 
     Raises:
         UserError: a bad notebook, parameter or path.
@@ -246,7 +213,7 @@ def execute(
             died or never started.
     """
     notebook, output = Path(notebook), Path(output).resolve()
-    values = checked(notebook, given or {})
+    values = validate(notebook, values or {})
     if output == notebook.resolve():
         raise UserError(f"the output {output} is the notebook itself: choose another")
     if cwd is not None and not Path(cwd).is_dir():
@@ -258,26 +225,20 @@ def execute(
 
     failed = output.with_suffix(".failed.ipynb")
     with tempfile.TemporaryDirectory(prefix=_partial(output), dir=output.parent) as folder:
-        draft, told = Path(folder) / output.name, Path(folder) / "opened"
-        told.touch()
+        draft, opened_file = Path(folder) / output.name, Path(folder) / "opened"
+        opened_file.touch()
         try:
-            with _at_most(time_limit), _environment(OPENED, str(told)):
+            with patch.dict(os.environ, {OPENED: str(opened_file)}), _alarm(notebook, time_limit):
                 _run(notebook, draft, values, cwd)
-        except TimeLimit:
-            if draft.exists():
-                _publish(draft, failed, notebook)
-            raise NotebookFailed(
-                f"{notebook}: stopped after its limit of {time_limit:g} s"
-            ) from None
         except NotebookFailed as error:
             if not draft.exists():
                 raise
             _publish(draft, failed, notebook)
             raise type(error)(f"{error} (see {failed})") from None
-        runs = [Path(line) for line in told.read_text(encoding="utf-8").splitlines()]
-        complete = [run for run in runs if (run / "run.json").is_file()]
-        if where := values.get("runs_dir"):
-            ledger = Path(where).expanduser().resolve()
+        opened = [Path(line) for line in opened_file.read_text(encoding="utf-8").splitlines()]
+        complete = [run for run in opened if (run / "run.json").is_file()]
+        if runs_dir := values.get("runs_dir"):
+            ledger = Path(runs_dir).expanduser().resolve()
             ids = [run.relative_to(ledger) for run in complete if run.is_relative_to(ledger)]
         else:
             ids = [run.name for run in complete]
@@ -286,13 +247,16 @@ def execute(
     return output
 
 
-def opened(executed: Path) -> list[str]:
-    """The ids of the runs that an executed notebook opened and that were complete in the end; of
-    one in a folder of the ledger, with that folder."""
+def opened_runs(executed: Path) -> list[str]:
+    """The ids of the complete runs that an executed notebook opened.
+
+    A notebook with the parameter `runs_dir` names those under that ledger; of a run in a folder of
+    the ledger, with that folder.
+    """
     return _read(executed).metadata.get("safeerase", {}).get("runs", [])
 
 
-def sweep_up(output: Path) -> None:
+def remove_partial(output: Path) -> None:
     """Remove what a killed `execute` of this output left. Only where none of it is running."""
     for folder in output.parent.glob(f"{_partial(output)}*"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -302,32 +266,26 @@ def _partial(output: Path) -> str:
     return f".partial-{output.stem}-"
 
 
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """A variable for what starts in the block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        os.environ |= {name: before} if before is not None else {}
+class _TimeLimit(BaseException):
+    """No Exception, so that nothing in the libraries of the block catches it."""
 
 
-@contextlib.contextmanager
-def _at_most(seconds: float | None) -> Iterator[None]:
-    """Raise TimeLimit in the block when it takes longer."""
-    if seconds is None:
+@contextmanager
+def _alarm(notebook: Path, seconds: float | None) -> Iterator[None]:
+    """Stop the block with NotebookFailed when it takes longer."""
+    if seconds is None or not hasattr(signal, "setitimer"):  # Windows: see `run_process`
         yield
         return
 
     def stop(*_):
-        raise TimeLimit
+        raise _TimeLimit
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except _TimeLimit:
+        raise NotebookFailed(f"{notebook}: stopped after its limit of {seconds:g} s") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -337,15 +295,13 @@ def _run(notebook: Path, draft: Path, values: dict[str, Any], cwd: Path | str | 
     """Execute into `draft`, starting over when the kernel did not start."""
     import papermill
 
-    from safeerase_lite.runs.notebook import ThisInterpreter
-
     # What goes wrong is raised; without a handler papermill's log would go to stderr as well.
     logging.getLogger("papermill").addHandler(logging.NullHandler())
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             papermill.execute_notebook(
-                _verbatim(notebook),
-                _verbatim(draft),
+                _escape(notebook),
+                _escape(draft),
                 values,
                 kernel_name=PYTHON["name"],
                 language=PYTHON["language"],
@@ -356,10 +312,15 @@ def _run(notebook: Path, draft: Path, values: dict[str, Any], cwd: Path | str | 
             )
             return
         except papermill.PapermillExecutionError as error:
-            raise NotebookFailed(_what_failed(notebook, error)) from None
+            source = _first_line(error.source, limit=60)
+            reason = ": ".join(filter(None, [error.ename, _first_line(error.evalue, limit=300)]))
+            raise NotebookFailed(
+                f"{notebook} stopped at cell In [{error.exec_count}] `{source}`: {reason}"
+            ) from None
         except (RuntimeError, TimeoutError) as error:
             reason = _first_line(error)
-            if not _did_not_start(error):
+            # The two complaints of jupyter_client's `wait_for_ready`.
+            if not re.match(r"Kernel (died before replying|didn't respond)", str(error)):
                 raise KernelLost(
                     f"{notebook}: the kernel was lost while running ({reason}); is there memory "
                     "enough?"
@@ -372,27 +333,15 @@ def _run(notebook: Path, draft: Path, values: dict[str, Any], cwd: Path | str | 
                 ) from None
 
 
-def _did_not_start(error: Exception) -> bool:
-    """The two complaints of jupyter_client's `wait_for_ready`."""
-    return re.match(r"Kernel (died before replying|didn't respond)", str(error)) is not None
-
-
-def _what_failed(notebook: Path, error: Any) -> str:
-    """One line from a PapermillExecutionError: notebook, cell, its first line of code, error."""
-    code = _first_line(error.source, limit=60)
-    reason = ": ".join(filter(None, [error.ename, _first_line(error.evalue, limit=300)]))
-    return f"{notebook} stopped at cell In [{error.exec_count}] `{code}`: {reason}"
-
-
 def _publish(draft: Path, target: Path, notebook: Path, runs: Iterable[str] = ()) -> None:
     """Move an executed notebook into place, without widget state and this machine's folders.
 
-    GitHub shows "Invalid Notebook" when `metadata.widgets` lacks its state.
     runs: the ids of complete runs that were opened.
     """
     import nbformat
 
     node = nbformat.read(draft, as_version=4)
+    # GitHub shows "Invalid Notebook" when `metadata.widgets` lacks its state.
     node.metadata.pop("widgets", None)
     ids = list(dict.fromkeys(runs))
     node.metadata |= {"safeerase": {"runs": ids}} if ids else {}
@@ -401,7 +350,7 @@ def _publish(draft: Path, target: Path, notebook: Path, runs: Iterable[str] = ()
     os.replace(draft, target)
 
 
-def _verbatim(path: Path) -> str:
+def _escape(path: Path) -> str:
     """A path with its braces doubled: papermill formats paths with the parameters."""
     return str(path).replace("{", "{{").replace("}", "}}")
 

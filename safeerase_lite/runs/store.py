@@ -1,12 +1,12 @@
-"""The ledger: a run's folder is opened, committed whole, and read back as tables.
+"""The ledger: a run's folder is opened, committed complete, and read back as tables.
 
     <runs_dir>/<id>/            complete runs
     <runs_dir>/partial/<id>/    being written, or left by a process that died
     <runs_dir>/failed/<id>/     with traceback.txt
 
 A folder holds run.json, history.csv, answers.parquet, metrics.csv and adapter/. It reaches runs_dir
-by one atomic rename, so there a run is whole or absent. Needs a POSIX system (file locks; a mounted
-cloud folder may have none, see `locks`).
+by one atomic rename, so there a run is complete or absent. A lock file keeps a second process from
+writing the same run (a mounted cloud folder may have no locks, see `utils.take_lock`).
 """
 
 import contextlib
@@ -14,9 +14,7 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import shutil
-import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -27,12 +25,49 @@ from typing import Any
 
 import pandas as pd
 
-from safeerase_lite.utils import OPENED, UserError, atomic_write, release_lock, take_lock
+from safeerase_lite.utils import (
+    OPENED,
+    UserError,
+    atomic_write,
+    peak_memory_gb,
+    release_lock,
+    take_lock,
+)
 
 SCHEMA = 1
 PROJECT = "safeerase-lite"
 DATA_HASH = "data_hash"  # the parameter (or commit extra) that says which data a run saw
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", PROJECT)
+
+
+# ---- where runs are stored ----
+
+
+def session(runs_dir: Path | str | None = None) -> None:
+    """Set the ledger of this process, and of the processes it starts. None or "" changes nothing.
+
+    Functions that take a `runs_dir` use this ledger when they are given none.
+    """
+    if runs_dir:
+        # In the environment, so that worker processes write to the same ledger.
+        os.environ["SAFEERASE_RUNS"] = str(Path(runs_dir).expanduser().resolve())
+
+
+def default_runs_dir() -> Path:
+    """The session's ledger ($SAFEERASE_RUNS), else runs/ at this project's root, else runs/ here.
+
+    Not relative to the working folder alone: papermill starts a kernel in the caller's folder and
+    JupyterLab in the notebook's, and the ledger would split.
+    """
+    chosen = os.environ.get("SAFEERASE_RUNS")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        project = folder / "pyproject.toml"
+        if project.is_file() and f'name = "{PROJECT}"' in project.read_text(encoding="utf-8"):
+            return folder / "runs"
+    return here / "runs"
 
 
 # ---- one run ----
@@ -42,9 +77,12 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", PROJECT)
 class Run:
     """One run and the folder where it is now. Made by `open_run`.
 
-    parameters: what determines the result.  done: complete, so read it and write no more.
-    resumed: a process died over it; its folder, and its checkpoint if any, are still there.
-    main: this is the main process of its launch; in the others nothing is written.
+    Attributes:
+        parameters: what determines the result.
+        done: complete, so it can be read but not written.
+        resumed: a process died over it; its folder, and its checkpoint if any, are still there.
+        main: this is the main process of its launch; the others write nothing.
+        settings: the experiment's own view of its parameters.
     """
 
     id: str
@@ -54,7 +92,7 @@ class Run:
     done: bool
     resumed: bool = False
     main: bool = True
-    config: Any = None  # the experiment's settings
+    settings: Any = None
     _started: datetime = field(default_factory=lambda: datetime.now(UTC), repr=False)
 
     @property
@@ -68,52 +106,55 @@ class Run:
 
     @property
     def answers(self) -> pd.DataFrame:
-        return pd.read_parquet(self._written("answers.parquet"))
+        return pd.read_parquet(self._require("answers.parquet"))
 
     @property
     def metrics(self) -> pd.DataFrame:
-        return _read_csv(self._written("metrics.csv"))
+        return pd.read_csv(self._require("metrics.csv"))
 
     @property
     def history(self) -> pd.DataFrame:
-        """The history: a row per step; empty for a run without training."""
+        """A row per step; empty for a run without training."""
         path = self.folder / "history.csv"
-        return _read_csv(path) if path.exists() else pd.DataFrame(columns=["step"])
+        return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["step"])
 
     def write_history(self, rows: Iterable[dict] | pd.DataFrame) -> None:
-        """Add rows, each with a `step`; recorded rows from their first step on give way.
+        """Add rows, each with a `step`. They replace the recorded rows from their first step on.
 
-        So a run resumed from a checkpoint overwrites what it does again.
+        So a run resumed from a checkpoint overwrites the steps that it repeats.
         """
         if not self.main:
             return
-        folder, rows = self._writable(), pd.DataFrame(rows)
+        folder, rows = self._require_open(), pd.DataFrame(rows)
         if rows.empty:
             return
         recorded = self.history
-        kept = recorded[recorded["step"] < rows["step"].min()]
-        rows = rows if kept.empty else pd.concat([kept, rows])
+        earlier = recorded[recorded["step"] < rows["step"].min()]
+        rows = rows if earlier.empty else pd.concat([earlier, rows])
         atomic_write(folder / "history.csv", rows.to_csv(index=False))
 
     def write_answers(self, answers: pd.DataFrame) -> None:
         if self.main:
-            answers.to_parquet(self._writable() / "answers.parquet", index=False)
+            answers.to_parquet(self._require_open() / "answers.parquet", index=False)
 
     def write_metrics(self, metrics: pd.DataFrame) -> None:
         if self.main:
-            metrics.to_csv(self._writable() / "metrics.csv", index=False)
+            metrics.to_csv(self._require_open() / "metrics.csv", index=False)
 
     def commit(self, **extra: Any) -> None:
         """Move the run, complete, into runs_dir; `extra` joins run.json. Does nothing when done.
 
-        If another process has completed the run meanwhile, its folder is kept and this one dropped.
-        Raises UserError when no metrics were written.
+        If another process has completed the run meanwhile, its folder stays and this one is
+        removed.
+
+        Raises:
+            UserError: no metrics were written.
         """
         if self.done or not self.main:
             return
-        self._written("metrics.csv")
+        self._require("metrics.csv")
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
-        self._describe("complete", extra)
+        self._write_record("complete", extra)
         complete = self.runs_dir / self.id
         try:
             os.rename(self.folder, complete)
@@ -129,13 +170,14 @@ class Run:
     def fail(self, error: BaseException) -> None:
         """Move the run into failed/, with the traceback of `error`, over an earlier failure.
 
-        Does nothing when done, for what fails after the commit is not the run, nor when failed.
+        Does nothing for a run that is done (an error after the commit is not the run's) or that
+        has failed already.
         """
         if self.done or not self.main or self.folder != _partial(self.runs_dir, self.id):
             return
         traceback_text = "".join(traceback.format_exception(error))
-        (self._writable() / "traceback.txt").write_text(traceback_text, encoding="utf-8")
-        self._describe("failed", {"error": f"{type(error).__name__}: {error}"})
+        (self.folder / "traceback.txt").write_text(traceback_text, encoding="utf-8")
+        self._write_record("failed", {"error": f"{type(error).__name__}: {error}"})
         failed = self.runs_dir / "failed" / self.id
         shutil.rmtree(failed, ignore_errors=True)
         failed.parent.mkdir(exist_ok=True)
@@ -143,7 +185,7 @@ class Run:
         self.folder = failed
         release_lock(_lock_path(self.runs_dir, self.id))
 
-    def _describe(self, status: str, extra: dict[str, Any]) -> None:
+    def _write_record(self, status: str, extra: dict[str, Any]) -> None:
         record = {
             "schema": SCHEMA,
             "id": self.id,
@@ -151,15 +193,15 @@ class Run:
             "status": status,
             "started": self._started.isoformat(timespec="seconds"),
             "seconds": round((datetime.now(UTC) - self._started).total_seconds(), 3),
-            "resumed": self.resumed,  # then started and seconds are the last stretch's
-            "peak_memory_mb": _peak_memory_mb(),
+            "resumed": self.resumed,  # then started and seconds are those of the last process
+            "peak_memory_mb": round(peak_memory_gb() * 1024, 1),
             "versions": library_versions(),
             "extra": extra,
         }
-        text = json.dumps(record, indent=2, ensure_ascii=False, default=_plain)
+        text = json.dumps(record, indent=2, ensure_ascii=False, default=_to_json)
         atomic_write(self.folder / "run.json", text + "\n")
 
-    def _writable(self) -> Path:
+    def _require_open(self) -> Path:
         if self.folder != _partial(self.runs_dir, self.id):
             raise UserError(
                 f"run {self.id} is closed in {self.folder}: open it again, or, to repeat a "
@@ -167,7 +209,7 @@ class Run:
             )
         return self.folder
 
-    def _written(self, name: str) -> Path:
+    def _require(self, name: str) -> Path:
         path = self.folder / name
         if not path.exists():
             raise UserError(f"run {self.id} has no {name} in {self.folder}: write it first")
@@ -177,31 +219,42 @@ class Run:
 def open_run(runs_dir: Path | str, parameters: dict[str, Any], *, wait: float = 3.0) -> Run:
     """The run of these parameters: loaded when complete, else opened for writing.
 
-    parameters: everything that determines the result, as JSON values. The id is the first 12 hex
-        digits of the sha256 of their canonical JSON.
-    wait: seconds to wait for another process that has the run open. A killed notebook's kernel
-        lives on for a second or two.
-    What a dead process left in partial/ is taken up again (`resumed`). The same process may open
-    a run twice, as when a notebook's cell is run again.
-    Raises UserError when another process keeps the run open, or for parameters JSON cannot hold.
+    What a dead process left in partial/ is resumed. The same process may open a run twice, as when
+    a notebook's cell is run again.
+
+    Args:
+        parameters: everything that determines the result, as JSON values. The id is the first 12
+            hex digits of the sha256 of their canonical JSON.
+        wait: seconds to wait for another process that has the run open. A killed notebook's kernel
+            goes on for a second or two.
+
+    Raises:
+        UserError: another process still has the run open, or the parameters are not JSON values.
     """
     runs_dir = Path(runs_dir).expanduser().resolve()
-    canonical = _canonical(parameters)
+    try:
+        canonical = json.dumps(
+            parameters, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"run parameters must be JSON values (text, numbers, lists, dicts): {error}"
+        ) from error
     run_id = hashlib.sha256(canonical.encode()).hexdigest()[:12]
     parameters = json.loads(canonical)
     complete, partial = runs_dir / run_id, _partial(runs_dir, run_id)
     lock = _lock_path(runs_dir, run_id)
-    if told := os.environ.get(OPENED):
-        with open(told, "a", encoding="utf-8") as file:
+    if opened_file := os.environ.get(OPENED):
+        with open(opened_file, "a", encoding="utf-8") as file:
             file.write(f"{complete}\n")
 
     if not (complete / "run.json").exists():
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"runs cannot be kept in {runs_dir}: {error.strerror}") from None
+            raise UserError(f"runs cannot be stored in {runs_dir}: {error.strerror}") from None
         take_lock(lock, run_id, wait)
-    if (complete / "run.json").exists():  # also when completed while we came to the lock
+    if (complete / "run.json").exists():  # also when completed while we waited for the lock
         release_lock(lock)
         read_record(complete)
         return Run(run_id, parameters, complete, runs_dir, done=True)
@@ -211,119 +264,16 @@ def open_run(runs_dir: Path | str, parameters: dict[str, Any], *, wait: float = 
         read_record(partial)
     partial.mkdir(exist_ok=True)
     run = Run(run_id, parameters, partial, runs_dir, done=False, resumed=resumed)
-    run._describe("partial", {})
+    run._write_record("partial", {})
     return run
 
 
-def _lock_path(runs_dir: Path, run_id: str) -> Path:
-    return runs_dir / "partial" / f"{run_id}.lock"
-
-
-def _partial(runs_dir: Path, run_id: str) -> Path:
-    return runs_dir / "partial" / run_id
-
-
-def _canonical(parameters: dict[str, Any]) -> str:
-    try:
-        return json.dumps(
-            parameters, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"run parameters must be JSON values (text, numbers, lists, dicts): {error}"
-        ) from error
-
-
-# ---- many runs ----
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Tidy tables. A parameter named like a column of the table is called <name>_parameter.
-
-    runs: a row per complete or failed run: id, status, started, seconds, peak_memory_mb and
-        its parameters and extras, nested ones flattened with "_".
-    metrics, history: the rows of every complete run, with its id and parameters.
-    """
-
-    runs: pd.DataFrame
-    metrics: pd.DataFrame
-    history: pd.DataFrame
-
-
-def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
-    """Every run under runs_dir; partial ones are left out.
-
-    Raises UserError when there is none, when a run has another schema, or when complete runs saw
-    different data (parameter or extra `data_hash`), unless allow_mixed.
-    """
-    runs_dir = Path(runs_dir).expanduser()
-    complete = _run_folders(runs_dir)
-    mended = {folder.name for folder in complete}
-    failed = [path for path in _run_folders(runs_dir / "failed") if path.name not in mended]
-    records = [read_record(folder) for folder in complete + failed]
-    if not records:
-        raise UserError(f"no run in {runs_dir}: run a notebook first, or name another folder")
-
-    settings = pd.json_normalize([record["extra"] | record["parameters"] for record in records])
-    settings.columns = settings.columns.str.replace(".", "_")
-    settings.index = pd.Index([record["id"] for record in records], name="id")
-    if not allow_mixed:
-        _refuse_mixed_data(settings.iloc[: len(complete)])
-
-    about = ["id", "status", "started", "seconds", "peak_memory_mb"]
-    runs = pd.DataFrame([{name: record[name] for name in about} for record in records])
-    metrics, history = (_stacked(complete, name) for name in ("metrics.csv", "history.csv"))
-    return Ledger(*(_with_settings(table, settings) for table in (runs, metrics, history)))
-
-
-def shipped(name: str = "lessons") -> pd.DataFrame:
-    """Runs of the tiny world that ship with the package, a row per metric with its settings;
-    `.attrs["about"]` says how they were made.
-
-    name: "lessons", one seed of many settings (objective, decouple, weights, projector, cue); or
-        "sweeps", many seeds of the paper's table in several worlds (world_seed).
-    """
-    folder = Path(__file__).parents[1] / "tinyworld" / "assets" / name
-    table = _read_csv(folder / "metrics.csv")
-    table.attrs["about"] = (folder / "about.txt").read_text(encoding="utf-8").strip()
-    return table
-
-
-_session_runs_dir: Path | None = None
-
-
-def session(runs_dir: Path | str | None = None) -> None:
-    """Set the ledger that this process reads and writes by default; None: as it was at the start."""
-    global _session_runs_dir
-    _session_runs_dir = Path(runs_dir).expanduser().resolve() if runs_dir else None
-
-
-def default_runs_dir() -> Path:
-    """Where runs go: $SAFEERASE_RUNS, else runs/ at this project's root, else runs/ here.
-
-    Not relative to the working folder alone: papermill starts a kernel in the caller's folder and
-    JupyterLab in the notebook's, and the ledger would split.
-    """
-    if _session_runs_dir:
-        return _session_runs_dir
-    chosen = os.environ.get("SAFEERASE_RUNS")
-    if chosen:
-        return Path(chosen).expanduser().resolve()
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        project = folder / "pyproject.toml"
-        if project.is_file() and f'name = "{PROJECT}"' in project.read_text(encoding="utf-8"):
-            return folder / "runs"
-    return here / "runs"
-
-
-def _run_folders(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob("*/run.json"))
-
-
 def read_record(folder: Path) -> dict[str, Any]:
-    """A run's run.json. Raises UserError when it is broken or of another schema."""
+    """A run's run.json.
+
+    Raises:
+        UserError: it is broken or of another schema.
+    """
     path = folder / "run.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -338,57 +288,27 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _refuse_mixed_data(settings: pd.DataFrame) -> None:
-    if DATA_HASH not in settings:
-        return
-    hashes = settings[DATA_HASH].fillna("none").astype(str)
-    if hashes.nunique() > 1:
-        counts = ", ".join(f"{data}: {runs} runs" for data, runs in hashes.value_counts().items())
-        raise UserError(
-            f"these runs saw different data ({counts}): keep them in separate folders, or load "
-            "with allow_mixed=True"
-        )
+def _lock_path(runs_dir: Path, run_id: str) -> Path:
+    return runs_dir / "partial" / f"{run_id}.lock"
 
 
-def _stacked(folders: list[Path], name: str) -> pd.DataFrame:
-    """One table from that file of every folder that has it, after a column with the run's id."""
-    tables = {
-        folder.name: _read_csv(folder / name) for folder in folders if (folder / name).exists()
-    }
-    if not tables:
-        return pd.DataFrame(columns=["id"])
-    return pd.concat(tables, names=["id"]).reset_index("id").reset_index(drop=True)
-
-
-def _with_settings(table: pd.DataFrame, settings: pd.DataFrame) -> pd.DataFrame:
-    clashes = {name: f"{name}_parameter" for name in settings if name in table}
-    return table.join(settings.rename(columns=clashes), on="id")
-
-
-# ---- files and facts ----
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path)
+def _partial(runs_dir: Path, run_id: str) -> Path:
+    return runs_dir / "partial" / run_id
 
 
 def _sync(folder: Path) -> None:
-    """Make a rename durable; a mounted cloud folder cannot, and looks after that itself."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make a rename durable. A mounted cloud folder and Windows cannot, and need not."""
     with contextlib.suppress(OSError):
-        os.fsync(descriptor)
-    os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """A number of numpy or torch as Python's own; anything else as text."""
     return value.item() if hasattr(value, "item") else str(value)
-
-
-def _peak_memory_mb() -> float:
-    """The most memory this process has held so far, in MB (the system counts in KB, macOS in B)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
 def library_versions() -> dict[str, str | None]:
@@ -400,3 +320,86 @@ def _version(library: str) -> str | None:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return None
+
+
+# ---- many runs ----
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Tidy tables. A parameter named like a column of the table is called <name>_parameter.
+
+    Attributes:
+        runs: a row per complete or failed run: id, status, started, seconds, peak_memory_mb and
+            its parameters and extras, nested ones flattened with "_".
+        metrics, history: the rows of every complete run, with its id and parameters.
+    """
+
+    runs: pd.DataFrame
+    metrics: pd.DataFrame
+    history: pd.DataFrame
+
+
+def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
+    """Every run under runs_dir; partial ones are left out.
+
+    Raises:
+        UserError: there is no run, a run has another schema, or, unless allow_mixed, complete runs
+            saw different data (parameter or extra `data_hash`).
+    """
+    runs_dir = Path(runs_dir).expanduser()
+    complete = _run_folders(runs_dir)
+    completed = {folder.name for folder in complete}
+    failed = [path for path in _run_folders(runs_dir / "failed") if path.name not in completed]
+    records = [read_record(folder) for folder in complete + failed]
+    if not records:
+        raise UserError(f"no run in {runs_dir}: run a notebook first, or name another folder")
+
+    settings = pd.json_normalize([record["extra"] | record["parameters"] for record in records])
+    settings.columns = settings.columns.str.replace(".", "_")
+    settings.index = pd.Index([record["id"] for record in records], name="id")
+    if not allow_mixed and DATA_HASH in settings:
+        hashes = settings[DATA_HASH].iloc[: len(complete)].fillna("none").astype(str)
+        if hashes.nunique() > 1:
+            counts = ", ".join(f"{h}: {count} runs" for h, count in hashes.value_counts().items())
+            raise UserError(
+                f"these runs saw different data ({counts}): store them in separate folders, or "
+                "load with allow_mixed=True"
+            )
+
+    about = ["id", "status", "started", "seconds", "peak_memory_mb"]
+    runs = pd.DataFrame([{name: record[name] for name in about} for record in records])
+    tables = [runs, _stack(complete, "metrics.csv"), _stack(complete, "history.csv")]
+    for place, table in enumerate(tables):
+        clashes = {name: f"{name}_parameter" for name in settings if name in table}
+        tables[place] = table.join(settings.rename(columns=clashes), on="id")
+    return Ledger(*tables)
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/run.json"))
+
+
+def _stack(folders: list[Path], name: str) -> pd.DataFrame:
+    """One table from that file of every folder that has it, after a column with the run's id."""
+    tables = {
+        folder.name: pd.read_csv(folder / name) for folder in folders if (folder / name).exists()
+    }
+    if not tables:
+        return pd.DataFrame(columns=["id"])
+    return pd.concat(tables, names=["id"]).reset_index("id").reset_index(drop=True)
+
+
+def shipped_table(name: str = "lessons") -> pd.DataFrame:
+    """Runs of the tiny world that ship with the package: a row per metric, with its settings.
+
+    `.attrs["about"]` says how they were made.
+
+    Args:
+        name: "lessons", one seed of many settings (objective, decouple, weights, projector, cue);
+            or "sweeps", many seeds of the paper's table in several worlds (world_seed).
+    """
+    folder = Path(__file__).parents[1] / "tinyworld" / "assets" / name
+    table = pd.read_csv(folder / "metrics.csv")
+    table.attrs["about"] = (folder / "about.txt").read_text(encoding="utf-8").strip()
+    return table

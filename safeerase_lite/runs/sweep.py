@@ -1,8 +1,8 @@
-"""A sweep: a grid of runs, stated in a file, each executed once by papermill, on Dask.
+"""A sweep: a grid of runs, stated in a file, each executed once by papermill.
 
     <runs_dir>/notebooks/<id>.ipynb          an executed notebook: this run is complete
     <runs_dir>/notebooks/<id>.failed.ipynb   one that stopped, with its traceback
-    <runs_dir>/sweeps/<file's name>.csv      every run of a sweep and how it stands
+    <runs_dir>/sweeps/<file's name>.csv      every run of a sweep and its status
 
 A run's id is a hash of the notebook's code and of all its parameters, so what a sweep has completed
 no sweep repeats. Results are in the ledger, where the notebook puts them.
@@ -10,8 +10,11 @@ no sweep repeats. Results are in the ledger, where the notebook puts them.
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,34 +23,42 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from safeerase_lite.config import Decouple, Profile, WeightPreset, check_choice, profile
+from safeerase_lite.config import NOT_RECORDED, Config, config
 from safeerase_lite.evaluation import judges
+from safeerase_lite.runs import executor as executors
 from safeerase_lite.runs import notebook as notebooks
-from safeerase_lite.utils import UserError, atomic_write
+from safeerase_lite.runs.run_process import (
+    RUNS_DIR,
+    Outcome,
+    PlannedRun,
+    completed,
+    perform,
+)
+from safeerase_lite.utils import UserError, atomic_write, check_choice
 
-LEDGER = "runs_dir"  # the parameter that says where results go: never part of a run's id
 MODEL = "model_dir"  # the parameter that names the profile's model
-# What a ledger does not record as it is stated: hashes stand for the data, their parts too.
-UNTOLD = ("rates", "data_dir", "categories", "checkpoint_every", "judge_consent", MODEL, LEDGER)
-CHOICES = {"decouple": Decouple, "weights": WeightPreset}
+WORKER_DIED = "its worker died again and again; is there memory enough?"
 
 
-# ---- what the file says ----
+# ---- the file ----
 
 
 class Sweep(BaseModel):
     """A sweep file.
 
-    grid: blocks of parameter → value or list of values; a block is the product of its lists, the
-        grid all blocks together. seeds: for every block that names no `seed` itself.
-    workers: runs at a time on this machine; none stated, as many as it carries.
-    threads: of each run.  gpu: each run gets one GPU to itself.
-    retries: how often a run is repeated whose kernel was lost; an error in a cell is final.
-    time_limit: seconds a run may take.  slurm: settings of dask-jobqueue's SLURMCluster, a job for
-        every worker.
+    Attributes:
+        grid: blocks of parameter → value or list of values. A block is the product of its lists;
+            the grid is all blocks together.
+        seeds: for every block that names no `seed` itself.
+        workers: runs at a time on this machine; by default, as many as it carries.
+        threads: of each run.
+        gpu: each run gets one GPU to itself.
+        retries: how often a run is repeated whose kernel was lost; an error in a cell is final.
+        time_limit: seconds a run may take.
+        slurm: settings of dask-jobqueue's SLURMCluster, a job for every worker.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     notebook: Path
     parameters: dict[str, Any] = {}
@@ -60,7 +71,7 @@ class Sweep(BaseModel):
     time_limit: float | None = Field(None, gt=0, allow_inf_nan=False)
     slurm: dict[str, Any] = {}
 
-    def runs(self) -> list["PlannedRun"]:
+    def runs(self) -> list[PlannedRun]:
         """Every run of the grid, once.
 
         Raises:
@@ -69,18 +80,24 @@ class Sweep(BaseModel):
         """
         declared = notebooks.parameters(self.notebook)
         code = notebooks.code(self.notebook)
-        found = {}
+        runs = {}
         for given in self._grid():
-            typed = notebooks.checked(self.notebook, given, declared)
-            everything = {p.name: p.default for p in declared} | typed
-            empty = {p.name for p in declared if not p.default and not everything[p.name]}
-            said = {name: value for name, value in everything.items() if name not in empty}
-            _check_names(said, code)
-            settings = everything | _fields(said)
-            settings = {name: settings[name] for name in settings if name not in UNTOLD}
-            run = PlannedRun(_id(code, everything), self.notebook, typed, settings)
-            found.setdefault(run.id, run)
-        return list(found.values())
+            typed = notebooks.validate(self.notebook, given, declared)
+            values = {p.name: p.default for p in declared} | typed
+            # An empty default (None, "", 0) that nothing overrides means the profile's own value.
+            unset = {p.name for p in declared if not p.default and values[p.name] == p.default}
+            stated = {name: value for name, value in values.items() if name not in unset}
+            settings = values | _settings(stated, code)
+            hidden = {*NOT_RECORDED, MODEL, RUNS_DIR} - {"dedupe"}  # a run's data record dedupe
+            settings = {name: settings[name] for name in settings if name not in hidden}
+            text = json.dumps(
+                [code, {name: value for name, value in values.items() if name != RUNS_DIR}],
+                sort_keys=True,
+                ensure_ascii=False,
+            )
+            id = hashlib.sha256(text.encode()).hexdigest()[:12]
+            runs.setdefault(id, PlannedRun(id, self.notebook, typed, settings))
+        return list(runs.values())
 
     @property
     def edits_relations(self) -> bool:
@@ -99,23 +116,8 @@ class Sweep(BaseModel):
                 yield self.parameters | dict(zip(names, values, strict=True))
 
 
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run to be: its id, its notebook, the parameters the file states, typed, and all of them,
-    those left to the profile as the profile has them."""
-
-    id: str
-    notebook: Path
-    given: dict[str, Any] = field(hash=False)
-    settings: dict[str, Any] = field(hash=False)
-
-    @property
-    def label(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self.given.items())
-
-
 def load(path: Path | str) -> Sweep:
-    """A sweep file; its notebook is looked for from the file's own folder.
+    """A sweep file; the path of its notebook is relative to the file.
 
     Raises:
         UserError: no such file, no YAML, a name stated twice, an unknown field or a value of
@@ -123,7 +125,7 @@ def load(path: Path | str) -> Sweep:
     """
     path = Path(path)
     try:
-        said = yaml.load(path.read_text(encoding="utf-8"), _EachOnce)
+        content = yaml.load(path.read_text(encoding="utf-8"), _EachOnce)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -133,129 +135,192 @@ def load(path: Path | str) -> Sweep:
         line = f", line {where.line + 1}" if where else ""
         reason = getattr(error, "problem", None) or "not text"
         raise UserError(f"{path}{line} is not YAML: {reason}") from None
-    if not isinstance(said, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{path} is no sweep: it needs at least `notebook:` and `grid:`")
-    if isinstance(said.get("grid"), dict):
-        said["grid"] = [said["grid"]]
-    if isinstance(said.get("notebook"), str):
-        said["notebook"] = (path.parent / said["notebook"]).resolve()
-    for name in said:
+    if isinstance(content.get("grid"), dict):
+        content["grid"] = [content["grid"]]
+    if isinstance(content.get("notebook"), str):
+        content["notebook"] = (path.parent / content["notebook"]).resolve()
+    for name in content:
         check_choice(str(name), tuple(Sweep.model_fields), f"field of {path}")
     try:
-        found = Sweep(**said)
+        sweep = Sweep(**content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: {where}: {first['msg']}") from None
-    if "seed" in found.parameters and found.seeds:
+    if "seed" in sweep.parameters and sweep.seeds:
         raise UserError(f"{path}: parameters name a seed, and seeds others: leave one of them out")
-    if any(LEDGER in names for names in (found.parameters, *found.grid)):
-        raise UserError(f"{path}: {LEDGER} is no part of a sweep: say --runs-dir when you start it")
-    return found
+    if any(RUNS_DIR in names for names in (sweep.parameters, *sweep.grid)):
+        raise UserError(f"{path}: {RUNS_DIR} is no part of a sweep: say --runs-dir instead")
+    return sweep
 
 
 class _EachOnce(yaml.SafeLoader):
-    """YAML in which a name stands once in its place; plain YAML takes the last and says nothing."""
+    """YAML in which a name occurs once in its place; plain YAML silently takes the last."""
 
     def construct_mapping(self, node, deep=False):
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
         for name, (key, _) in zip(names, node.value, strict=True):
             if isinstance(name, Hashable) and names.count(name) > 1:
                 raise yaml.MarkedYAMLError(
-                    problem=f"{name} stands there twice", problem_mark=key.start_mark
+                    problem=f"{name} is there twice", problem_mark=key.start_mark
                 )
         return super().construct_mapping(node, deep)
 
 
-def _check_names(parameters: dict[str, Any], code: str) -> None:
-    """Refuse what a run would refuse, before any starts. A notebook may bring its own objective."""
-    if parameters.get("profile"):
-        _profile(parameters)
-    for name, choices in CHOICES.items():
-        if parameters.get(name):
-            check_choice(parameters[name], choices, name)
-    if parameters.get("judge"):
-        judges.parse_judge_name(parameters["judge"])
-    objective = parameters.get("objective")
-    if objective is None or "OBJECTIVES[" in code:
-        return
-    from safeerase_lite.runs.experiment import UNTRAINED
-    from safeerase_lite.unlearning.objectives import OBJECTIVES
+def _settings(parameters: dict[str, Any], code: str) -> dict[str, Any]:
+    """A run's settings as its ledger has them. A parameter named like a field of Config is that
+    field.
 
-    check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
-    if objective in UNTRAINED and parameters.get("decouple", "none") != "none":
-        raise UserError(f"{objective} is not unlearned: give it decouple none")
-
-
-def _fields(said: dict[str, Any]) -> dict[str, Any]:
-    """The profile's part of a run's settings, as a ledger has it."""
-    if not said.get("profile"):
-        return {}
-    numbers = _profile(said)
-    rate = numbers.rate(said.get("objective", ""), said.get("decouple", "none"))
-    return numbers.model_dump(exclude={"name"}) | {"learning_rate": rate}
-
-
-def _profile(parameters: dict[str, Any]) -> Profile:
-    """A parameter named like a field of the profile is that field.
-
-    Raises UserError as `profile` does.
+    Raises:
+        UserError: what the run itself would refuse, before any run starts; see `config`.
     """
-    fields = {name: parameters[name] for name in parameters.keys() & Profile.model_fields}
-    if MODEL in parameters:
-        fields["model"] = parameters[MODEL]
-    return profile(parameters["profile"], **fields)
+    fields = {name: parameters[name] for name in parameters.keys() & Config.model_fields}
+    fields["model"] = parameters.get(MODEL)
+    profile = fields.pop("profile", None)
+    if "OBJECTIVES[" in code:  # the notebook brings its own, which nobody knows here
+        fields.pop("objective", None)
+    resolved = config(profile or "tiny", **fields)
+    judges.parse_judge_name(resolved.judge)
+    return resolved.model_dump() if profile else {}
 
 
-def _id(code: str, parameters: dict[str, Any]) -> str:
-    kept = {name: value for name, value in parameters.items() if name != LEDGER}
-    text = json.dumps([code, kept], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+# ---- execution ----
 
 
-# ---- how it stands ----
+def run_sweep(
+    sweep: Sweep,
+    name: str,
+    runs_dir: Path,
+    *,
+    workers: int | None = None,
+    scheduler: str = "",
+    say: Callable[[str], None] = print,
+) -> dict[str, Outcome]:
+    """Execute every run of a sweep that no sweep has completed.
+
+    Args:
+        name: of the table `<runs_dir>/sweeps/<name>.csv`, written anew as every run ends.
+        workers: runs at a time on this machine; overrules the file.
+        scheduler: the address of a Dask scheduler to use instead of this machine.
+        say: called with a line of progress when a run ends.
+
+    Returns:
+        An outcome for every run, by its id.
+
+    Raises:
+        UserError: a bad grid, or no cluster to run it on.
+    """
+    sweep.runs()  # refuses a bad grid before anything is written
+    sweep = sweep.model_copy(update={"notebook": _copy_notebook(sweep.notebook, runs_dir)})
+    runs = sweep.runs()
+    outcomes = find_completed(runs_dir, name, runs)
+    pending = [run for run in runs if run.id not in outcomes]
+    table = write_status(runs_dir, name, runs, outcomes)
+    say(f"{len(runs)} runs, {len(outcomes)} of them complete; {table}")
+
+    begin, already, retries = time.perf_counter(), len(outcomes), sweep.retries
+    while pending:
+        tasks = [(run, runs_dir, sweep.threads, sweep.retries, sweep.time_limit) for run in pending]
+        lost = []
+        with _executor(sweep, len(pending), workers, scheduler, say) as executor:
+            for index, future in executors.as_completed(executor, perform, tasks):
+                run, outcome = pending[index], _outcome(pending[index], future)
+                if outcome is None and retries:
+                    lost.append(run)
+                    continue
+                outcomes[run.id] = outcome or Outcome(run.id, "failed", reason=WORKER_DIED)
+                write_status(runs_dir, name, runs, outcomes)
+                seconds, done = time.perf_counter() - begin, len(outcomes) - already
+                left = seconds / done * (len(runs) - len(outcomes))
+                result = outcomes[run.id].reason or f"{outcomes[run.id].seconds:.0f} s"
+                say(
+                    f"[{len(outcomes):{len(str(len(runs)))}d}/{len(runs)}] {seconds:5.0f} s, about "
+                    f"{left:.0f} s left; {run.id} {run.label}: {outcomes[run.id].status}, {result}"
+                )
+        pending, retries = lost, retries - 1
+    return outcomes
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a run: complete, or failed with its reason in one line. run: its id in the
-    ledger, or the ids, if its notebook opened several there."""
-
-    id: str
-    status: str
-    seconds: float = 0.0
-    reason: str = ""
-    run: str = ""
-
-
-def executed(runs_dir: Path, run_id: str) -> Path:
-    """Where a complete run's notebook is."""
-    return runs_dir / "notebooks" / f"{run_id}.ipynb"
+def _copy_notebook(notebook: Path, runs_dir: Path) -> Path:
+    """A copy of the notebook as it is now: every run of the sweep executes that one, whatever is
+    saved meanwhile."""
+    text = notebook.read_text(encoding="utf-8")
+    name = hashlib.sha256(text.encode()).hexdigest()[:12]
+    copy = runs_dir / "sweeps" / "notebooks" / name / notebook.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(copy, text)
+    return copy
 
 
-def completed(runs_dir: Path, run_id: str, seconds: float = 0.0) -> Outcome | None:
-    """The outcome of a run whose notebook was executed and whose results are still there."""
-    notebook = executed(runs_dir, run_id)
-    opened = notebooks.opened(notebook) if notebook.exists() else None
-    if opened is None or not all((runs_dir / run / "run.json").exists() for run in opened):
+def _executor(
+    sweep: Sweep, runs: int, workers: int | None, scheduler: str, say: Callable[[str], None]
+) -> AbstractContextManager[Executor]:
+    """Where the runs are executed: at the scheduler, as SLURM jobs, or on this machine."""
+    if scheduler:
+        return executors.dask_executor(scheduler, gpu=sweep.gpu, log=say)
+    count = workers or sweep.workers
+    if sweep.gpu and not (sweep.slurm and count):
+        gpus = executors.visible_gpus()
+        if not gpus:
+            raise UserError(
+                "each run of this sweep needs a GPU (gpu: true), and there is none here"
+            )
+        count = count or len(gpus)
+    count = min(count or executors.local_capacity(sweep.threads), runs)
+    if sweep.slurm:
+        executor = executors.slurm_executor(
+            sweep.slurm, jobs=count, threads=sweep.threads, gpu=sweep.gpu
+        )
+    elif sweep.gpu:
+        gpus = gpus[:count]
+        count, executor = len(gpus), executors.gpu_executor(gpus)
+    else:
+        executor = executors.local_executor(count)
+    say(f"{count} at a time, {sweep.threads} threads each")
+    return executor
+
+
+def _outcome(run: PlannedRun, future: Future) -> Outcome | None:
+    """How a run ended; None if a worker of this machine died, which ends the others' runs too."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
         return None
-    return Outcome(run_id, "complete", seconds, run=" ".join(opened))
+    except CancelledError:
+        raise UserError("the scheduler went away: start the sweep again, it continues") from None
+    except Exception as error:
+        killed = type(error).__name__ == "KilledWorker"
+        message = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Outcome(run.id, "failed", reason=WORKER_DIED if killed else message)
 
 
-def record(runs_dir: Path, name: str, runs: list[PlannedRun], known: dict[str, Outcome]) -> Path:
-    """Write how every run of a sweep stands: id, status, seconds, reason, run (its id in the
-    ledger) and its parameters."""
+def job_script(sweep: Sweep) -> str:
+    """The job script that SLURM would get for each worker."""
+    with executors.slurm_cluster(sweep.slurm, threads=sweep.threads, gpu=sweep.gpu) as cluster:
+        return cluster.job_script()
+
+
+# ---- status ----
+
+
+def write_status(
+    runs_dir: Path, name: str, runs: list[PlannedRun], outcomes: dict[str, Outcome]
+) -> Path:
+    """Write the table of a sweep: id, status, seconds, reason, run (its id in the ledger) and
+    parameters of every run."""
     rows = []
     for run in runs:
-        state = known.get(run.id) or Outcome(run.id, "missing")
-        rows.append(vars(state) | run.given | vars(state))
+        outcome = outcomes.get(run.id) or Outcome(run.id, "missing")
+        rows.append(vars(outcome) | run.given | vars(outcome))
     path = runs_dir / "sweeps" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, pd.DataFrame(rows).to_csv(index=False))
     return path
 
 
-def found(runs_dir: Path, name: str, runs: list[PlannedRun]) -> dict[str, Outcome]:
+def find_completed(runs_dir: Path, name: str, runs: list[PlannedRun]) -> dict[str, Outcome]:
     """The runs that were executed before, by whichever sweep."""
     path = runs_dir / "sweeps" / f"{name}.csv"
     seconds = pd.read_csv(path).set_index("id")["seconds"].to_dict() if path.exists() else {}

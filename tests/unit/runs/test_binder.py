@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 BINDER = ROOT / "binder"
 CONDA_NAMES = {"torch": "pytorch-cpu"}
 REQUIREMENT = re.compile(r"([\w-]+)([^;]*)")
@@ -56,7 +56,7 @@ def test_a_failed_install_fails_the_build_and_brings_no_second_torch():
 
 def test_start_hands_over_to_what_it_is_given():
     command = ["sh", "-c", 'echo "$OMP_NUM_THREADS $HF_HUB_OFFLINE $1"', "sh", "two words"]
-    said = subprocess.run(
+    output = subprocess.run(
         [BINDER / "start", *command], check=True, capture_output=True, text=True
     ).stdout
-    assert said == "1 1 two words\n"
+    assert output == "1 1 two words\n"

@@ -1,4 +1,4 @@
-"""A run is whole or absent, written by one process, and read back as it was."""
+"""A run is complete or absent, written by one process, and read back as it was."""
 
 import json
 import os
@@ -12,18 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from safeerase_lite.runs.store import default_runs_dir, load, open_run
+from safeerase_lite.runs.store import default_runs_dir, load, open_run, session
 from safeerase_lite.utils import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 PARAMETERS = {"objective": "po", "decouple": "pd", "seed": 0, "data_hash": "d1"}
 METRICS = pd.DataFrame({"metric": ["sarr"], "split": ["test"], "value": [0.1], "n": [96]})
 
 OPENS_AND_WAITS = f"""
 import sys, time
-from safeerase_lite.ledger import open_run
+from safeerase_lite.runs.store import open_run
 run = open_run(sys.argv[1], {PARAMETERS!r})
-run.history([{{"step": 1, "loss": 2.0}}])
+run.write_history([{{"step": 1, "loss": 2.0}}])
 run.checkpoint_dir.mkdir()
 print("open", flush=True)
 time.sleep(60)
@@ -32,7 +32,7 @@ time.sleep(60)
 
 def complete_run(runs_dir, **changes):
     run = open_run(runs_dir, PARAMETERS | changes)
-    run.history([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])
+    run.write_history([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])
     run.write_metrics(METRICS)
     run.commit()
     return run
@@ -53,7 +53,7 @@ def other_process(tmp_path):
     process.wait()
 
 
-# ---- whole or absent ----
+# ---- complete or absent ----
 
 
 def test_a_committed_run_is_whole_and_nothing_else_is_left(tmp_path):
@@ -77,7 +77,7 @@ def test_what_a_dead_process_left_is_taken_up_again(tmp_path, other_process):
     run = open_run(tmp_path, PARAMETERS)
     assert run.resumed and not run.done
     assert run.checkpoint_dir.is_dir()
-    assert run.steps["loss"].tolist() == [2.0]
+    assert run.history["loss"].tolist() == [2.0]
     run.write_metrics(METRICS)
     run.commit()
     assert not run.checkpoint_dir.exists()
@@ -135,20 +135,20 @@ def test_the_first_to_complete_a_run_is_kept(tmp_path):
 
 def test_the_second_process_to_open_a_run_is_told(tmp_path, other_process):
     with pytest.raises(UserError, match=f"written by process {other_process.pid} in"):
-        open_run(tmp_path, PARAMETERS)
+        open_run(tmp_path, PARAMETERS, wait=0.1)
     assert not open_run(tmp_path, PARAMETERS | {"seed": 1}).done
 
 
-def test_a_forked_child_does_not_inherit_the_right_to_write(tmp_path):
+def test_a_forked_process_does_not_inherit_the_right_to_write(tmp_path):
     open_run(tmp_path, PARAMETERS)
-    child = os.fork()
-    if child == 0:
+    forked = os.fork()
+    if forked == 0:
         try:
-            open_run(tmp_path, PARAMETERS)
+            open_run(tmp_path, PARAMETERS, wait=0.1)
         except UserError:
             os._exit(7)
         os._exit(0)
-    _, status = os.waitpid(child, 0)
+    _, status = os.waitpid(forked, 0)
     assert os.waitstatus_to_exitcode(status) == 7
 
 
@@ -208,11 +208,11 @@ def test_answers_come_back_as_written_unknowns_and_empty_answers_included(tmp_pa
 
 def test_a_resumed_training_overwrites_the_steps_it_does_again(tmp_path):
     run = open_run(tmp_path, PARAMETERS)
-    run.history([{"step": step, "loss": 1.0} for step in (1, 2, 3)])
-    run.history([{"step": 3, "loss": 0.5}, {"step": 4, "loss": 0.25}])
-    run.history([])
-    assert run.steps["step"].tolist() == [1, 2, 3, 4]
-    assert run.steps["loss"].tolist() == [1.0, 1.0, 0.5, 0.25]
+    run.write_history([{"step": step, "loss": 1.0} for step in (1, 2, 3)])
+    run.write_history([{"step": 3, "loss": 0.5}, {"step": 4, "loss": 0.25}])
+    run.write_history([])
+    assert run.history["step"].tolist() == [1, 2, 3, 4]
+    assert run.history["loss"].tolist() == [1.0, 1.0, 0.5, 0.25]
 
 
 def test_numbers_survive_the_csv_exactly(tmp_path):
@@ -270,14 +270,29 @@ def test_a_run_without_training_has_no_history(tmp_path):
     run = open_run(tmp_path, PARAMETERS)
     run.write_metrics(METRICS)
     run.commit()
-    assert run.steps.empty and load(tmp_path).history.empty
+    assert run.history.empty and load(tmp_path).history.empty
 
 
 def test_the_ledger_is_anchored_to_the_project_not_to_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("SAFEERASE_RUNS", raising=False)
-    monkeypatch.chdir(ROOT / "tests")
+    monkeypatch.chdir(ROOT / "docs")
     assert default_runs_dir() == ROOT / "runs"
     monkeypatch.chdir(tmp_path)
     assert default_runs_dir() == tmp_path / "runs"
     monkeypatch.setenv("SAFEERASE_RUNS", str(tmp_path / "chosen"))
     assert default_runs_dir() == tmp_path / "chosen"
+
+
+def test_a_session_sets_the_ledger_of_this_process_and_of_those_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAFEERASE_RUNS", str(tmp_path / "chosen"))
+    for nothing in (None, ""):
+        session(nothing)
+        assert default_runs_dir() == tmp_path / "chosen"
+    monkeypatch.chdir(tmp_path)
+    session(runs_dir="other")
+    assert default_runs_dir() == tmp_path / "other"
+    command = [sys.executable, "-c", "from safeerase_lite.runs.store import default_runs_dir as d;"
+               "print(d())"]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    printed = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert printed.stdout.strip() == str(tmp_path / "other")

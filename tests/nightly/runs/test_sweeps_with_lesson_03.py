@@ -17,7 +17,7 @@ import pytest
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs import sweep
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
+NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "03_unlearn.ipynb"
 EIGHT = """
 parameters: {precision: dense, steps: 6}
 seeds: [0, 1]
@@ -60,8 +60,8 @@ def assert_same(one, other):
 def undisturbed(tmp_path_factory):
     path = write(tmp_path_factory.mktemp("undisturbed"))
     process = start(path, "--workers", "2")
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
     return results(path)
 
 
@@ -74,8 +74,8 @@ def test_killed_three_times_at_random_moments_it_ends_the_same(tmp_path, undistu
         process.send_signal(signal.SIGKILL)
         process.wait()
     process = start(path, "--workers", "2")
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
     assert_same(results(path), undisturbed)
 
 
@@ -95,12 +95,12 @@ def test_on_two_dask_workers_of_which_one_is_killed_it_ends_the_same(tmp_path, u
         process = start(path, "--scheduler", address)
         time.sleep(60)
         workers[0].kill()
-        said = process.communicate()[0]
+        output = process.communicate()[0]
     finally:
         for process_ in (scheduler, *workers):
             process_.kill()
             process_.wait()
-    assert process.returncode == 0, said
+    assert process.returncode == 0, output
     assert_same(results(path), undisturbed)
 
 
@@ -111,12 +111,12 @@ def test_a_loss_that_is_no_number_in_the_middle_of_a_grid_fails_alone(tmp_path):
         "grid: {learning_rate: [1.0e-3, 1.0e+30, 2.0e-3]}\n",
     )
     process = start(path, "--workers", "2")
-    said = process.communicate()[0]
+    output = process.communicate()[0]
     assert process.returncode == 1
     runs = sweep.load(path).runs()
     table = pd.read_csv(path.parent / "runs" / "sweeps" / "eight.csv").set_index("id")
     status = [table.loc[run.id, "status"] for run in runs]
-    assert status == ["complete", "failed", "complete"], said
+    assert status == ["complete", "failed", "complete"], output
     assert "NonFiniteLoss: the loss is nan at step" in table.loc[runs[1].id, "reason"]
     failed = ledger.load(path.parent / "runs").runs.query("status == 'failed'")
     assert failed["learning_rate"].tolist() == [1e30]

@@ -1,4 +1,4 @@
-"""A notebook starts only with parameters that fit, and its output is whole or set apart."""
+"""A notebook starts only with parameters that fit, and its output is complete or apart."""
 
 import json
 import sys
@@ -12,9 +12,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 from safeerase_lite.runs.notebook import (
     NotebookFailed,
     ThisInterpreter,
-    checked,
     execute,
     parameters,
+    validate,
 )
 from safeerase_lite.utils import UserError
 
@@ -89,10 +89,10 @@ def test_a_default_that_is_no_literal_is_refused(tmp_path):
 def test_text_becomes_the_declared_type(notebook):
     given = {"seed": "7", "rate": "3e-4", "name": "7", "quick": "True", "objectives": '["ga"]'}
     expected = {"seed": 7, "rate": 3e-4, "name": "7", "quick": True, "objectives": ["ga"]}
-    assert checked(notebook, given) == expected
-    assert checked(notebook, expected) == expected
-    assert type(checked(notebook, {"rate": 1})["rate"]) is float
-    assert checked(notebook, {}) == {}
+    assert validate(notebook, given) == expected
+    assert validate(notebook, expected) == expected
+    assert type(validate(notebook, {"rate": 1})["rate"]) is float
+    assert validate(notebook, {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -114,21 +114,33 @@ def test_text_becomes_the_declared_type(notebook):
 def test_a_wrong_type_names_parameter_value_and_type(notebook, name, value):
     kind = {p.name: p.type for p in parameters(notebook)}[name]
     with pytest.raises(UserError) as caught:
-        checked(notebook, {name: value})
+        validate(notebook, {name: value})
     assert f"'{name}'" in str(caught.value)
     assert repr(value) in str(caught.value)
     assert f"({kind})" in str(caught.value)
 
 
+def test_none_is_a_value_where_it_is_the_default(tmp_path):
+    path = write(tmp_path / "own.ipynb", "steps: int = None  # None: the profile's\nseed: int = 0")
+    steps, _ = parameters(path)
+    assert (steps.type, steps.default, steps.help) == ("int", None, "None: the profile's")
+    assert validate(path, {"steps": "None"}) == validate(path, {"steps": None}) == {"steps": None}
+    assert validate(path, {"steps": "0"}) == {"steps": 0}
+    with pytest.raises(UserError, match="'steps' .* cannot be 'few'"):
+        validate(path, {"steps": "few"})
+    with pytest.raises(UserError, match="'seed' .* cannot be 'None'"):
+        validate(path, {"seed": "None"})
+
+
 def test_an_unknown_name_is_told_the_near_miss_and_what_there_is(notebook):
     with pytest.raises(UserError, match="no parameter 'sed'; did you mean 'seed'.*rate, name"):
-        checked(notebook, {"sed": "1"})
+        validate(notebook, {"sed": "1"})
 
 
 def test_a_parameter_without_a_type_cannot_be_given(tmp_path):
     path = write(tmp_path / "bare.ipynb", "seed = 0")
     with pytest.raises(UserError, match="'seed' .* declares no type"):
-        checked(path, {"seed": "1"})
+        validate(path, {"seed": "1"})
 
 
 @pytest.mark.parametrize(
@@ -143,20 +155,20 @@ def test_a_parameter_without_a_type_cannot_be_given(tmp_path):
 )
 def test_a_key_or_token_is_refused_and_not_repeated(notebook, name, value):
     with pytest.raises(UserError, match="environment variable") as caught:
-        checked(notebook, {name: value})
+        validate(notebook, {name: value})
     assert "abc123" not in str(caught.value)
 
 
 def test_ordinary_values_are_not_taken_for_keys(tmp_path):
     path = write(tmp_path / "llava.ipynb", 'model: str = ""\nnew_tokens: int = 40')
-    assert checked(path, {"model": "llava-hf/llava-1.5-7b-hf", "new_tokens": "8"})
-    assert checked(path, {"model": "risk-models/task-sk-learn"})
+    assert validate(path, {"model": "llava-hf/llava-1.5-7b-hf", "new_tokens": "8"})
+    assert validate(path, {"model": "risk-models/task-sk-learn"})
 
 
 # ---- execution ----
 
 
-def test_nothing_starts_before_all_is_checked(notebook, tmp_path, no_kernel):
+def test_nothing_starts_before_all_is_validate(notebook, tmp_path, no_kernel):
     output = tmp_path / "out" / "done.ipynb"
     with pytest.raises(UserError, match="quik"):
         execute(notebook, output, {"seed": "1", "quik": "true"})

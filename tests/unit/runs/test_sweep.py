@@ -1,4 +1,4 @@
-"""A grid is written once, checked whole, and every run in it has one name."""
+"""A grid is written once, checked before anything starts, and every run in it has one name."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from safeerase_lite.cli import app
 from safeerase_lite.runs import sweep
-from safeerase_lite.runs.sweep import Outcome
+from safeerase_lite.runs.run_process import Outcome, executed_path
 from safeerase_lite.utils import UserError
 
-SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
-LESSON = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
+SWEEPS = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
+LESSON = Path(__file__).parents[3] / "notebooks" / "03_unlearn.ipynb"
 PARAMETERS = """\
 objective: str = "po"  # which
 decouple: str = "none"  # none, pd or placebo
@@ -54,8 +54,8 @@ def runs(write):
 
 
 def test_a_block_is_the_product_of_its_lists_and_seeds_turn_fastest(runs):
-    found = runs("grid: {objective: [ga, po], decouple: [none, pd]}\nseeds: [0, 1]")
-    given = [(r.given["objective"], r.given["decouple"], r.given["seed"]) for r in found]
+    planned = runs("grid: {objective: [ga, po], decouple: [none, pd]}\nseeds: [0, 1]")
+    given = [(r.given["objective"], r.given["decouple"], r.given["seed"]) for r in planned]
     assert given == [
         ("ga", "none", 0), ("ga", "none", 1), ("ga", "pd", 0), ("ga", "pd", 1),
         ("po", "none", 0), ("po", "none", 1), ("po", "pd", 0), ("po", "pd", 1),
@@ -63,8 +63,8 @@ def test_a_block_is_the_product_of_its_lists_and_seeds_turn_fastest(runs):
 
 
 def test_blocks_add_up_and_a_block_may_have_seeds_of_its_own(runs):
-    found = runs("seeds: [0, 1, 2]\ngrid:\n- {objective: vanilla, seed: 7}\n- {objective: ga}")
-    assert [run.given["seed"] for run in found] == [7, 0, 1, 2]
+    planned = runs("seeds: [0, 1, 2]\ngrid:\n- {objective: vanilla, seed: 7}\n- {objective: ga}")
+    assert [run.given["seed"] for run in planned] == [7, 0, 1, 2]
 
 
 def test_a_run_that_two_blocks_name_is_run_once(runs):
@@ -102,10 +102,18 @@ def test_other_parameters_or_other_code_are_another_run(runs, tmp_path):
     assert one != sweep.load(tmp_path / "grid.yaml").runs()[0].id
 
 
+def test_none_leaves_a_field_to_the_profile_and_zero_does_not(runs, tmp_path):
+    parameters = 'profile: str = "tiny"\nsamples: int = None\nsteps: int = None'
+    write_notebook(tmp_path / "small.ipynb", parameters=parameters)
+    [run] = sweep.Sweep(notebook=tmp_path / "small.ipynb", parameters={"samples": 0}).runs()
+    assert run.given == {"samples": 0}
+    assert (run.settings["samples"], run.settings["steps"]) == (0, 48)
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_that_ships_is_valid(path):
-    found = sweep.load(path).runs()
-    assert len({run.id for run in found}) == len(found) > 1
+    planned = sweep.load(path).runs()
+    assert len({run.id for run in planned}) == len(planned) > 1
 
 
 def test_only_lesson_08s_sweep_has_the_report_of_relations():
@@ -138,8 +146,8 @@ def test_the_papers_table_has_47_runs():
         ("grid: []", "grid: .*at least 1"),
         ("grid: {seed: []}", "seed has no value"),
         ("grid:\n- {seed: 1}\n- {objective: []}", "objective has no value"),
-        ("grid: {seed: [0, 1], seed: [5]}", "seed stands there twice"),
-        ("seeds: [0]\nseeds: [1]", "line 2 is not YAML: seeds stands there twice"),
+        ("grid: {seed: [0, 1], seed: [5]}", "seed is there twice"),
+        ("seeds: [0]\nseeds: [1]", "line 2 is not YAML: seeds is there twice"),
         ("parameters: {seed: 5}\nseeds: [0]", "parameters name a seed, and seeds others"),
         ("grid: {runs_dir: [a, b]}", "runs_dir is no part of a sweep"),
         ("time_limit: .inf", "time_limit: .*finite"),
@@ -209,7 +217,7 @@ def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
     path = write("grid: {objective: [ga, po]}\nseeds: [0, 1]")
     ledger = tmp_path / "runs"
     runs = sweep.load(path).runs()
-    done = sweep.executed(ledger, runs[1].id)
+    done = executed_path(ledger, runs[1].id)
     done.parent.mkdir(parents=True)
     nbformat.write(new_notebook(), done)
     result = CliRunner().invoke(app, ["sweep", str(path), "--dry-run", "--runs-dir", str(ledger)])
@@ -223,13 +231,13 @@ def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
 
 def test_a_run_whose_results_were_removed_is_to_be_run_again(write, tmp_path):
     runs = sweep.load(write("seeds: [0, 1, 2]")).runs()
-    for run, told in zip(runs, (["here"], ["gone"], []), strict=True):
-        path = sweep.executed(tmp_path, run.id)
+    for run, opened in zip(runs, (["here"], ["gone"], []), strict=True):
+        path = executed_path(tmp_path, run.id)
         path.parent.mkdir(exist_ok=True)
-        nbformat.write(new_notebook(metadata={"safeerase": {"runs": told}}), path)
+        nbformat.write(new_notebook(metadata={"safeerase": {"runs": opened}}), path)
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "run.json").touch()
-    known = sweep.found(tmp_path, "grid", runs)
+    known = sweep.find_completed(tmp_path, "grid", runs)
     assert {run: outcome.run for run, outcome in known.items()} == {
         runs[0].id: "here",
         runs[2].id: "",
@@ -242,7 +250,7 @@ def test_the_record_has_every_run_and_how_it_stands(write, tmp_path):
         runs[0].id: Outcome(runs[0].id, "complete", 12.5),
         runs[2].id: Outcome(runs[2].id, "failed", 3.0, "no luck"),
     }
-    table = pd.read_csv(sweep.record(tmp_path, "grid", runs, known), keep_default_na=False)
+    table = pd.read_csv(sweep.write_status(tmp_path, "grid", runs, known), keep_default_na=False)
     assert table["status"].tolist() == ["complete", "missing", "failed", "missing"]
     assert table["reason"].tolist() == ["", "", "no luck", ""]
     assert table["objective"].tolist() == ["ga", "ga", "po", "po"]

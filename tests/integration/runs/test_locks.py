@@ -39,11 +39,11 @@ def mounted(request, tmp_path, monkeypatch):
 def test_a_run_is_written_without_a_lock_and_says_so_once(mounted, capsys):
     for seed in (0, 1):
         run = open_run(mounted, PARAMETERS | {"seed": seed})
-        run.history([{"step": 0, "loss": 1.0}])
+        run.write_history([{"step": 0, "loss": 1.0}])
         run.write_metrics(METRICS)
         run.commit()
-    said = capsys.readouterr()
-    assert said.out.count("file system without locks") == 1 and said.err == ""
+    printed = capsys.readouterr()
+    assert printed.out.count("file system without locks") == 1 and printed.err == ""
     assert load(mounted).runs["status"].tolist() == ["complete", "complete"]
     assert list(mounted.rglob("*.lock")) == []
 

@@ -1,0 +1,46 @@
+"""Tasks side by side: results in their order, and no process left when the user stops."""
+
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import psutil
+import pytest
+
+from safeerase_lite.runs.executor import parallel_map
+
+
+def fail(number):
+    raise ValueError(f"task {number}")
+
+
+def test_results_come_in_the_order_of_the_tasks_and_a_failure_is_raised(capsys):
+    assert parallel_map(divmod, [(7, 2), (9, 4)], workers=2, labels=["7", "9"]) == [(3, 1), (2, 1)]
+    assert "[ 2/2]" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="task 0"):
+        parallel_map(fail, [(0,), (1,)], workers=1)
+
+
+SLEEPERS = """
+import time
+from safeerase_lite.runs.executor import parallel_map
+if __name__ == "__main__":
+    labels = ["short", *["long"] * 9]
+    parallel_map(time.sleep, [(0,), *[(600,)] * 9], workers=2, labels=labels)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stopping_ends_the_tasks_that_have_begun_and_begins_no_others(tmp_path, how):
+    script = tmp_path / "sleepers.py"
+    script.write_text(SLEEPERS)
+    # A shell starts background jobs with SIGINT ignored.
+    heed_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, script]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
+    assert "short" in process.stdout.readline()
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(how)
+    assert process.wait(timeout=60) != 0
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
