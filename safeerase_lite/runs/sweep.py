@@ -179,11 +179,12 @@ def _settings(parameters: dict[str, Any], code: str) -> dict[str, Any]:
     fields = {name: parameters[name] for name in parameters.keys() & Config.model_fields}
     fields["model"] = parameters.get(MODEL)
     profile = fields.pop("profile", None)
-    if "OBJECTIVES[" in code:  # the notebook brings its own, which nobody knows here
-        fields.pop("objective", None)
+    own = {}
+    if "OBJECTIVES[" in code and "objective" in fields:  # the notebook may bring its own
+        own["objective"] = fields.pop("objective")
     resolved = config(profile or "tiny", **fields)
     judges.parse_judge_name(resolved.judge)
-    return resolved.model_dump() if profile else {}
+    return resolved.model_dump() | own if profile else {}
 
 
 # ---- execution ----
