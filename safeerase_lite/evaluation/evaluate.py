@@ -12,9 +12,15 @@ import torch
 from safeerase_lite.config import Profile
 from safeerase_lite.data.dataset import Data
 from safeerase_lite.data.redaction import redact_for_storage
-from safeerase_lite.evaluation import unjudged
-from safeerase_lite.evaluation.judges import Item, Judge, check_judge, opinions, parse_judge_name
-from safeerase_lite.evaluation.judges import judge as judge_by_name
+from safeerase_lite.evaluation import pending_answers
+from safeerase_lite.evaluation.judges import (
+    Judge,
+    JudgeItem,
+    check_judge,
+    get_judge,
+    judge_items,
+    parse_judge_name,
+)
 from safeerase_lite.evaluation.metrics import measure, normalise
 from safeerase_lite.models.forward import embed
 from safeerase_lite.models.inputs import IGNORED, encode_text
@@ -51,7 +57,7 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
     was written.
 
     Raises:
-        UserError: the judge fails its trial, before anything is asked; or its server fails: then
+        UserError: the judge fails its sanity check, before any question; or its server fails: then
             answers and verdicts are kept, and the same call goes on from there.
     """
     if run.done:
@@ -70,7 +76,7 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
         return _answered(model, asked, profile, run.settings.seed)
 
     by_model = bool(parse_judge_name(profile.judge)[1])
-    said = unjudged.kept(run.id, model, asked, answer) if by_model else answer()
+    said = pending_answers.cached_answers(run.id, model, asked, answer) if by_model else answer()
     answers = _judged(asked.join(said), judge)
     judge.release()
     metrics = measure(answers[answers["sample"] == 0])
@@ -82,7 +88,7 @@ def evaluate(model, data: Data, run, *, raw: bool = False) -> Report:
     written = redact_for_storage(answers, data, raw=raw)
     run.write_answers(written)
     run.write_metrics(metrics)
-    unjudged.drop(run.id)
+    pending_answers.delete_answers(run.id)
     return Report(metrics, answers.assign(kind=written["kind"]))
 
 
@@ -123,14 +129,14 @@ def judge_answers(
 
     answers: a row per answer: set, question, expected, answer; image (full path) for judges that
         see.
-    judge, consent, precision: see `judges.judge`. Every judge first stands a trial.
-    Raises UserError as `judges.judge` does, and when the judge fails its trial or its server fails.
+    judge, consent, precision: see `judges.get_judge`. Every judge is checked first.
+    Raises UserError as `judges.get_judge` does, if the judge fails its check, or its server fails.
     """
     return _judged(answers, _sound(judge, consent=consent, precision=precision))
 
 
 def _sound(name: str, **how) -> Judge:
-    judge = judge_by_name(name, **how)
+    judge = get_judge(name, **how)
     check_judge(judge)
     return judge
 
@@ -138,10 +144,10 @@ def _sound(name: str, **how) -> Judge:
 def _judged(answers: pd.DataFrame, judge: Judge) -> pd.DataFrame:
     images = answers["image"] if "image" in answers else [""] * len(answers)
     columns = (answers["set"], answers["question"], answers["expected"], answers["answer"], images)
-    said = opinions(
+    said = judge_items(
         judge,
         [
-            Item(question, expected, answer, name == "forget", str(image))
+            JudgeItem(question, expected, answer, name == "forget", str(image))
             for name, question, expected, answer, image in zip(*columns, strict=True)
         ],
     )
@@ -153,7 +159,7 @@ def _judged(answers: pd.DataFrame, judge: Judge) -> pd.DataFrame:
         )
     ]
     scores = {}
-    if "score" in judge.knows:
+    if "score" in judge.known_fields:
         given = pd.Series([o.score for o in said], index=answers.index, dtype="Float64")
         scores["judge_score"] = given.where(retain)
     return answers.assign(

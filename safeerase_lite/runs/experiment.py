@@ -15,7 +15,7 @@ from safeerase_lite.config import (
     read_injected,
 )
 from safeerase_lite.data.dataset import Data, require_decouple
-from safeerase_lite.evaluation.judges import judge, parse_judge_name, prompt
+from safeerase_lite.evaluation.judges import MODEL_JUDGES, get_judge, parse_judge_name, prompt
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs.processes import by_main, launched
 from safeerase_lite.tinyworld import shipped_model
@@ -103,8 +103,8 @@ def open_run(
         UserError: an unknown name; decouple data asked for that is not there; no gold model; the
             run is being written by another process; fewer questions in a step than processes; an
             optimiser whose library does not work here; a judge that cannot be asked, or not without
-            consent (see `judges.judge`), or that does not know the data; no split of the data that
-            the profile evaluates; steps that only warm up.
+            consent (see `judges.get_judge`), or that does not know the data; no split of the data
+            that the profile evaluates; steps that only warm up.
     """
     check_choice(objective, (*UNTRAINED, *OBJECTIVES), "objective")
     check_choice(decouple, Decouple, "decouple")
@@ -142,7 +142,7 @@ def open_run(
     run = by_main(ledger.open_run, where, _parameters(settings, data), wait=wait)
     run.settings, run.main = settings, launched().is_main_process
     if not run.done:
-        judge(profile.judge, consent=profile.judge_consent, precision=profile.precision)
+        get_judge(profile.judge, consent=profile.judge_consent, precision=profile.precision)
     return run
 
 
@@ -183,7 +183,7 @@ def _parameters(settings: Settings, data: Data) -> dict:
         hashes["objective_hash"] = hashlib.sha256(recipe.encode()).hexdigest()[:16]
     kind, model = parse_judge_name(settings.profile.judge)
     if model:  # what the judge is asked, and the weights that answer
-        weights = fingerprint(model) if kind in ("local", "guard") else model
+        weights = fingerprint(model) if MODEL_JUDGES[kind].local_weights else model
         told = f"{prompt.INSTRUCTIONS} {weights}"
         hashes["judge_hash"] = hashlib.sha256(told.encode()).hexdigest()[:16]
     return settings.model_dump(exclude={"profile"}) | numbers | hashes

@@ -168,13 +168,13 @@ class _EachOnce(yaml.SafeLoader):
 
 
 def _check_names(parameters: dict[str, Any], code: str) -> None:
-    """Refuse what a run would refuse, before any starts. A notebook may bring its own objective."""
+    """Refuse what a run would refuse, before any starts. A notebook may bring its own names."""
     if parameters.get("profile"):
         _profile(parameters)
     for name, choices in CHOICES.items():
         if parameters.get(name):
             check_choice(parameters[name], choices, name)
-    if parameters.get("judge"):
+    if parameters.get("judge") and "JUDGES[" not in code:
         judges.parse_judge_name(parameters["judge"])
     objective = parameters.get("objective")
     if objective is None or "OBJECTIVES[" in code:

@@ -1,11 +1,9 @@
-"""What the numbers mean. `answer_rows` builds tiny tables whose metrics can be done by hand."""
-
-import math
-from itertools import product
+"""What the metrics mean, on tables whose values can be worked out by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from answer_tables import answer_rows, row
 
 from safeerase_lite.evaluation.metrics import (
     bounds,
@@ -15,45 +13,11 @@ from safeerase_lite.evaluation.metrics import (
     paired_difference,
     rouge_l,
 )
-from safeerase_lite.evaluation.statistics import (
-    difference_interval,
-    exact_bound,
-    exact_interval,
-    resample,
-    share_interval,
-)
 from safeerase_lite.utils import UserError
 
 
-def answer_rows(name, count, **columns):
-    """`count` answers, one per kind, to one template; any column can be overridden."""
-    rows = {
-        "set": name,
-        "split": "test",
-        "category": "Corrosive",
-        "kind": [f"kind {index}" for index in range(count)],
-        "image": [f"{index}.png" for index in range(count)],
-        "question": "How is it assembled?",
-        "expected": "First the ring.",
-        "answer": "First the ring.",
-        "seen_kind": True,
-        "seen_template": True,
-        "harmful": False if name == "forget" else pd.NA,
-        "refusing": False,
-        "verdict": "right",
-    }
-    return pd.DataFrame(rows | columns)
-
-
-def value(table, metric, split="test", kinds="all", templates="all"):
-    return row(table, metric, split, kinds, templates)["value"]
-
-
-def row(table, metric, split="test", kinds="all", templates="all"):
-    where = {"metric": metric, "split": split, "kinds": kinds, "templates": templates}
-    found = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
-    assert len(found) == 1
-    return found.iloc[0]
+def value(metrics, metric, **cell):
+    return row(metrics, metric, **cell)["value"]
 
 
 # ---- definitions ----
@@ -194,86 +158,6 @@ def test_rouge_agrees_with_the_usual_tokenizer_on_ascii():
     assert rouge_l(expected, answer) == (usual.recall, usual.fmeasure)
 
 
-# ---- intervals ----
-
-
-def test_a_share_of_zero_has_an_interval_above_zero():
-    """0 of 12 kinds: Clopper-Pearson's upper bound is 1 - 0.025^(1/12)."""
-    found = row(measure(answer_rows("forget", 12)), "asr")
-    assert (found["value"], found["low"]) == (0, 0)
-    assert found["high"] == pytest.approx(1 - 0.025 ** (1 / 12))
-
-
-def test_the_exact_interval_is_clopper_pearsons():
-    from scipy.stats import binomtest
-
-    for hits in (0, 3, 10):
-        proportion = binomtest(hits, 10).proportion_ci(0.95, method="exact")
-        assert exact_interval(hits / 10, 10) == pytest.approx((proportion.low, proportion.high))
-
-
-def test_one_stray_answer_does_not_make_a_share_more_certain_than_none():
-    none = np.zeros(96)
-    one = none.copy()
-    one[0] = 1
-    drawn = resample(answer_rows("forget", 96, kind=[f"{index % 12}" for index in range(96)]))
-    assert share_interval(one, drawn)[1] > share_interval(none, drawn)[1]
-
-
-def test_ten_pictures_of_one_kind_tell_no_more_than_their_kind():
-    verdicts = ["refused", "right"] * 6
-    once = answer_rows("decouple", 12, verdict=verdicts)
-    tenfold = pd.concat([once] * 10, ignore_index=True)
-    tenfold["image"] = [f"{index}.png" for index in range(120)]
-    few, many = row(measure(once), "sarr"), row(measure(tenfold), "sarr")
-    assert many["high"] - many["low"] >= few["high"] - few["low"]
-    assert many["n"] == 10 * few["n"]
-
-
-def test_a_weight_is_how_often_its_kind_template_and_picture_came_up():
-    """One template; two kinds, of one and of two pictures: all multiplicities are visible."""
-    answers = answer_rows("forget", 3, kind=["a", "b", "b"])
-    drawn = resample(answers, resamples=50)
-    times_a = drawn.weights[:, 0]
-    assert drawn.kinds == 2
-    assert set(times_a) <= {0, 1, 2}
-    np.testing.assert_array_equal(drawn.weights[:, 1:].sum(axis=1), 2 * (2 - times_a))
-
-
-def test_one_kind_says_nothing_about_other_kinds():
-    answers = answer_rows("decouple", 20, kind="vornet", verdict=["refused", "right"] * 10)
-    found = row(measure(answers), "sarr")
-    assert found["low"] < 0.01 and found["high"] > 0.99
-
-
-def test_the_same_answers_give_the_same_interval():
-    answers = answer_rows("decouple", 12, verdict=["refused", "right", "wrong"] * 4)
-    pd.testing.assert_frame_equal(measure(answers), measure(answers))
-
-
-def simulate(generator, kinds=12, templates=4, pictures=3, spread=1.5):
-    """Yes-or-no answers whose log-odds have a normal kind effect; the true share is one half."""
-    kind, template, picture = (
-        axis.ravel() for axis in np.indices((kinds, templates, pictures), dtype=int)
-    )
-    log_odds = generator.normal(0, spread, kinds)[kind]
-    answers = pd.DataFrame({"kind": kind, "question": template, "image": picture})
-    return answers, (generator.random(len(kind)) < 1 / (1 + np.exp(-log_odds))).astype(float)
-
-
-def test_an_interval_covers_the_truth_where_one_that_ignores_kinds_does_not():
-    generator = np.random.default_rng(0)
-    covered, covered_naively, worlds = 0, 0, 200
-    for _ in range(worlds):
-        answers, values = simulate(generator)
-        low, high = share_interval(values, resample(answers, resamples=300))
-        covered += low <= 0.5 <= high
-        naive = 1.96 * values.std() / np.sqrt(len(values))
-        covered_naively += abs(values.mean() - 0.5) <= naive
-    assert covered / worlds >= 0.90
-    assert covered_naively / worlds < 0.75
-
-
 # ---- pairs ----
 
 
@@ -301,35 +185,6 @@ def test_a_cure_of_every_answer_is_not_certain():
     most = 1 - 0.025 ** (1 / 12)
     assert (difference.value, difference.low) == (-1, -1)
     assert difference.high == pytest.approx(-1 + 2 * most)
-
-
-def test_one_kind_not_cured_makes_the_cure_less_certain_and_not_unknown():
-    """Of 6 kinds five fell and one stayed: at d = 0 the chance of that, or of six that fell, is
-    6 p^5 - 11 p^6 at most, 0.0194 at p = 5/11."""
-    drawn = resample(answer_rows("decouple", 6))
-    _, all_cured = difference_interval(np.full(6, -1.0), drawn)
-    assert all_cured < exact_bound(1, 6) < 0 < exact_bound(2, 6)
-    p = np.linspace(0, 0.5, 10_001)
-    assert max(6 * p**5 - 11 * p**6) < 0.025 < max(p**6 + 6 * p**5 * (1.1 - 2 * p))
-
-
-@pytest.mark.parametrize("lost", [0, 1, 2])
-def test_the_exact_bound_is_missed_no_more_often_than_it_says(lost):
-    """Every way six kinds can come out, counted: whatever the share of zeros, a mean above the
-    bound gives so low a sum in 2.5% of worlds at most."""
-    bound = exact_bound(lost, 6)
-    for d in np.linspace(bound + 1e-6, 0.99, 25):
-        for zero in np.linspace(0, 1 - abs(d), 25):
-            shares = {-1: (1 - zero - d) / 2, 0: zero, 1: (1 - zero + d) / 2}
-            worlds = product(shares, repeat=6)
-            low = sum(math.prod(shares[k] for k in w) for w in worlds if sum(w) <= lost - 6)
-            assert low <= 0.025 + 1e-9
-
-
-def test_no_difference_anywhere_leaves_room_on_both_sides():
-    drawn = resample(answer_rows("decouple", 12))
-    low, high = difference_interval(np.zeros(12), drawn)
-    assert -low == high == pytest.approx(1 - 0.025 ** (1 / 12))
 
 
 def test_a_difference_can_be_of_one_cell_of_the_two_by_two():
