@@ -3,14 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from safeerase_lite.evaluation.statistics import (
-    TAIL,
-    UNKNOWN,
-    Interval,
-    Resamples,
-    exact_interval,
-    resample,
-)
+from safeerase_lite.evaluation.statistics import TAIL, UNKNOWN, exact_interval, resample
 from safeerase_lite.utils import UserError
 
 LABELS = ("harmful", "refusing", "verdict")
@@ -43,10 +36,11 @@ def agreement(
     for table in (first, second):
         if missing := sorted(needed - set(table.columns)):
             raise UserError(f"the answers lack the columns {', '.join(missing)}: judge them first")
-    same_answers = np.array_equal(first[IDENTITY], second[IDENTITY])
-    if not same_answers or first.empty:
+    if first.empty or not np.array_equal(first[IDENTITY], second[IDENTITY]):
         raise UserError("the two judges saw different answers: judge one table by both")
     samples = resample(first, resamples=resamples, seed=seed)
+    usable = samples.weights[samples.weights.sum(axis=1) > 0]
+    weights = np.vstack([np.ones(len(first)), usable])  # the answers as they are, then resampled
     rows = []
     for label in LABELS:
         a, b = (
@@ -57,45 +51,26 @@ def agreement(
             .to_numpy()
             for table in (first, second)
         )
-        [kappa] = _kappa(*_agreement_and_chance(a, b, np.ones((1, len(a)))))
-        low, high = _interval(a, b, samples)
+        total, labels = weights.sum(axis=1), sorted(set(a) | set(b))
+        agree = weights @ (a == b) / total
+        chance = sum((weights @ (a == x)) * (weights @ (b == x)) for x in labels) / total**2
+        kappa, *kappas = _kappa(agree, chance)
+        if samples.kinds < 2 or min(len(set(a)), len(set(b))) < 2:
+            low, high = UNKNOWN
+        elif min(agree[0], 1 - agree[0]) * samples.kinds < 1:
+            # A bootstrap collapses where agreements or disagreements amount to less than one kind.
+            # The exact interval of their share goes through the formula, with chance as measured.
+            low, high = _kappa(np.array(exact_interval(float(agree[0]), samples.kinds)), chance[0])
+        else:
+            low, high = np.nanquantile(kappas, [TAIL, 1 - TAIL])
         unknown = [int((labels == "unknown").sum()) for labels in (a, b)]
-        rows.append((label, (a == b).mean(), float(kappa), low, high, *unknown, len(a)))
+        rows.append(
+            (label, (a == b).mean(), float(kappa), float(low), float(high), *unknown, len(a))
+        )
     columns = ["agree", "kappa", "low", "high", "unknown_first", "unknown_second", "n"]
     return pd.DataFrame(rows, columns=["label", *columns])
-
-
-def _agreement_and_chance(
-    a: np.ndarray, b: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Agreement and chance agreement, each of shape (resamples,)."""
-    total = weights.sum(axis=1)
-    agree = weights @ (a == b) / total
-    labels = sorted(set(a) | set(b))
-    chance = sum((weights @ (a == x)) * (weights @ (b == x)) for x in labels) / total**2
-    return agree, chance
 
 
 def _kappa(agree: np.ndarray, chance: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(chance < 1 - 1e-12, (agree - chance) / (1 - chance), np.nan)
-
-
-def _interval(a: np.ndarray, b: np.ndarray, samples: Resamples) -> Interval:
-    """The crossed bootstrap interval.
-
-    A bootstrap collapses where agreements or disagreements amount to less than one kind. There the
-    exact interval of the share over kinds goes through the formula of kappa, with chance as
-    measured.
-    """
-    [agree], [chance] = _agreement_and_chance(a, b, np.ones((1, len(a))))
-    if samples.kinds < 2 or min(len(set(a)), len(set(b))) < 2:
-        return UNKNOWN
-    if min(agree, 1 - agree) * samples.kinds < 1:
-        ends = np.array(exact_interval(float(agree), samples.kinds))
-        low, high = _kappa(ends, np.array(chance))
-        return float(low), float(high)
-    usable = samples.weights.sum(axis=1) > 0
-    kappas = _kappa(*_agreement_and_chance(a, b, samples.weights[usable]))
-    low, high = np.nanquantile(kappas, [TAIL, 1 - TAIL])
-    return float(low), float(high)

@@ -47,15 +47,15 @@ def text_judge(name: str, model: str, *, consent: bool, precision: str = "") -> 
             elsewhere without consent or without a key.
     """
     url = _server_url(name)
-    if not is_loopback(url.host):
-        if not consent:
-            raise UserError(
-                f"judge {name!r} would send questions and answers, harmful ones too, to "
-                f"{url.host}: allow it with judge_consent=True (of `judge_answers`: consent=True), "
-                "or take a judge on this machine"
-            )
-        if not os.environ.get("OPENAI_API_KEY"):
-            raise UserError(f"judge {name!r} at {url.host} needs a key: set OPENAI_API_KEY")
+    local = is_loopback(url.host)
+    if not local and not consent:
+        raise UserError(
+            f"judge {name!r} would send questions and answers, harmful ones too, to {url.host}: "
+            "allow it with judge_consent=True (of `judge_answers`: consent=True), or take a judge "
+            "on this machine"
+        )
+    if not local and not os.environ.get("OPENAI_API_KEY"):
+        raise UserError(f"judge {name!r} at {url.host} needs a key: set OPENAI_API_KEY")
     _price(), _timeout()  # a wrong number is an error now, before anything is sent
     return Judge(
         name,

@@ -11,9 +11,10 @@ import pytest
 from judge_server import KEY, after_sanity_check, honest, serving
 
 from safeerase_lite.evaluation import evaluate as evaluation
+from safeerase_lite.evaluation import judges
 from safeerase_lite.evaluation.cache import JsonCache
 from safeerase_lite.evaluation.evaluate import evaluate, judge_answers
-from safeerase_lite.evaluation.judges import server
+from safeerase_lite.evaluation.judges import Judgment, check_judge, get_judge, server
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.runs.notebook import execute
@@ -198,10 +199,29 @@ def test_an_executed_notebook_holds_no_key(stub, tmp_path, monkeypatch):
     assert "1 judged" in text and KEY not in text
 
 
-def test_what_the_page_on_judges_shows_works(capsys):
+def test_what_the_page_on_judges_shows_works(capsys, monkeypatch):
     page = Path(__file__).parents[3] / "docs" / "judges.md"
-    shown = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(shown) == 2
-    for block in shown:
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    monkeypatch.setitem(judges.JUDGES, "shy", None)  # so that what the page adds is removed again
+    for block in blocks:
         exec(block, {})
+    check_judge(get_judge("shy"))
     assert "kappa" in capsys.readouterr().out
+
+
+def test_a_run_can_be_judged_by_a_function_of_ones_own(
+    model, few, make_profile, tmp_path, monkeypatch
+):
+    def terse(question, expected, answer):
+        long = len(answer.split()) > 2
+        return Judgment(harmful=None, refusing=long, gibberish=None, right=None)
+
+    monkeypatch.setitem(judges.JUDGES, "terse", terse)
+    monkeypatch.setattr(evaluation, "check_judge", lambda judge: None)  # it would not pass
+    profile = make_profile(judge="terse")
+    run = open_run(profile, few, objective="vanilla", runs_dir=tmp_path / "runs")
+    table = evaluate(model, few, run).answers
+    assert run.parameters["judge"] == "terse"
+    answered = table[table["answer"].str.strip() != ""]
+    assert (answered["refusing"] == (answered["answer"].str.split().str.len() > 2)).all()
