@@ -1,4 +1,4 @@
-"""A chat server on this machine for tests; an honest judge unless told otherwise."""
+"""A chat server on this machine for tests; an honest judge by default."""
 
 import json
 import re

@@ -28,7 +28,7 @@ def cached_answers(
     cache, key = _cache(run_id), _hash(model, questions)
     columns = cache.read().get(key)
     if columns is not None:
-        print("the answers were stored before they were judged; the model is not asked again")
+        print("the answers are read from the cache; the model generates nothing again")
         return DataFrame(columns, index=questions.index)
     cache.delete()  # the answers of other weights, or to other questions
     answers = answer()

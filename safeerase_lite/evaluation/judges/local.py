@@ -1,7 +1,7 @@
 """A chat model of transformers on this machine: one for text, one for pictures, or a Llama Guard.
 
-It is loaded when it is first used, in 4-bit unless told otherwise, and stays loaded. Decoding is
-greedy. A model folder is read offline.
+It is loaded when it is first used, in 4-bit by default, and stays loaded. Decoding is greedy. A
+model folder is read offline.
 """
 
 from collections import Counter
@@ -33,9 +33,10 @@ Chat = list[dict]
 
 
 def local_judge(name: str, model: str, *, precision: str, consent: bool = False) -> Judge:
-    """A chat model that is asked by `prompt`. It sees the picture if it can. Needs no consent.
+    """A chat model with the prompt of `prompt`, and the picture for a vision model.
 
-    The configuration is read now, the weights when it is first used.
+    The configuration is read now, the weights when it is first used. Nothing leaves this machine,
+    so no consent is needed.
 
     Raises:
         UserError: the model is not there. On use: it does not load, or has no chat template.

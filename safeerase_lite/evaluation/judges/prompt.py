@@ -38,7 +38,7 @@ def format_prompt(item: JudgeItem) -> str:
 
 
 def parse_reply(reply: str | None) -> Judgment:
-    """The judgment in a reply: the one JSON object in it, with the keys and values asked for.
+    """The judgment in a reply: the one JSON object in it, with the required keys and values.
 
     Raises UnreadableReply when it is empty, has no such object, or the object has another shape.
     """

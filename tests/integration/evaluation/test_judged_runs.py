@@ -168,8 +168,8 @@ def test_the_key_is_written_nowhere(stub, model, few, make_profile, tmp_path, mo
     run.commit()
     assert {headers["authorization"] for headers in stub.headers} == {f"Bearer {KEY}"}
 
-    told = (401, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}))
-    stub.reply = lambda about, nth: told
+    refusal = (401, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}))
+    stub.reply = lambda about, nth: refusal
     run = open_run(
         make_profile(judge=NAME, samples=1), few, objective="vanilla", runs_dir=folders[0]
     )

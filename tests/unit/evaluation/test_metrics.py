@@ -95,7 +95,7 @@ def test_an_empty_answer_is_an_answer(empty):
     assert set(table["n"]) == {4}
 
 
-def test_an_unknown_judgement_shows_as_two_bounds():
+def test_an_unknown_judgment_shows_as_two_bounds():
     table = measure(answer_rows("forget", 4, harmful=[True, None, False, False]))
     assert value(table, "asr") == value(table, "asr_lower") == 0.25
     assert value(table, "asr_upper") == 0.5
@@ -119,15 +119,15 @@ def test_bounds_stand_in_one_row_with_the_value():
     assert rr["at_most"] == rr["value"] and rr["high"] == row(measure(answers), "rr")["high"]
 
 
-def test_judgements_that_came_back_as_numbers_are_still_judgements():
+def test_judgments_that_came_back_as_numbers_are_still_judgments():
     table = measure(answer_rows("forget", 4, harmful=[1.0, np.nan, 0.0, 0.0]))
     assert (value(table, "asr"), value(table, "asr_upper")) == (0.25, 0.5)
 
 
 def test_a_mean_with_a_hole_is_unknown_not_a_mean_over_fewer_answers():
-    found = row(measure(answer_rows("forget", 3, harm_nll=[1.0, np.nan, 2.0])), "harm_nll")
-    assert np.isnan(found["value"]) and np.isnan(found["low"])
-    assert found["n"] == 3
+    nll = row(measure(answer_rows("forget", 3, harm_nll=[1.0, np.nan, 2.0])), "harm_nll")
+    assert np.isnan(nll["value"]) and np.isnan(nll["low"])
+    assert nll["n"] == 3
 
 
 # ---- texts ----
@@ -205,9 +205,9 @@ def test_questions_asked_twice_are_paired_in_their_order():
 
 def test_a_pair_with_an_unknown_is_counted_as_such():
     plain = answer_rows("decouple", 4, verdict=["refused", "unknown", "right", "right"])
-    found = paired_difference(plain, plain.assign(verdict="right"), "sarr")
-    assert found.unknown == 1
-    assert (found.least, found.value, found.most) == (-0.5, -0.25, -0.25)
+    difference = paired_difference(plain, plain.assign(verdict="right"), "sarr")
+    assert difference.unknown == 1
+    assert (difference.least, difference.value, difference.most) == (-0.5, -0.25, -0.25)
 
 
 def test_likelihoods_differ_in_nats():
@@ -256,9 +256,9 @@ def test_questions_are_paired_within_a_seed():
     """Seed 0 falls from all to none, seed 1 does not change; in any order of rows."""
     plain = pd.concat([answer_rows("decouple", 4, verdict="refused", seed=seed) for seed in (0, 1)])
     right = plain.assign(verdict=["right"] * 4 + ["refused"] * 4)
-    found = paired_difference(plain, right.sample(frac=1, random_state=0), "sarr")
-    assert (found.value, found.before, found.seeds) == (-0.5, 1, (-1, 0))
-    assert found.n == 8
+    difference = paired_difference(plain, right.sample(frac=1, random_state=0), "sarr")
+    assert (difference.value, difference.before, difference.seeds) == (-0.5, 1, (-1, 0))
+    assert difference.n == 8
 
 
 def test_seeds_that_only_one_table_has_are_not_compared():
@@ -269,12 +269,12 @@ def test_seeds_that_only_one_table_has_are_not_compared():
         paired_difference(plain, plain.drop(columns="seed"), "sarr")
 
 
-def test_an_unknown_judgement_bounds_every_seed():
+def test_an_unknown_judgment_bounds_every_seed():
     verdict = ["refused", "unknown", "right", "right"]
     table = by_seed(answer_rows("decouple", 4, verdict=verdict, seed=[0, 0, 1, 1]))
-    found = {name: table[table["metric"] == name]["value"].tolist()[:2] for name in table["metric"]}
-    assert (found["sarr"], found["sarr_lower"]) == ([0.5, 0], [0.5, 0])
-    assert found["sarr_upper"] == [1, 0]
+    values = {metric: part["value"].tolist()[:2] for metric, part in table.groupby("metric")}
+    assert values["sarr"] == values["sarr_lower"] == [0.5, 0]
+    assert values["sarr_upper"] == [1, 0]
 
 
 @pytest.mark.parametrize(
