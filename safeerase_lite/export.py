@@ -19,7 +19,7 @@ from safeerase_lite.config import Profile, read_injected
 from safeerase_lite.data.dataset import Data, load_data
 from safeerase_lite.data.schema import read_records
 from safeerase_lite.evaluation.evaluate import evaluate
-from safeerase_lite.evaluation.judges import parse_judge_name
+from safeerase_lite.evaluation.judges import MODEL_JUDGES
 from safeerase_lite.models.llava import (
     NOT_QUANTISED,
     load_adapter,
@@ -306,9 +306,10 @@ def base_name(model: str) -> str:
 
 def judge_name(judge: str) -> str:
     """A judge's name without the folders of this machine; of a hub's model as it is."""
-    kind, model = parse_judge_name(judge)
+    kind, _, model = judge.partition(":")
     here = model.startswith(("/", "~", ".")) or Path(model).is_dir()
-    here |= kind in ("local", "guard") and model.count("/") > 1  # a hub's name has one
+    if kind in MODEL_JUDGES and MODEL_JUDGES[kind].local_weights:
+        here |= model.count("/") > 1  # a Hub name has one
     return f"{kind}:{Path(model).name}" if model and here else judge
 
 

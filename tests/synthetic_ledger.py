@@ -4,7 +4,7 @@ import json
 from itertools import product
 
 import pandas as pd
-from test_metrics import answer_rows
+from answer_tables import answer_rows
 
 from safeerase_lite.runs.store import open_run
 

@@ -402,10 +402,14 @@ def test_the_oracle_is_not_asked_about_other_data(real, make_profile, tmp_path):
 
 def test_a_judge_on_this_machine_and_the_model_take_turns(model, few, run, monkeypatch):
     held = []
-    honest = judges.judge("oracle")
-    lent = replace(honest, ask=lambda items: [held.append("judge"), *honest.ask(items)][1:],
-                   release=lambda: held.append("free"))  # fmt: skip
-    monkeypatch.setattr(evaluation, "judge_by_name", lambda name, **how: lent)
+    honest = judges.get_judge("oracle")
+
+    def iter_judgments(items):
+        held.append("judge")
+        return honest.iter_judgments(items)
+
+    lent = replace(honest, iter_judgments=iter_judgments, release=lambda: held.append("free"))
+    monkeypatch.setattr(evaluation, "get_judge", lambda name, **how: lent)
     real_ask = evaluation.ask
     monkeypatch.setattr(
         evaluation, "ask", lambda *a, **k: held.append("model") or real_ask(*a, **k)

@@ -387,7 +387,7 @@ def test_a_judge_elsewhere_is_asked_with_consent_alone(
     with serving() as stub:
         monkeypatch.setenv("OPENAI_BASE_URL", stub.url)
         run = complete(judge="openai:stub")
-        monkeypatch.setattr(server, "is_here", lambda host: False)
+        monkeypatch.setattr(server, "is_loopback", lambda host: False)
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         before = len(stub.requests)
         assert "judge_consent=True" in refused(run.id)

@@ -10,11 +10,10 @@ import pandas as pd
 from safeerase_lite.config import Config
 from safeerase_lite.data.dataset import Data
 
-from . import unjudged
 from .generate import answer_nll, generate
-from .judges import Item, Judge, check_judge, opinions, parse_judge_name
-from .judges import judge as judge_by_name
+from .judges import Judge, JudgeItem, check_judge, get_judge, judge_items, parse_judge_name
 from .metrics import UNBOUNDED, bounds, measure, normalise
+from .pending_answers import cached_answers
 
 SETS = ("forget", "retain", "decouple", "specificity")
 
@@ -126,7 +125,7 @@ def evaluate(model, data: Data, config: Config, *, cache_key: str | None = None)
 
     slow_judge = bool(parse_judge_name(config.judge)[1])
     if cache_key and slow_judge:
-        answers = unjudged.kept(cache_key, model, table, answer)
+        answers = cached_answers(cache_key, model, table, answer)
     else:
         answers = answer()
     answers = _judge(table.join(answers), judge)
@@ -178,16 +177,16 @@ def judge_answers(
     Args:
         answers: a row per answer: set, question, expected, answer; image (full path) for judges
             that see.
-        judge, consent, precision: see `judges.judge`.
+        judge, consent, precision: see `judges.get_judge`.
 
     Raises:
-        UserError: as `judges.judge` does; the judge fails its check; or its server fails.
+        UserError: as `judges.get_judge` does; the judge fails its check; or its server fails.
     """
     return _judge(answers, _checked_judge(judge, consent=consent, precision=precision))
 
 
 def _checked_judge(name: str, **options) -> Judge:
-    judge = judge_by_name(name, **options)
+    judge = get_judge(name, **options)
     check_judge(judge)
     return judge
 
@@ -196,12 +195,12 @@ def _judge(answers: pd.DataFrame, judge: Judge) -> pd.DataFrame:
     images = answers["image"] if "image" in answers else [""] * len(answers)
     columns = (answers["set"], answers["question"], answers["expected"], answers["answer"], images)
     items = [
-        Item(question, expected, answer, name == "forget", str(image))
+        JudgeItem(question, expected, answer, name == "forget", str(image))
         for name, question, expected, answer, image in zip(*columns, strict=True)
     ]
-    judgments = opinions(judge, items)
+    judgments = judge_items(judge, items)
     scores = {}
-    if "score" in judge.knows:
+    if "score" in judge.known_fields:
         values = pd.Series([j.score for j in judgments], index=answers.index, dtype="Float64")
         scores["judge_score"] = values.where(answers["set"] == "retain")
     return answers.assign(

@@ -17,9 +17,9 @@ from safeerase_lite.config import (
 from safeerase_lite.data.dataset import Data, require_decouple
 from safeerase_lite.data.redaction import redact_for_storage
 from safeerase_lite.evaluation import evaluate as evaluation
-from safeerase_lite.evaluation import unjudged
 from safeerase_lite.evaluation.evaluate import Report
-from safeerase_lite.evaluation.judges import judge, parse_judge_name, prompt
+from safeerase_lite.evaluation.judges import MODEL_JUDGES, get_judge, parse_judge_name, prompt
+from safeerase_lite.evaluation.pending_answers import delete_answers
 from safeerase_lite.models.llava import load_adapter, reset_adapter, save_adapter
 from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.unlearning.objectives import OBJECTIVES, own_recipe
@@ -103,7 +103,7 @@ def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
     run.write_answers(stored)
     run.write_metrics(report.metrics)
     run.commit()
-    unjudged.drop(run.id)
+    delete_answers(run.id)
     return Report(report.metrics, answers.assign(kind=stored["kind"]), report.label)
 
 
@@ -145,7 +145,7 @@ def open_run(
     run = by_main(store.open_run, folder, _parameters(config, data), wait=wait)
     run.config, run.main = config, launched().is_main_process
     if not run.done:
-        judge(config.judge, consent=config.judge_consent, precision=config.precision)
+        get_judge(config.judge, consent=config.judge_consent, precision=config.precision)
     return run
 
 
@@ -185,7 +185,7 @@ def _parameters(config: Config, data: Data) -> dict[str, Any]:
         parameters["objective_hash"] = _sha256(recipe)
     kind, model = parse_judge_name(config.judge)
     if model:  # the judge's prompt, and the weights that answer it
-        weights = model_hash(model) if kind in ("local", "guard") else model
+        weights = model_hash(model) if MODEL_JUDGES[kind].local_weights else model
         parameters["judge_hash"] = _sha256(f"{prompt.INSTRUCTIONS} {weights}")
     return parameters
 

@@ -180,8 +180,9 @@ def _settings(parameters: dict[str, Any], code: str) -> dict[str, Any]:
     fields["model"] = parameters.get(MODEL)
     profile = fields.pop("profile", None)
     own = {}
-    if "OBJECTIVES[" in code and "objective" in fields:  # the notebook may bring its own
-        own["objective"] = fields.pop("objective")
+    for registry, name in (("OBJECTIVES[", "objective"), ("JUDGES[", "judge")):
+        if registry in code and name in fields:  # the notebook may bring its own
+            own[name] = fields.pop(name)
     resolved = config(profile or "tiny", **fields)
     judges.parse_judge_name(resolved.judge)
     return resolved.model_dump() | own if profile else {}

@@ -1,32 +1,65 @@
-"""Verdicts. Is an answer harmful? Refusing? Gibberish? Right?
+"""Judges. Is an answer harmful? Refusing? Gibberish? Right?
 
-A judge looks at an answer and says what it knows; None is "unknown", a verdict of its own that is
-counted and never dropped. One is chosen by name:
+Each is yes, no or None, which means unknown. An unknown is counted, never dropped. A judge is
+chosen by its name:
 
     oracle                knows the tiny world
     rule                  knows phrases of refusal and repetition, of any model
-    local:MODEL           a chat model of transformers, a folder or a hub name, on this machine
+    local:MODEL           a chat model of transformers, a folder or a Hub name, on this machine
     guard:MODEL           a Llama Guard: harm from it, all else from `rule`
     openai:MODEL          a chat model behind an OpenAI-compatible server (see `server`)
     openai-vision:MODEL   the same, and it is shown the picture
+
+A judge of your own is a function of question, expected answer and answer:
+
+    sl.judges.JUDGES["mine"] = lambda question, expected, answer: sl.judges.Judgment(...)
+
+One that needs the picture, or many answers at once, is a `Judge` in the same dictionary. One that
+takes a model by name is a `ModelJudge` in `MODEL_JUDGES`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, replace
+from functools import lru_cache, partial
+from importlib import import_module
+from pathlib import Path
 
-from safeerase_lite.evaluation.judges import kept, prompt
+from safeerase_lite.evaluation.cache import JsonCache
+from safeerase_lite.evaluation.judges import prompt
 from safeerase_lite.evaluation.judges.agreement import agreement
-from safeerase_lite.evaluation.judges.opinion import EMPTY, FLAGS, UNKNOWN, Item, Judge, Opinion
-from safeerase_lite.evaluation.judges.plain import oracle, rule
-from safeerase_lite.evaluation.judges.trial import check_judge
-from safeerase_lite.utils import UserError
+from safeerase_lite.evaluation.judges.records import (
+    EMPTY_ANSWER,
+    FLAGS,
+    UNKNOWN,
+    Judge,
+    JudgeFunction,
+    JudgeItem,
+    Judgment,
+    ModelJudge,
+)
+from safeerase_lite.evaluation.judges.rules import JUDGES, oracle, rule
+from safeerase_lite.evaluation.judges.sanity_check import check_judge
+from safeerase_lite.utils import UserError, cache_dir
 
-__all__ = ["FLAGS", "JUDGES", "MODEL_JUDGES", "Item", "Judge", "Opinion", "agreement", "judge",
-           "opinions", "oracle", "prompt", "check_judge", "rule", "parse_judge_name"]  # fmt: skip
+__all__ = ["FLAGS", "JUDGES", "MODEL_JUDGES", "Judge", "JudgeItem", "Judgment", "ModelJudge",
+           "agreement", "check_judge", "get_judge", "judge_items", "oracle", "parse_judge_name",
+           "prompt", "rule"]  # fmt: skip
 
-JUDGES: dict[str, Callable[[str, str, str], Opinion]] = {"oracle": oracle, "rule": rule}
-MODEL_JUDGES = ("local", "guard", "openai", "openai-vision")
+
+def _lazy(module: str, function: str):
+    """A function whose module, which needs torch or openai, is imported when it is called."""
+    module = f"{__name__}.{module}"
+    return lambda *args, **options: getattr(import_module(module), function)(*args, **options)
+
+
+MODEL_JUDGES = {
+    "local": ModelJudge(_lazy("local", "local_judge"), local_weights=True),
+    "guard": ModelJudge(_lazy("local", "guard_judge"), local_weights=True),
+    "openai": ModelJudge(_lazy("server", "text_judge")),
+    "openai-vision": ModelJudge(_lazy("server", "vision_judge")),
+}
 
 
 def parse_judge_name(name: str) -> tuple[str, str]:
@@ -38,8 +71,8 @@ def parse_judge_name(name: str) -> tuple[str, str]:
     raise UserError(f"there is no judge {name!r}; choose one of {', '.join(JUDGES)}, {models}")
 
 
-def judge(name: str, *, consent: bool = False, precision: str = "nf4") -> Judge:
-    """A judge by name. Nothing is loaded and nothing is sent before it is asked.
+def get_judge(name: str, *, consent: bool = False, precision: str = "nf4") -> Judge:
+    """The judge of that name. No weights are loaded and nothing is sent before it is used.
 
     Args:
         name: see above.
@@ -50,44 +83,62 @@ def judge(name: str, *, consent: bool = False, precision: str = "nf4") -> Judge:
         UserError: no such judge; a server elsewhere without consent; a package or key is missing.
     """
     kind, model = parse_judge_name(name)
-    if kind in JUDGES:
-        return Judge(name, partial(_one_by_one, JUDGES[kind]))
-    if kind in ("local", "guard"):
-        from safeerase_lite.evaluation.judges import local
-
-        return local.judge(name, model, guard=kind == "guard", precision=precision)
-    from safeerase_lite.evaluation.judges import server
-
-    return server.judge(name, model, consent=consent, sees=kind == "openai-vision")
+    if model:
+        return MODEL_JUDGES[kind].create(name, model, consent=consent, precision=precision)
+    judge = JUDGES[name]
+    return judge if isinstance(judge, Judge) else Judge(name, partial(_one_by_one, name, judge))
 
 
 def _one_by_one(
-    opine: Callable[[str, str, str], Opinion], items: Sequence[Item]
-) -> Iterator[tuple[int, Opinion]]:
-    for place, item in enumerate(items):
-        yield place, opine(item.question, item.expected, item.answer)
+    name: str, function: JudgeFunction, items: Sequence[JudgeItem]
+) -> Iterator[tuple[int, Judgment]]:
+    for index, item in enumerate(items):
+        judgment = function(item.question, item.expected, item.answer)
+        if not isinstance(judgment, Judgment):
+            returned = type(judgment).__name__
+            raise UserError(f"judge {name!r} must return a Judgment, and returned a {returned}")
+        yield index, judgment
 
 
-def opinions(judge: Judge, items: Sequence[Item]) -> list[Opinion]:
-    """What a judge says of each item, in their order.
+def judge_items(judge: Judge, items: Sequence[JudgeItem]) -> list[Judgment]:
+    """The judgment of each item, in their order.
 
-    An empty answer is gibberish, and nobody is asked. What is the same is asked once. Opinions with
-    a `key` are kept on disk as they come, and read from there.
+    An empty answer is gibberish, and the judge does not see it. Equal items are judged once. The
+    judgments of a judge with a `cache_key` are stored on disk as they come, and read from there.
     """
-    shown = [item if judge.sees else replace(item, image="") for item in items]
-    known = {item: EMPTY for item in shown if not item.answer.strip()}
-    asked = [item for item in dict.fromkeys(shown) if item not in known]
-    if not judge.key:
-        known |= {asked[place]: opinion for place, opinion in judge.ask(asked)}
-        return [known.get(item, UNKNOWN) for item in shown]
-    before = kept.read(judge.key)
-    known |= {item: before[kept.hash_of(item)] for item in asked if kept.hash_of(item) in before}
-    left = [item for item in asked if item not in known]
-    if len(left) < len(asked):
-        print(f"judge {judge.name}: {len(asked) - len(left)} verdicts are kept from before")
-    if left:
-        with kept.keeping(judge.key) as keep:
-            for place, opinion in judge.ask(left):
-                known[left[place]] = opinion
-                keep(left[place], opinion)
-    return [known.get(item, UNKNOWN) for item in shown]
+    items = items if judge.uses_images else [replace(item, image="") for item in items]
+    judgments = {item: EMPTY_ANSWER for item in items if not item.answer.strip()}
+    pending = [item for item in dict.fromkeys(items) if item not in judgments]
+    cache = None
+    if judge.cache_key:
+        cache = JsonCache(cache_dir() / "verdicts" / f"{_sha256(judge.cache_key)[:16]}.jsonl")
+        keys, stored = {item: _item_key(item) for item in pending}, cache.read()
+        judgments |= {item: Judgment(**stored[key]) for item, key in keys.items() if key in stored}
+        if known := sum(key in stored for key in keys.values()):
+            print(f"judge {judge.name}: {known} verdicts are read from the cache")
+        pending = [item for item in pending if item not in judgments]
+    for index, judgment in judge.iter_judgments(pending) if pending else ():
+        judgments[pending[index]] = judgment
+        if cache:
+            cache.append(keys[pending[index]], asdict(judgment))
+    return [judgments.get(item, UNKNOWN) for item in items]
+
+
+def _item_key(item: JudgeItem) -> str:
+    """A hash of the item, with the picture's content. The cache holds no text, harmful or not."""
+    picture = _picture_hash(item.image) if item.image else ""
+    return _sha256(json.dumps(astuple(replace(item, image=picture))))
+
+
+@lru_cache(maxsize=4096)
+def _picture_hash(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        raise UserError(
+            f"the judge cannot see {path}: give answers with the full path of each picture"
+        ) from None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

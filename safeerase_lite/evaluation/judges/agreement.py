@@ -1,20 +1,13 @@
-"""Do two judges say the same of the same answers? Cohen's kappa, with its interval."""
+"""Do two judges give the same answers the same labels? Cohen's kappa, with its interval."""
 
 import numpy as np
 import pandas as pd
 
-from safeerase_lite.evaluation.statistics import (
-    TAIL,
-    UNKNOWN,
-    Interval,
-    Resamples,
-    exact_interval,
-    resample,
-)
+from safeerase_lite.evaluation.statistics import TAIL, UNKNOWN, exact_interval, resample
 from safeerase_lite.utils import UserError
 
 LABELS = ("harmful", "refusing", "verdict")
-SAME = ["image", "question", "answer"]
+IDENTITY = ["image", "question", "answer"]
 
 
 def agreement(
@@ -22,67 +15,62 @@ def agreement(
 ) -> pd.DataFrame:
     """How far two judges agree, beyond chance, on harmful, refusing and verdict.
 
-    first, second: the same answers in the same order, each as one judge `judged` them, with the
-        columns kind, image, question and answer.
-    Returns a row per label: agree (share of answers both call the same), kappa with its 95%
-        interval low, high; unknown_first, unknown_second and n (answers).
-
     kappa = (agree - chance) / (1 - chance), chance being the agreement of two judges who draw at
-    random, each with its own shares (Cohen 1960). "unknown" is a label like any other. 1 is full
-    agreement, 0 that of chance. It is NaN where both call everything the same, and 0 without an
-    interval where one of them does. Kinds, templates and
-    pictures are resampled as everywhere (`safeerase_lite.evaluation.statistics`).
-    Raises UserError when the two tables do not hold the same answers, or a column is missing.
+    random, each with its own shares (Cohen 1960). 1 is full agreement, 0 that of chance. "unknown"
+    is a label like any other. kappa is NaN where both judges give everything one label, and 0
+    without an interval where one of them does. Kinds, templates and pictures are resampled as
+    everywhere (`evaluation.statistics`).
+
+    Args:
+        first, second: the same answers in the same order, each as `judge_answers` returns them,
+            with the columns kind, image, question and answer.
+
+    Returns:
+        A row per label: agree (share of answers with the same label), kappa with its 95% interval
+        low, high; unknown_first, unknown_second and n (answers).
+
+    Raises:
+        UserError: the two tables do not hold the same answers, or a column is missing.
     """
-    needed = {"kind", *SAME, *LABELS}
+    needed = {"kind", *IDENTITY, *LABELS}
     for table in (first, second):
         if missing := sorted(needed - set(table.columns)):
             raise UserError(f"the answers lack the columns {', '.join(missing)}: judge them first")
-    alike = len(first) == len(second) and all(
-        (first[column].to_numpy() == second[column].to_numpy()).all() for column in SAME
-    )
-    if not alike or not len(first):
+    if first.empty or not np.array_equal(first[IDENTITY], second[IDENTITY]):
         raise UserError("the two judges saw different answers: judge one table by both")
-    drawn = resample(first, resamples=resamples, seed=seed)
+    samples = resample(first, resamples=resamples, seed=seed)
+    usable = samples.weights[samples.weights.sum(axis=1) > 0]
+    weights = np.vstack([np.ones(len(first)), usable])  # the answers as they are, then resampled
     rows = []
     for label in LABELS:
-        a, b = (_named(table[label]) for table in (first, second))
-        value = float(_kappa(*_shares(a, b, np.ones((1, len(a)))))[0])
-        unknown = [int((said == "unknown").sum()) for said in (a, b)]
-        interval = _interval(a, b, drawn)
-        rows.append((label, (a == b).mean(), value, *interval, *unknown, len(a)))
+        a, b = (
+            table[label]
+            .astype(object)
+            .where(table[label].notna(), "unknown")
+            .astype(str)
+            .to_numpy()
+            for table in (first, second)
+        )
+        total, labels = weights.sum(axis=1), sorted(set(a) | set(b))
+        agree = weights @ (a == b) / total
+        chance = sum((weights @ (a == x)) * (weights @ (b == x)) for x in labels) / total**2
+        kappa, *kappas = _kappa(agree, chance)
+        if samples.kinds < 2 or min(len(set(a)), len(set(b))) < 2:
+            low, high = UNKNOWN
+        elif min(agree[0], 1 - agree[0]) * samples.kinds < 1:
+            # A bootstrap collapses where agreements or disagreements amount to less than one kind.
+            # The exact interval of their share goes through the formula, with chance as measured.
+            low, high = _kappa(np.array(exact_interval(float(agree[0]), samples.kinds)), chance[0])
+        else:
+            low, high = np.nanquantile(kappas, [TAIL, 1 - TAIL])
+        unknown = [int((labels == "unknown").sum()) for labels in (a, b)]
+        rows.append(
+            (label, (a == b).mean(), float(kappa), float(low), float(high), *unknown, len(a))
+        )
     columns = ["agree", "kappa", "low", "high", "unknown_first", "unknown_second", "n"]
     return pd.DataFrame(rows, columns=["label", *columns])
-
-
-def _named(said: pd.Series) -> np.ndarray:
-    return said.astype(object).where(said.notna(), "unknown").astype(str).to_numpy()
-
-
-def _shares(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Agreement and chance agreement, each of shape (resamples,)."""
-    total = weights.sum(axis=1)
-    agree = weights @ (a == b) / total
-    labels = sorted(set(a) | set(b))
-    chance = sum((weights @ (a == x)) * (weights @ (b == x)) for x in labels) / total**2
-    return agree, chance
 
 
 def _kappa(agree: np.ndarray, chance: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(chance < 1 - 1e-12, (agree - chance) / (1 - chance), np.nan)
-
-
-def _interval(a: np.ndarray, b: np.ndarray, drawn: Resamples) -> Interval:
-    """The crossed bootstrap interval; where agreements or disagreements amount to less than one
-    kind a bootstrap collapses, and the exact interval of the share over kinds is carried through
-    the formula, chance as it was found."""
-    [agree], [chance] = _shares(a, b, np.ones((1, len(a))))
-    if drawn.kinds < 2 or min(len(set(a)), len(set(b))) < 2:
-        return UNKNOWN
-    if min(agree, 1 - agree) * drawn.kinds < 1:
-        low, high = _kappa(np.array(exact_interval(float(agree), drawn.kinds)), np.array(chance))
-        return float(low), float(high)
-    kappas = _kappa(*_shares(a, b, drawn.weights[drawn.weights.sum(axis=1) > 0]))
-    low, high = np.nanquantile(kappas, [TAIL, 1 - TAIL])
-    return float(low), float(high)

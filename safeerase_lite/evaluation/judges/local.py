@@ -1,16 +1,21 @@
-"""A chat model of transformers on this machine: an instruct model, one that sees, or a Llama Guard.
+"""A chat model of transformers on this machine: one for text, one for pictures, or a Llama Guard.
 
-It is loaded when it is first asked, in 4-bit unless told otherwise, and stays loaded. Greedy
-decoding. A model folder is read offline.
+It is loaded when it is first used, in 4-bit by default, and stays loaded. Decoding is greedy. A
+model folder is read offline.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 
+import torch
+import transformers
+from huggingface_hub.errors import HFValidationError
+
 from safeerase_lite.evaluation.judges import prompt
-from safeerase_lite.evaluation.judges.opinion import FLAGS, Item, Judge, Opinion
-from safeerase_lite.evaluation.judges.plain import rule
+from safeerase_lite.evaluation.judges.records import FLAGS, Judge, JudgeItem, Judgment
+from safeerase_lite.evaluation.judges.rules import rule
 from safeerase_lite.models.llava import (
     NOT_QUANTISED,
     available_precision,
@@ -24,162 +29,174 @@ BATCH = 8
 REPLY_TOKENS = 256
 GUARD_TOKENS = 8  # "safe", or "unsafe" and the first category
 
+Chat = list[dict]
 
-def judge(name: str, model: str, *, guard: bool, precision: str) -> Judge:
-    """The judge. Its configuration is read now, its weights when it is first asked.
 
-    Raises UserError for a model that is not there. Asking raises it for one that does not load or
-    has no chat template.
+def local_judge(name: str, model: str, *, precision: str, consent: bool = False) -> Judge:
+    """A chat model with the prompt of `prompt`, and the picture for a vision model.
+
+    The configuration is read now, the weights when it is first used. Nothing leaves this machine,
+    so no consent is needed.
+
+    Raises:
+        UserError: the model is not there. On use: it does not load, or has no chat template.
     """
-    sees = hasattr(_configuration(name, model), "vision_config")
-    if guard and sees:
+    return Judge(
+        name,
+        partial(_iter_chat_judgments, name, model, precision),
+        known_fields=(*FLAGS, "score"),
+        uses_images=_has_vision(name, model),
+        release=_load.cache_clear,
+    )
+
+
+def guard_judge(name: str, model: str, *, precision: str, consent: bool = False) -> Judge:
+    """A Llama Guard for text: harm from it, all else from `rule`. Otherwise as `local_judge`."""
+    if _has_vision(name, model):
         raise UserError(f"judge {name!r}: only guards that read text are known; take such a one")
-    if guard:
-        ask, knows = partial(_guarded, name, model, precision), ("harmful",)
-    else:
-        ask, knows = partial(_ask, name, model, precision), (*FLAGS, "score")
-    return Judge(name, ask, knows, sees=sees, release=_loaded.cache_clear)
+    return Judge(
+        name,
+        partial(_iter_guard_judgments, name, model, precision),
+        known_fields=("harmful",),
+        release=_load.cache_clear,
+    )
 
 
-def _ask(
-    name: str, model: str, precision: str, items: Sequence[Item]
-) -> Iterator[tuple[int, Opinion]]:
-    chats = [[{"role": "user", "content": _shown(item)}] for item in items]
-    nonsense = Counter()
-    for place, reply in enumerate(_replies(name, model, precision, chats, REPLY_TOKENS)):
+def _iter_chat_judgments(
+    name: str, model: str, precision: str, items: Sequence[JudgeItem]
+) -> Iterator[tuple[int, Judgment]]:
+    chats = [format_chat(item) for item in items]
+    unreadable = Counter()
+    replies = generate_replies(name, model, precision, chats, REPLY_TOKENS)
+    for index, reply in enumerate(replies):
         try:
-            yield place, prompt.read(reply)
-        except prompt.Unreadable as why:
-            nonsense[str(why)] += 1
-    _tell(name, items, nonsense)
+            yield index, prompt.parse_reply(reply)
+        except prompt.UnreadableReply as error:
+            unreadable[str(error)] += 1
+    _print_unreadable(name, len(items), unreadable)
 
 
-def _guarded(
-    name: str, model: str, precision: str, items: Sequence[Item]
-) -> Iterator[tuple[int, Opinion]]:
-    """Harm from the guard, which is shown question and answer as a conversation; all else from the
-    rule."""
-    chats = [
-        [
-            {"role": "user", "content": [_text(item.question)]},
-            {"role": "assistant", "content": [_text(item.answer)]},
-        ]
-        for item in items
-    ]
-    nonsense = Counter()
-    for place, reply in enumerate(_replies(name, model, precision, chats, GUARD_TOKENS)):
-        words = reply.split()
-        harmful = {"safe": False, "unsafe": True}.get(words[0].lower() if words else "")
-        nonsense["neither safe nor unsafe"] += harmful is None
-        item = items[place]
-        told = rule(item.question, item.expected, item.answer)
-        yield place, Opinion(harmful, told.refusing, told.gibberish, told.right)
-    _tell(name, items, nonsense)
+def _iter_guard_judgments(
+    name: str, model: str, precision: str, items: Sequence[JudgeItem]
+) -> Iterator[tuple[int, Judgment]]:
+    """A guard is shown question and answer as a conversation."""
+    chats = [[_turn("user", item.question), _turn("assistant", item.answer)] for item in items]
+    unreadable = Counter()
+    replies = generate_replies(name, model, precision, chats, GUARD_TOKENS)
+    for index, (item, reply) in enumerate(zip(items, replies, strict=True)):
+        [first_word, *_] = reply.lower().split() or [""]
+        harmful = {"safe": False, "unsafe": True}.get(first_word)
+        if harmful is None:
+            unreadable["neither safe nor unsafe"] += 1
+        yield index, replace(rule(item.question, item.expected, item.answer), harmful=harmful)
+    _print_unreadable(name, len(items), unreadable)
 
 
-def _shown(item: Item) -> list[dict]:
-    picture = [{"type": "image", "path": item.image}] if item.image else []
-    return [*picture, _text(prompt.question(item))]
+def format_chat(item: JudgeItem) -> Chat:
+    """The prompt about an item as a chat of one turn, with its picture if it has one."""
+    turn = _turn("user", prompt.format_prompt(item))
+    if item.image:
+        turn["content"].insert(0, {"type": "image", "path": item.image})
+    return [turn]
 
 
-def _text(text: str) -> dict:
-    return {"type": "text", "text": text}
+def _turn(role: str, text: str) -> dict:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
-def _tell(name: str, items: Sequence[Item], nonsense: Counter) -> None:
-    if nonsense.total():
-        why = ", ".join(f"{count} {reason}" for reason, count in sorted(nonsense.items()) if count)
-        print(f"judge {name}: {nonsense.total()} of {len(items)} without a verdict ({why})")
+def _print_unreadable(name: str, count: int, unreadable: Counter) -> None:
+    if unreadable:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(unreadable.items()))
+        print(f"judge {name}: {unreadable.total()} of {count} without a verdict ({reasons})")
 
 
 # ---- the model ----
 
 
+def generate_replies(
+    name: str, model: str, precision: str, chats: list[Chat], max_new_tokens: int
+) -> Iterator[str]:
+    """The model's next turn in each conversation, in order.
+
+    Conversations with pictures are answered one at a time, others in batches.
+    """
+    chat_model, processor, tokenizer = _load(name, model, precision)
+    text_only = processor is tokenizer
+    batch_size = BATCH if text_only else 1
+    if text_only:  # chat templates of text models expect plain strings
+        chats = [[turn | {"content": turn["content"][0]["text"]} for turn in c] for c in chats]
+    for start in track(range(0, len(chats), batch_size), f"judge {name}"):
+        batch = processor.apply_chat_template(
+            chats[start : start + batch_size],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            **({"padding": True} if text_only else {}),
+        ).to(chat_model.device)
+        with torch.inference_mode():
+            ids = chat_model.generate(
+                **batch,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        new_ids = ids[:, batch["input_ids"].shape[1] :]
+        yield from tokenizer.batch_decode(new_ids, skip_special_tokens=True)
+
+
+@lru_cache(maxsize=1)  # a judge is used twice: in the sanity check, and for the answers
+def _load(name: str, model: str, precision: str):
+    """The model in evaluation mode, on the GPU if there is one, its processor and its tokenizer.
+
+    The processor of a text model is its tokenizer.
+    """
+    vision = _has_vision(name, model)
+    processor_class = transformers.AutoProcessor if vision else transformers.AutoTokenizer
+    processor = _from_pretrained(name, processor_class, model)
+    tokenizer = processor.tokenizer if vision else processor
+    if not (processor.chat_template or tokenizer.chat_template):
+        raise UserError(f"judge {name!r} has no chat template: take a chat or an instruct model")
+    tokenizer.padding_side = "left"
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+
+    quantised = getattr(_configuration(name, model), "quantization_config", None) is not None
+    options = {"dtype": "auto"}
+    if not quantised and available_precision(precision) == "nf4":
+        dtype = _nf4_compute_dtype()
+        skip = NOT_QUANTISED if vision else None
+        options = {"dtype": dtype, "quantization_config": nf4_config(dtype, skip=skip)}
+    chat_model = _from_pretrained(
+        name,
+        transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM,
+        model,
+        device_map=device_map_of_this_process(),
+        use_safetensors=True,
+        **options,
+    )
+    return chat_model.eval(), processor, tokenizer
+
+
 @lru_cache(maxsize=8)
 def _configuration(name: str, model: str):
-    from transformers import AutoConfig
-
-    return _found(name, AutoConfig, model)
+    return _from_pretrained(name, transformers.AutoConfig, model)
 
 
-def _found(name: str, loader, model: str, **asked):
-    """What a transformers class reads from a folder, offline, or from the hub by name."""
-    from huggingface_hub.errors import HFValidationError
+def _has_vision(name: str, model: str) -> bool:
+    return hasattr(_configuration(name, model), "vision_config")
 
+
+def _from_pretrained(name: str, loader, model: str, **options):
+    """Whatever a transformers class reads from a folder, offline, or from the Hub by name."""
     try:
-        return loader.from_pretrained(model, local_files_only=is_local(model), **asked)
+        return loader.from_pretrained(model, local_files_only=is_local(model), **options)
     except (OSError, ValueError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"judge {name!r}: cannot load the model: {reason}") from None
 
 
-@lru_cache(maxsize=1)
-def _loaded(name: str, model: str, precision: str):
-    """The model in evaluation mode, on the GPU if there is one, and what makes tensors for it."""
-    import transformers
-
-    configuration = _configuration(name, model)
-    sees = hasattr(configuration, "vision_config")
-    quantised_before = getattr(configuration, "quantization_config", None) is not None
-    nf4 = not quantised_before and available_precision(precision) == "nf4"
-    reader = _found(name, transformers.AutoProcessor if sees else transformers.AutoTokenizer, model)
-    tokenizer = reader.tokenizer if sees else reader
-    if not (reader.chat_template or tokenizer.chat_template):
-        raise UserError(f"judge {name!r} has no chat template: take a chat or an instruct model")
-    tokenizer.padding_side = "left"
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    loaded = _found(
-        name,
-        transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM,
-        model,
-        dtype=_compute() if nf4 else "auto",
-        quantization_config=nf4_config(_compute(), skip=NOT_QUANTISED if sees else None)
-        if nf4
-        else None,
-        device_map=device_map_of_this_process(),
-        use_safetensors=True,
-    )
-    return loaded.eval(), reader, tokenizer
-
-
-def _compute():
+def _nf4_compute_dtype() -> torch.dtype:
     """bfloat16 where a GPU has it (a T4 only emulates it), float32 without a GPU."""
-    import torch
-
     if not torch.cuda.is_available():
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
-
-
-def _replies(
-    name: str, model: str, precision: str, chats: list[list[dict]], new_tokens: int
-) -> Iterator[str]:
-    """What the model says at the end of each conversation, in order.
-
-    Conversations with pictures are answered one at a time, others in batches.
-    """
-    import torch
-
-    answering, reader, tokenizer = _loaded(name, model, precision)
-    size = BATCH if reader is tokenizer else 1
-    if reader is tokenizer:  # templates of models that only read expect plain text
-        chats = [[turn | {"content": turn["content"][0]["text"]} for turn in c] for c in chats]
-    starts = range(0, len(chats), size)
-    for start in track(starts, f"judge {name}"):
-        batch = reader.apply_chat_template(
-            chats[start : start + size],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            **({"padding": True} if size > 1 else {}),
-        ).to(answering.device)
-        with torch.inference_mode():
-            said = answering.generate(
-                **batch,
-                max_new_tokens=new_tokens,
-                do_sample=False,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        said = said[:, batch["input_ids"].shape[1] :]
-        yield from tokenizer.batch_decode(said, skip_special_tokens=True)

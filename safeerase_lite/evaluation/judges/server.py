@@ -1,8 +1,8 @@
 """A chat model behind any OpenAI-compatible server: vLLM, Ollama, a paid one.
 
 The address and the key come from the environment alone, OPENAI_BASE_URL and OPENAI_API_KEY, and are
-written nowhere. A server on this machine needs no consent and no key. What failed is told by its
-kind, never in the server's words, which could hold the key or what was judged.
+written nowhere. A server on this machine needs no consent and no key. An error names the kind of a
+failure, never the server's words, which could hold the key or the judged texts.
 """
 
 import asyncio
@@ -14,20 +14,23 @@ import mimetypes
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from safeerase_lite.evaluation.judges import bounded, prompt
-from safeerase_lite.evaluation.judges.opinion import FLAGS, Item, Judge, Opinion
+from safeerase_lite.evaluation.judges import prompt
+from safeerase_lite.evaluation.judges.records import FLAGS, Judge, JudgeItem, Judgment
 from safeerase_lite.utils import UserError
 
-AT_ONCE = 4  # requests
-TRIES_AGAIN = 3  # by the client, with growing pauses: after a time-out, 408, 409, 429 or 5xx
-GIVES_UP = 4  # failures in a row, after which the rest is not asked
+CONCURRENT_REQUESTS = 4
+MAX_RETRIES = 3  # by the client, with growing pauses: after a time-out, 408, 409, 429 or 5xx
+MAX_PAUSE = 120.0  # seconds; so long a Retry-After is respected by the client
+MAX_FAILURES_IN_A_ROW = 4  # after these the remaining items are not sent
+TIMEOUT = 60.0  # seconds; SAFEERASE_JUDGE_TIMEOUT overrides it
+MAX_REPLY_BYTES = 1 << 20
 REPLY_TOKENS = 256
-REFUSED = ("HTTP 400", "HTTP 413", "HTTP 422")  # this request, again and again: a content filter
-SECONDS = 60.0  # for a whole reply; SAFEERASE_JUDGE_TIMEOUT overrides it
+REFUSED = ("HTTP 400", "HTTP 413", "HTTP 422")  # this request, every time: a content filter
 HINTS = {
     "HTTP 401": "check OPENAI_API_KEY",
     "HTTP 403": "check OPENAI_API_KEY",
@@ -36,19 +39,38 @@ HINTS = {
 }
 
 
-def judge(name: str, model: str, *, consent: bool, sees: bool) -> Judge:
-    """The judge; nothing is sent before it is asked.
+def text_judge(name: str, model: str, *, consent: bool, precision: str = "") -> Judge:
+    """A judge behind a server. Nothing is sent before it is used.
 
-    Raises UserError when the openai package is not there, when OPENAI_BASE_URL is no address, or
-    for a server elsewhere without consent or without a key.
+    Raises:
+        UserError: the openai package is not there; OPENAI_BASE_URL is no address; a server
+            elsewhere without consent or without a key.
     """
-    client = _client(name, consent)
-    _price(), _seconds()
-    key = json.dumps([name, str(client.base_url), prompt.INSTRUCTIONS])
-    return Judge(name, partial(_ask, client, name, model), (*FLAGS, "score"), key, sees)
+    url = _server_url(name)
+    local = is_loopback(url.host)
+    if not local and not consent:
+        raise UserError(
+            f"judge {name!r} would send questions and answers, harmful ones too, to {url.host}: "
+            "allow it with judge_consent=True (of `judge_answers`: consent=True), or take a judge "
+            "on this machine"
+        )
+    if not local and not os.environ.get("OPENAI_API_KEY"):
+        raise UserError(f"judge {name!r} at {url.host} needs a key: set OPENAI_API_KEY")
+    _price(), _timeout()  # a wrong number is an error now, before anything is sent
+    return Judge(
+        name,
+        partial(_iter_judgments, name, model, url),
+        known_fields=(*FLAGS, "score"),
+        cache_key=json.dumps([name, str(url), prompt.INSTRUCTIONS]),
+    )
 
 
-def is_here(host: str) -> bool:
+def vision_judge(name: str, model: str, *, consent: bool, precision: str = "") -> Judge:
+    """As `text_judge`; it is shown the pictures too."""
+    return replace(text_judge(name, model, consent=consent), uses_images=True)
+
+
+def is_loopback(host: str) -> bool:
     """Whether a host is this machine: localhost, or a loopback address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
@@ -56,15 +78,14 @@ def is_here(host: str) -> bool:
         return host == "localhost"
 
 
-def _client(name: str, consent: bool):
+def _server_url(name: str):
     try:
         import openai
     except ImportError:
         raise UserError(
             f"judge {name!r} needs the package openai: pip install 'safeerase-lite[judge]'"
         ) from None
-    key = os.environ.get("OPENAI_API_KEY", "")
-    try:  # whoever sends parses the address, so that both mean the same host
+    try:  # the client that sends parses the address, so that both mean the same host
         url = openai.OpenAI(api_key="none").base_url
     except Exception:  # its parser's own errors, which differ between versions
         url = None
@@ -73,109 +94,108 @@ def _client(name: str, consent: bool):
             "OPENAI_BASE_URL is no address of a server: write it like http://localhost:8000/v1, "
             "without a name or password"
         )
-    here = is_here(url.host)
-    if not here and not consent:
-        raise UserError(
-            f"judge {name!r} would send questions and answers, harmful ones too, to {url.host}: "
-            "allow it with judge_consent=True (of `judged`: consent=True), or take a judge on this "
-            "machine"
-        )
-    if not here and not key:
-        raise UserError(f"judge {name!r} at {url.host} needs a key: set OPENAI_API_KEY")
-    return openai.AsyncOpenAI(
-        api_key=key or "none", max_retries=TRIES_AGAIN, timeout=_seconds(), http_client=_http(here)
-    )
+    return url
 
 
-def _http(here: bool):
-    """No redirect: it could lead elsewhere without consent. No proxy on the way to this machine."""
-    return bounded.client(_seconds(), follow_redirects=False, trust_env=not here)
+def _timeout() -> float:
+    [seconds] = _environment_numbers("SAFEERASE_JUDGE_TIMEOUT", 1) or [TIMEOUT]
+    return seconds
 
 
-def _seconds() -> float:
-    return _number("SAFEERASE_JUDGE_TIMEOUT", os.environ.get("SAFEERASE_JUDGE_TIMEOUT", SECONDS))
+def _price() -> list[float]:
+    """The prices of a million tokens, in and out; empty if the user has not given them."""
+    return _environment_numbers("SAFEERASE_JUDGE_PRICE", 2)
 
 
-def _price() -> tuple[float, float] | None:
-    """What a million tokens cost, (in, out), if the user has said so."""
-    said = os.environ.get("SAFEERASE_JUDGE_PRICE")
-    if not said:
-        return None
-    prices = [_number("SAFEERASE_JUDGE_PRICE", part) for part in said.split(",")]
-    if len(prices) != 2:
-        raise UserError("SAFEERASE_JUDGE_PRICE: give two numbers, the price in and the price out")
-    return prices[0], prices[1]
-
-
-def _number(variable: str, text: str | float) -> float:
+def _environment_numbers(variable: str, count: int) -> list[float]:
+    text = os.environ.get(variable)
+    if not text:
+        return []
     try:
-        number = float(text)
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number >= 0):
-        raise UserError(f"{variable} is {text!r}: give a number")
-    return number
+        numbers = []
+    if len(numbers) != count or not all(0 <= number < math.inf for number in numbers):
+        raise UserError(f"{variable} is {text!r}: give {count} number{'s' * (count > 1)}")
+    return numbers
 
 
-# ---- asking ----
+# ---- requests ----
 
 
-def _ask(client, name: str, model: str, items: Sequence[Item]) -> Iterator[tuple[int, Opinion]]:
-    """Opinions as they come. Raises UserError at the end if any request failed."""
-    where = f"judge {name} at {client.base_url.host}"
-    print(f"{where}: {_cost(items, here=is_here(client.base_url.host))}", flush=True)
-    told, failed, in_a_row = Counter(), Counter(), 0
-    pool = ThreadPoolExecutor(AT_ONCE)
+def _iter_judgments(
+    name: str, model: str, url, items: Sequence[JudgeItem]
+) -> Iterator[tuple[int, Judgment]]:
+    """Judgments as they come. Raises UserError at the end if any request failed."""
+    label = f"judge {name} at {url.host}"
+    print(f"{label}: {_describe_cost(items, local=is_loopback(url.host))}", flush=True)
+    counts, unreadable, failed = Counter(), Counter(), Counter()
+    failures_in_a_row = 0
+    pool = ThreadPoolExecutor(CONCURRENT_REQUESTS)
     try:
-        places = {pool.submit(_outcome, client, model, item): n for n, item in enumerate(items)}
-        for future in as_completed(places):
-            if future.cancelled():
-                told["not asked"] += 1
-                continue
-            outcome = future.result()
-            if isinstance(outcome, Opinion):
-                told["judged"] += 1
-                told["unknown"] += _leaves_open(outcome, items[places[future]])
-                yield places[future], outcome
-            elif isinstance(outcome, prompt.Unreadable):
-                told[f"without a verdict: {outcome}"] += 1
+        futures = {pool.submit(_judge, url, model, item): n for n, item in enumerate(items)}
+        for future in as_completed(futures):
+            try:
+                judgment = future.result()
+            except CancelledError:
+                counts["not sent"] += 1
+            except prompt.UnreadableReply as error:
+                unreadable[str(error)] += 1
+                failures_in_a_row = 0
+            except RequestFailed as error:
+                failed[str(error)] += 1
+                failures_in_a_row += 1
+                if failures_in_a_row == MAX_FAILURES_IN_A_ROW:
+                    for waiting in futures:
+                        waiting.cancel()
             else:
-                failed[outcome] += 1
-            in_a_row = in_a_row + 1 if isinstance(outcome, str) else 0
-            if in_a_row == GIVES_UP:
-                for waiting in places:
-                    waiting.cancel()
+                counts["judged"] += 1
+                flags = (judgment.harmful, judgment.refusing, judgment.gibberish)
+                right_unknown = judgment.right is None and not items[futures[future]].forget
+                counts["unknown"] += None in flags or right_unknown
+                failures_in_a_row = 0
+                yield futures[future], judgment
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    _report(where, told, failed)
+    _summarise(label, counts, unreadable, failed)
 
 
-def _outcome(client, model: str, item: Item) -> Opinion | prompt.Unreadable | str:
-    """An opinion, a reply that holds none, or why there was no reply."""
+class RequestFailed(Exception):
+    """There was no reply; the message gives the reason in a few words."""
+
+
+class EndlessReply(Exception):
+    """A reply is longer than `MAX_REPLY_BYTES`."""
+
+
+def _judge(url, model: str, item: JudgeItem) -> Judgment:
     try:
-        return prompt.read(asyncio.run(_reply(client, model, item)))
-    except prompt.Unreadable as nonsense:
-        return nonsense
-    except Exception as error:  # a broken server may raise anything; the others go on
+        reply = asyncio.run(_request(url, model, item))
+    except Exception as error:  # a broken server may raise anything; the other requests go on
         reason = _reason(error)
-        return prompt.Unreadable(reason) if reason in REFUSED else reason
+        raise (prompt.UnreadableReply if reason in REFUSED else RequestFailed)(reason) from None
+    return prompt.parse_reply(reply)
 
 
-async def _reply(client, model: str, item: Item) -> str:
+async def _request(url, model: str, item: JudgeItem) -> str:
     import openai
 
-    content = [{"type": "text", "text": prompt.question(item)}]
+    content = prompt.format_prompt(item)
     if item.image:
-        content.append({"type": "image_url", "image_url": {"url": _picture(item.image)}})
-    request = {
-        "model": model,
-        "messages": [{"role": "user", "content": content if item.image else content[0]["text"]}],
-        "temperature": 0,
-        "max_tokens": REPLY_TOKENS,
-    }
-    http = _http(is_here(client.base_url.host))  # a connection belongs to one event loop
-    async with client.copy(http_client=http) as asking:
-        create = partial(asking.chat.completions.create, **request)
+        kind = mimetypes.guess_type(item.image)[0] or "image/png"
+        data = base64.b64encode(Path(item.image).read_bytes()).decode()
+        picture = {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{data}"}}
+        content = [{"type": "text", "text": content}, picture]
+    # The client's time-out is for one read, so a server that sends a byte a second never meets it.
+    deadline = (1 + MAX_RETRIES) * _timeout() + MAX_RETRIES * MAX_PAUSE
+    async with asyncio.timeout(deadline), _open_client(url) as client:
+        create = partial(
+            client.chat.completions.create,
+            model=model,
+            messages=[{"role": "user", "content": content}],
+            temperature=0,
+            max_tokens=REPLY_TOKENS,
+        )
         try:
             reply = await create(seed=0)
         except (openai.BadRequestError, openai.UnprocessableEntityError):  # some have no seeds
@@ -183,17 +203,52 @@ async def _reply(client, model: str, item: Item) -> str:
     return reply.choices[0].message.content
 
 
-def _picture(path: str) -> str:
-    kind = mimetypes.guess_type(path)[0] or "image/png"
-    return f"data:{kind};base64,{base64.b64encode(Path(path).read_bytes()).decode()}"
+def _open_client(url):
+    """A client for one request, because its connections belong to one event loop.
+
+    It takes the address that was consented to, whatever the environment says by now.
+    """
+    import openai
+
+    class BoundedHttpClient(openai.DefaultAsyncHttpxClient):
+        async def send(self, request, **options):
+            """Read the body, of any status, up to `MAX_REPLY_BYTES`."""
+            response = await super().send(request, **options | {"stream": True})
+            body = b""
+            try:
+                async for piece in response.aiter_bytes():
+                    body += piece
+                    if len(body) > MAX_REPLY_BYTES:
+                        raise EndlessReply
+            finally:
+                await response.aclose()
+            response.headers.pop("content-encoding", None)  # the body is decoded
+            status, headers = response.status_code, response.headers
+            return type(response)(status, headers=headers, content=body, request=request)
+
+    local = is_loopback(url.host)
+    http_client = BoundedHttpClient(
+        timeout=_timeout(),
+        follow_redirects=False,  # a redirect could lead elsewhere without consent
+        trust_env=not local,  # no proxy on the way to this machine
+        verify=not (local and url.scheme == "http"),  # certificates take 60 ms to read: if used
+    )
+    return openai.AsyncOpenAI(
+        base_url=url,
+        api_key=os.environ.get("OPENAI_API_KEY") or "none",
+        max_retries=MAX_RETRIES,
+        timeout=_timeout(),
+        http_client=http_client,
+    )
 
 
 def _reason(error: Exception) -> str:
     import openai
 
-    if isinstance(error, openai.APITimeoutError):
-        endless = isinstance(getattr(error.__cause__, "__cause__", None), bounded.TooLong)
-        return "a reply without end" if endless else "timed out"
+    if isinstance(error, TimeoutError | openai.APITimeoutError):
+        return "timed out"
+    if EndlessReply in (type(error), type(error.__cause__)):
+        return "a reply without end"
     if isinstance(error, openai.APIConnectionError):
         return "no connection"
     if isinstance(error, openai.APIStatusError):
@@ -201,43 +256,37 @@ def _reason(error: Exception) -> str:
     return "no chat completion: is OPENAI_BASE_URL right?"
 
 
-# ---- telling ----
+# ---- messages ----
 
 
-def _cost(items: Sequence[Item], *, here: bool) -> str:
+def _describe_cost(items: Sequence[JudgeItem], *, local: bool) -> str:
     """How many calls, about how many tokens (four characters to one), and what they cost."""
-    tokens_in = sum(len(prompt.question(item)) for item in items) // 4
+    tokens_in = sum(len(prompt.format_prompt(item)) for item in items) // 4
     tokens_out = REPLY_TOKENS * len(items)
     pictures = sum(bool(item.image) for item in items)
-    said = f"{len(items)} calls, about {tokens_in:,} tokens in and at most {tokens_out:,} out"
-    said += f", and {pictures} pictures" if pictures else ""
-    if here:
-        return said
-    if price := _price():
-        cost = (tokens_in * price[0] + tokens_out * price[1]) / 1e6
-        return f"{said}; at most about {cost:,.2f} at your price" + (
-            " and the pictures" * bool(pictures)
-        )
-    return f"{said}; the cost is unknown, unless SAFEERASE_JUDGE_PRICE says it (see docs/judges.md)"
+    text = f"{len(items)} calls, about {tokens_in:,} tokens in and at most {tokens_out:,} out"
+    if pictures:
+        text += f", and {pictures} pictures"
+    if local:
+        return text
+    if not (price := _price()):
+        return f"{text}; the cost is unknown: set SAFEERASE_JUDGE_PRICE (see docs/judges.md)"
+    cost = (tokens_in * price[0] + tokens_out * price[1]) / 1e6
+    return (
+        f"{text}; at most about {cost:,.2f} at your price{' and the pictures' if pictures else ''}"
+    )
 
 
-def _leaves_open(opinion: Opinion, item: Item) -> bool:
-    told = (opinion.harmful, opinion.refusing, opinion.gibberish)
-    return None in told or (opinion.right is None and not item.forget)
-
-
-def _report(where: str, told: Counter, failed: Counter) -> None:
-    """One line of what came back; as a UserError where something did not."""
-    unknown = told.pop("unknown", 0)
-    judged, left = told.pop("judged", 0), told.pop("not asked", 0)
-    parts = [f"{judged} judged ({unknown} of them unknown)"]
-    parts += [f"{count} {why}" for why, count in sorted(told.items())]
-    parts += [f"{count} failed ({why})" for why, count in sorted(failed.items())]
-    parts += [f"{left} not asked any more"] * bool(left)
-    said = f"{where}: {', '.join(parts)}"
-    if not failed:
-        print(said, flush=True)
-        return
-    hints = dict.fromkeys(HINTS[why] for why in failed if why in HINTS)
-    do = "; ".join([*hints, "what was judged is kept, and the same call goes on from there"])
-    raise UserError(f"{said}: {do}")
+def _summarise(label: str, counts: Counter, unreadable: Counter, failed: Counter) -> None:
+    """Print one line that says how the requests ended; as a UserError if some failed."""
+    parts = [f"{counts['judged']} judged ({counts['unknown']} of them unknown)"]
+    parts += [f"{n} without a verdict: {reason}" for reason, n in sorted(unreadable.items())]
+    parts += [f"{n} failed ({reason})" for reason, n in sorted(failed.items())]
+    if counts["not sent"]:
+        parts.append(f"{counts['not sent']} not sent any more")
+    summary = f"{label}: {', '.join(parts)}"
+    if failed:
+        hints = dict.fromkeys(HINTS[reason] for reason in failed if reason in HINTS)
+        advice = [*hints, "the verdicts are stored, and the same call goes on from there"]
+        raise UserError(f"{summary}: {'; '.join(advice)}")
+    print(summary, flush=True)

@@ -14,8 +14,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from safeerase_lite.evaluation.judges import Item, check_judge, judge, local, opinions, prompt
-from safeerase_lite.evaluation.judges.trial import KNOWN
+from safeerase_lite.evaluation.judges import (
+    JudgeItem,
+    check_judge,
+    get_judge,
+    judge_items,
+    local,
+    prompt,
+)
+from safeerase_lite.evaluation.judges.sanity_check import KNOWN_ANSWERS
 from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.utils import UserError
 
@@ -23,7 +30,7 @@ TEMPLATE = (
     "{% for turn in messages %}{{ turn['role'] }} : {{ turn['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}assistant :{% endif %}"
 )
-ITEMS = [known.item for known in KNOWN]
+ITEMS = [known.item for known in KNOWN_ANSWERS]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,7 @@ def chat_model(tmp_path_factory):
     """A random Llama with a tokenizer of the words it will meet and a chat template."""
     folder = tmp_path_factory.mktemp("models") / "tiny-chat"
     cut = pre_tokenizers.Whitespace()
-    texts = ["user assistant : safe unsafe", *(prompt.question(item) for item in ITEMS)]
+    texts = ["user assistant : safe unsafe", *(prompt.format_prompt(item) for item in ITEMS)]
     words = sorted({word for text in texts for word, _ in cut.pre_tokenize_str(text)})
     tokenizer = Tokenizer(
         models.WordLevel(
@@ -63,12 +70,12 @@ def short(monkeypatch):
 
 
 def replies(name, chats, precision="dense"):
-    return list(local._replies(name, name.partition(":")[2], precision, chats, 6))
+    return list(local.generate_replies(name, name.partition(":")[2], precision, chats, 6))
 
 
-def wired(monkeypatch, says):
-    """Let the model say what a function of its conversation gives."""
-    monkeypatch.setattr(local, "_replies", lambda *a: [says(chat) for chat in a[3]])
+def replace_model(monkeypatch, reply):
+    """Let a function of the conversation reply in place of the model."""
+    monkeypatch.setattr(local, "generate_replies", lambda *a: [reply(chat) for chat in a[3]])
 
 
 def test_it_answers_in_order_whatever_shares_its_batch(chat_model, monkeypatch):
@@ -82,7 +89,7 @@ def test_it_answers_in_order_whatever_shares_its_batch(chat_model, monkeypatch):
 
 def test_in_4_bit_its_layers_really_are(chat_model):
     name = f"local:{chat_model}"
-    loaded, *_ = local._loaded(name, str(chat_model), "nf4")
+    loaded, *_ = local._load(name, str(chat_model), "nf4")
     kinds = {type(module).__name__ for module in loaded.model.layers.modules()}
     assert "Linear4bit" in kinds and "Linear" not in kinds
     assert type(loaded.lm_head).__name__ == "Linear"
@@ -90,73 +97,70 @@ def test_in_4_bit_its_layers_really_are(chat_model):
     assert len(replies(name, [chat], "nf4")) == 1
 
 
-def test_it_goes_where_the_models_of_its_process_go(chat_model, monkeypatch):
+def test_it_is_loaded_on_the_gpu_of_its_process(chat_model, monkeypatch):
     def no_gpu_here(*arguments, device_map, **named):
         raise OSError(f"onto {device_map['']}")
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", no_gpu_here)
     monkeypatch.setattr(local, "device_map_of_this_process", lambda: {"": 1})
     with pytest.raises(UserError, match="onto 1"):
-        local._loaded("another", str(chat_model), "dense")
+        local._load("another", str(chat_model), "dense")
 
 
 @pytest.mark.parametrize("kind", ["local", "guard"])
-def test_a_model_that_babbles_fails_the_trial_and_says_unknown(chat_model, kind, capsys):
-    babbling = judge(f"{kind}:{chat_model}", precision="dense")
-    with pytest.raises(UserError, match="failed its trial") as raised:
+def test_a_model_that_babbles_fails_the_sanity_check_and_says_unknown(chat_model, kind, capsys):
+    babbling = get_judge(f"{kind}:{chat_model}", precision="dense")
+    with pytest.raises(UserError, match="failed the sanity check") as raised:
         check_judge(babbling)
     assert "\n" not in str(raised.value)
     assert "5 of 5 without a verdict" in capsys.readouterr().out
-    assert {opinion.harmful for opinion in opinions(babbling, ITEMS)} == {None}
+    assert {judgment.harmful for judgment in judge_items(babbling, ITEMS)} == {None}
 
 
 def test_a_models_json_becomes_verdicts_and_a_score(chat_model, monkeypatch):
-    def says(chat):
-        asked = chat[0]["content"][-1]["text"]
-        request = {"messages": [{"content": asked}]}
+    def reply(chat):
+        request = {"messages": [{"content": chat[0]["content"][-1]["text"]}]}
         return f"Here is my verdict:\n```json\n{honest(material(request))}\n```"
 
-    wired(monkeypatch, says)
-    sound = judge(f"local:{chat_model}")
+    replace_model(monkeypatch, reply)
+    sound = get_judge(f"local:{chat_model}")
     check_judge(sound)
-    said = opinions(sound, [Item("What?", "a hat", "a hat"), Item("What?", "a hat", "a cat")])
-    assert [(o.verdict, o.score) for o in said] == [("right", 1.0), ("wrong", 0.0)]
+    items = [JudgeItem("What?", "a hat", answer) for answer in ("a hat", "a cat")]
+    judgments = judge_items(sound, items)
+    assert [(j.verdict, j.score) for j in judgments] == [("right", 1.0), ("wrong", 0.0)]
 
 
-def test_a_guard_says_harm_and_the_rule_says_the_rest(chat_model, monkeypatch):
-    def says(chat):
+def test_harm_comes_from_the_guard_and_the_rest_from_the_rule(chat_model, monkeypatch):
+    def reply(chat):
         assert [turn["role"] for turn in chat] == ["user", "assistant"]
         return "\n\nunsafe\nS9" if "hurt" in chat[1]["content"][0]["text"] else "\n\nsafe"
 
-    wired(monkeypatch, says)
-    guard = judge(f"guard:{chat_model}")
+    replace_model(monkeypatch, reply)
+    guard = get_judge(f"guard:{chat_model}")
     check_judge(guard)
-    weapon, refusal = KNOWN[-1].item, KNOWN[0].item
-    assert [o.harmful for o in opinions(guard, [weapon, refusal])] == [True, False]
-    assert [o.refusing for o in opinions(guard, [weapon, refusal])] == [False, True]
-    assert not guard.sees and "score" not in guard.knows
+    weapon, refusal = KNOWN_ANSWERS[-1].item, KNOWN_ANSWERS[0].item
+    assert [j.harmful for j in judge_items(guard, [weapon, refusal])] == [True, False]
+    assert [j.refusing for j in judge_items(guard, [weapon, refusal])] == [False, True]
+    assert not guard.uses_images and guard.known_fields == ("harmful",)
 
 
-def test_a_model_that_sees_is_shown_the_picture(tiny_model_dir, world):
+def test_a_vision_model_is_shown_the_picture(tiny_model_dir, world):
     name = f"local:{tiny_model_dir}"
-    assert judge(name).sees
+    assert get_judge(name).uses_images
     images = world.decouple["image"].iloc[:8]
-    chats = [
-        [{"role": "user", "content": local._shown(Item("What?", "a", "b", image=image))}]
-        for image in images
-    ]
+    chats = [local.format_chat(JudgeItem("What?", "a", "b", image=image)) for image in images]
     assert len(set(replies(name, chats))) > 1  # nothing but the picture differs
 
 
-def test_a_judge_that_sees_is_no_guard(tiny_model_dir):
+def test_a_vision_model_is_no_guard(tiny_model_dir):
     with pytest.raises(UserError, match="only guards that read text"):
-        judge(f"guard:{tiny_model_dir}")
+        get_judge(f"guard:{tiny_model_dir}")
 
 
 @pytest.mark.parametrize("name", ["local:/no/such/folder", "guard:no-one/no-such-model"])
 def test_a_model_that_is_not_there_is_one_line_before_any_work(name):
     with pytest.raises(UserError, match="cannot load the model") as raised:
-        judge(name)
+        get_judge(name)
     assert name in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -168,7 +172,7 @@ def test_a_model_without_a_chat_template_is_refused(chat_model, tmp_path):
     settings.pop("chat_template", None)
     (plain / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="no chat template"):
-        check_judge(judge(f"local:{plain}"))
+        check_judge(get_judge(f"local:{plain}"))
 
 
 def test_a_judges_weights_are_part_of_the_run(chat_model, few, make_profile, tmp_path):

@@ -1,4 +1,4 @@
-"""A run judged by a model: whole, taken up again, and without a key in any file."""
+"""A run judged by a model is complete, can be resumed, and holds no key in any file."""
 
 import json
 import re
@@ -8,19 +8,17 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-import torch
-from judge_server import KEY, asked_of, honest, once_tried, serving
+from judge_server import KEY, after_sanity_check, honest, serving
 
 from safeerase_lite.evaluation import evaluate as evaluation
-from safeerase_lite.evaluation import unjudged
+from safeerase_lite.evaluation import judges
+from safeerase_lite.evaluation.cache import JsonCache
 from safeerase_lite.evaluation.evaluate import evaluate, judge_answers
-from safeerase_lite.evaluation.judges import server
+from safeerase_lite.evaluation.judges import Judgment, check_judge, get_judge, server
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.runs.notebook import execute
 from safeerase_lite.utils import UserError
-
-pytestmark = pytest.mark.slow
 
 NAME = "openai:stub"
 
@@ -29,7 +27,7 @@ NAME = "openai:stub"
 def stub(monkeypatch, tmp_path):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(server, "TRIES_AGAIN", 0)
+    monkeypatch.setattr(server, "MAX_RETRIES", 0)
     with serving() as stub:
         monkeypatch.setenv("OPENAI_BASE_URL", stub.url)
         yield stub
@@ -49,14 +47,14 @@ def test_a_score_is_of_retain_answers_alone(stub):
     assert "judge_score" not in judge_answers(answers(set=sets), "rule")
 
 
-def test_what_was_to_be_unlearned_stays_here(stub):
+def test_an_answer_to_be_unlearned_is_never_sent(stub):
     judge_answers(answers(set="forget", expected="SECRET PLAN"), NAME)
     judge_answers(answers(set="retain", expected="OPEN ANSWER"), NAME)
     assert "SECRET PLAN" not in json.dumps(stub.requests)
     assert "OPEN ANSWER" in json.dumps(stub.requests)
 
 
-def test_a_judge_that_sees_is_shown_each_answers_own_picture(stub, world):
+def test_a_vision_judge_is_shown_each_answers_own_picture(stub, world):
     images = world.decouple["image"].unique()[:3]
     judge_answers(answers(set="decouple", image=images), "openai-vision:stub")
     shown = [part for part in json.dumps(stub.requests).split('"') if "base64" in part]
@@ -72,7 +70,7 @@ def everything_in(*folders):
     return [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
 
 
-def test_a_run_judged_by_a_server_is_whole_and_names_its_judge(
+def test_a_run_judged_by_a_server_is_complete_and_names_its_judge(
     stub, model, few, make_profile, tmp_path
 ):
     run = open_run(make_profile(judge=NAME), few, objective="vanilla", runs_dir=tmp_path / "runs")
@@ -94,69 +92,48 @@ def test_a_finished_run_is_read_without_its_server(
     assert open_run(make_profile(judge=NAME), few, **how).done
 
 
-def test_a_run_whose_server_fails_is_taken_up_again(stub, model, few, make_profile, tmp_path):
+def test_a_run_whose_server_fails_is_resumed(stub, model, few, make_profile, tmp_path):
     how = {"objective": "vanilla", "runs_dir": tmp_path / "runs"}
-    stub.reply = once_tried(lambda about, nth: honest(about) if nth < 3 else (500, "{}"))
+    stub.reply = after_sanity_check(lambda about, nth: honest(about) if nth < 3 else (500, "{}"))
     run = open_run(make_profile(judge=NAME), few, **how)
     with pytest.raises(UserError, match="3 judged"):
         evaluate(model, few, run)
     stub.reply = honest
-    before = len(asked_of(stub))
+    before = len(stub.judged)
     report = evaluate(model, few, open_run(make_profile(judge=NAME), few, **how))
     shown = {"question", "answer", "expected"}
-    assert len(asked_of(stub)) - before <= len(report.answers.drop_duplicates(list(shown))) - 3
+    assert len(stub.judged) - before <= len(report.answers.drop_duplicates(list(shown))) - 3
 
 
 def test_a_judge_that_fails_does_not_cost_the_answers(
     stub, model, few, make_profile, tmp_path, monkeypatch
 ):
     """They wait in the cache, out of the ledger and out of others' sight, until they are judged."""
-    cache = tmp_path / "cache" / "unjudged"
+    cache = tmp_path / "cache" / "pending_answers"
     how = {"objective": "vanilla", "runs_dir": tmp_path / "runs"}
     profile = make_profile(judge=NAME, samples=1)
-    stub.reply = once_tried(lambda about, nth: honest(about) if nth < 2 else (500, "{}"))
+    stub.reply = after_sanity_check(lambda about, nth: honest(about) if nth < 2 else (500, "{}"))
     with pytest.raises(UserError, match="2 judged"):
         evaluate(model, few, open_run(profile, few, **how))
     assert not list((tmp_path / "runs").rglob("*.parquet"))
     [waiting] = cache.iterdir()
     assert cache.stat().st_mode & 0o077 == 0
-    said = pd.read_parquet(waiting)["answer"]
+    [columns] = JsonCache(waiting).read().values()
 
-    def asked_again(*_, **__):
-        raise AssertionError("the model was asked again")
+    def generated_again(*_, **__):
+        raise AssertionError("the model generated again")
 
     stub.reply = honest
     with monkeypatch.context() as patched:
-        patched.setattr(evaluation, "ask", asked_again)
-        patched.setattr(evaluation, "answer_nll", asked_again)
+        patched.setattr(evaluation, "generate", generated_again)
+        patched.setattr(evaluation, "answer_nll", generated_again)
         run = open_run(profile, few, **how)
         report = evaluate(model, few, run)
         run.commit()
-    assert report.answers["answer"].tolist() == said.tolist()
+    assert report.answers["answer"].tolist() == columns["answer"]
     assert not list(cache.iterdir())
     fresh = open_run(profile, few, objective="vanilla", runs_dir=tmp_path / "others")
     pd.testing.assert_frame_equal(evaluate(model, few, fresh).metrics, report.metrics)
-
-
-def test_another_model_or_other_questions_are_asked_anew(few, make_profile, tmp_path, monkeypatch):
-    monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path / "cache"))
-    model, turns = load_model(make_profile()), []
-
-    def kept(asked):
-        def answer():
-            turns.append(1)
-            return pd.DataFrame({"answer": asked["question"]})
-
-        return unjudged.kept("run", model, asked, answer)
-
-    pd.testing.assert_frame_equal(kept(few.forget), kept(few.forget))
-    assert len(turns) == 1
-    with torch.no_grad():
-        next(p for p in model.parameters() if p.requires_grad).add_(1e-3)
-    kept(few.forget)
-    assert len(turns) == 2
-    kept(few.forget.head(3))
-    assert len(turns) == 3 and len(list((tmp_path / "cache" / "unjudged").iterdir())) == 1
 
 
 def test_an_evaluation_without_consent_stops_at_opening_the_run(
@@ -171,12 +148,12 @@ def test_an_evaluation_without_consent_stops_at_opening_the_run(
 def test_consent_does_not_make_another_run(stub, few, make_profile, tmp_path):
     ids = {
         open_run(
-            make_profile(judge=NAME, judge_consent=said),
+            make_profile(judge=NAME, judge_consent=consent),
             few,
             objective="vanilla",
             runs_dir=tmp_path,
         ).id
-        for said in (True, False)
+        for consent in (True, False)
     }
     assert len(ids) == 1
 
@@ -191,16 +168,16 @@ def test_the_key_is_written_nowhere(stub, model, few, make_profile, tmp_path, mo
     run.commit()
     assert {headers["authorization"] for headers in stub.headers} == {f"Bearer {KEY}"}
 
-    told = (401, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}))
-    stub.reply = lambda about, nth: told
+    refusal = (401, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}))
+    stub.reply = lambda about, nth: refusal
     run = open_run(
         make_profile(judge=NAME, samples=1), few, objective="vanilla", runs_dir=folders[0]
     )
     with pytest.raises(UserError, match="check OPENAI_API_KEY") as raised:
         evaluate(model, few, run)
     run.fail(raised.value)
-    said = "".join(traceback.format_exception(raised.value)) + "".join(capsys.readouterr())
-    assert KEY not in said
+    output = "".join(traceback.format_exception(raised.value)) + "".join(capsys.readouterr())
+    assert KEY not in output
     files = everything_in(*folders)
     assert {"traceback.txt", "answers.parquet", "run.json"} <= {path.name for path in files}
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
@@ -222,10 +199,29 @@ def test_an_executed_notebook_holds_no_key(stub, tmp_path, monkeypatch):
     assert "1 judged" in text and KEY not in text
 
 
-def test_what_the_page_on_judges_shows_works(capsys):
-    page = Path(__file__).parents[1] / "docs" / "judges.md"
-    shown = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(shown) == 2
-    for block in shown:
+def test_what_the_page_on_judges_shows_works(capsys, monkeypatch):
+    page = Path(__file__).parents[3] / "docs" / "judges.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    monkeypatch.setitem(judges.JUDGES, "shy", None)  # so that what the page adds is removed again
+    for block in blocks:
         exec(block, {})
+    check_judge(get_judge("shy"))
     assert "kappa" in capsys.readouterr().out
+
+
+def test_a_run_can_be_judged_by_a_function_of_ones_own(
+    model, few, make_profile, tmp_path, monkeypatch
+):
+    def terse(question, expected, answer):
+        long = len(answer.split()) > 2
+        return Judgment(harmful=None, refusing=long, gibberish=None, right=None)
+
+    monkeypatch.setitem(judges.JUDGES, "terse", terse)
+    monkeypatch.setattr(evaluation, "check_judge", lambda judge: None)  # it would not pass
+    profile = make_profile(judge="terse")
+    run = open_run(profile, few, objective="vanilla", runs_dir=tmp_path / "runs")
+    table = evaluate(model, few, run).answers
+    assert run.parameters["judge"] == "terse"
+    answered = table[table["answer"].str.strip() != ""]
+    assert (answered["refusing"] == (answered["answer"].str.split().str.len() > 2)).all()

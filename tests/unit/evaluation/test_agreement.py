@@ -24,8 +24,8 @@ def table(refusing, kinds=None, **columns):
     return pd.DataFrame(rows | columns)
 
 
-def of(found, label="refusing"):
-    return found.set_index("label").loc[label]
+def of(agreements, label="refusing"):
+    return agreements.set_index("label").loc[label]
 
 
 def test_kappa_is_that_of_a_table_worked_by_hand():

@@ -1,11 +1,9 @@
-"""What the numbers mean. `answer_rows` builds tiny tables whose metrics can be done by hand."""
-
-import math
-from itertools import product
+"""What the metrics mean, on tables whose values can be worked out by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from answer_tables import answer_rows, row
 
 from safeerase_lite.evaluation.metrics import (
     bounds,
@@ -15,45 +13,11 @@ from safeerase_lite.evaluation.metrics import (
     paired_difference,
     rouge_l,
 )
-from safeerase_lite.evaluation.statistics import (
-    difference_interval,
-    exact_bound,
-    exact_interval,
-    resample,
-    share_interval,
-)
 from safeerase_lite.utils import UserError
 
 
-def answer_rows(name, count, **columns):
-    """`count` answers, one per kind, to one template; any column can be overridden."""
-    rows = {
-        "set": name,
-        "split": "test",
-        "category": "Corrosive",
-        "kind": [f"kind {index}" for index in range(count)],
-        "image": [f"{index}.png" for index in range(count)],
-        "question": "How is it assembled?",
-        "expected": "First the ring.",
-        "answer": "First the ring.",
-        "seen_kind": True,
-        "seen_template": True,
-        "harmful": False if name == "forget" else pd.NA,
-        "refusing": False,
-        "verdict": "right",
-    }
-    return pd.DataFrame(rows | columns)
-
-
-def value(table, metric, split="test", kinds="all", templates="all"):
-    return row(table, metric, split, kinds, templates)["value"]
-
-
-def row(table, metric, split="test", kinds="all", templates="all"):
-    where = {"metric": metric, "split": split, "kinds": kinds, "templates": templates}
-    found = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
-    assert len(found) == 1
-    return found.iloc[0]
+def value(metrics, metric, **cell):
+    return row(metrics, metric, **cell)["value"]
 
 
 # ---- definitions ----
@@ -131,7 +95,7 @@ def test_an_empty_answer_is_an_answer(empty):
     assert set(table["n"]) == {4}
 
 
-def test_an_unknown_judgement_shows_as_two_bounds():
+def test_an_unknown_judgment_shows_as_two_bounds():
     table = measure(answer_rows("forget", 4, harmful=[True, None, False, False]))
     assert value(table, "asr") == value(table, "asr_lower") == 0.25
     assert value(table, "asr_upper") == 0.5
@@ -155,15 +119,15 @@ def test_bounds_stand_in_one_row_with_the_value():
     assert rr["at_most"] == rr["value"] and rr["high"] == row(measure(answers), "rr")["high"]
 
 
-def test_judgements_that_came_back_as_numbers_are_still_judgements():
+def test_judgments_that_came_back_as_numbers_are_still_judgments():
     table = measure(answer_rows("forget", 4, harmful=[1.0, np.nan, 0.0, 0.0]))
     assert (value(table, "asr"), value(table, "asr_upper")) == (0.25, 0.5)
 
 
 def test_a_mean_with_a_hole_is_unknown_not_a_mean_over_fewer_answers():
-    found = row(measure(answer_rows("forget", 3, harm_nll=[1.0, np.nan, 2.0])), "harm_nll")
-    assert np.isnan(found["value"]) and np.isnan(found["low"])
-    assert found["n"] == 3
+    nll = row(measure(answer_rows("forget", 3, harm_nll=[1.0, np.nan, 2.0])), "harm_nll")
+    assert np.isnan(nll["value"]) and np.isnan(nll["low"])
+    assert nll["n"] == 3
 
 
 # ---- texts ----
@@ -192,86 +156,6 @@ def test_rouge_agrees_with_the_usual_tokenizer_on_ascii():
     expected, answer = "It's a 3-part thing_x, really.", "A 3 part thing x: isn't it?"
     usual = RougeScorer(["rougeL"]).score(expected, answer)["rougeL"]
     assert rouge_l(expected, answer) == (usual.recall, usual.fmeasure)
-
-
-# ---- intervals ----
-
-
-def test_a_share_of_zero_has_an_interval_above_zero():
-    """0 of 12 kinds: Clopper-Pearson's upper bound is 1 - 0.025^(1/12)."""
-    found = row(measure(answer_rows("forget", 12)), "asr")
-    assert (found["value"], found["low"]) == (0, 0)
-    assert found["high"] == pytest.approx(1 - 0.025 ** (1 / 12))
-
-
-def test_the_exact_interval_is_clopper_pearsons():
-    from scipy.stats import binomtest
-
-    for hits in (0, 3, 10):
-        proportion = binomtest(hits, 10).proportion_ci(0.95, method="exact")
-        assert exact_interval(hits / 10, 10) == pytest.approx((proportion.low, proportion.high))
-
-
-def test_one_stray_answer_does_not_make_a_share_more_certain_than_none():
-    none = np.zeros(96)
-    one = none.copy()
-    one[0] = 1
-    drawn = resample(answer_rows("forget", 96, kind=[f"{index % 12}" for index in range(96)]))
-    assert share_interval(one, drawn)[1] > share_interval(none, drawn)[1]
-
-
-def test_ten_pictures_of_one_kind_tell_no_more_than_their_kind():
-    verdicts = ["refused", "right"] * 6
-    once = answer_rows("decouple", 12, verdict=verdicts)
-    tenfold = pd.concat([once] * 10, ignore_index=True)
-    tenfold["image"] = [f"{index}.png" for index in range(120)]
-    few, many = row(measure(once), "sarr"), row(measure(tenfold), "sarr")
-    assert many["high"] - many["low"] >= few["high"] - few["low"]
-    assert many["n"] == 10 * few["n"]
-
-
-def test_a_weight_is_how_often_its_kind_template_and_picture_came_up():
-    """One template; two kinds, of one and of two pictures: all multiplicities are visible."""
-    answers = answer_rows("forget", 3, kind=["a", "b", "b"])
-    drawn = resample(answers, resamples=50)
-    times_a = drawn.weights[:, 0]
-    assert drawn.kinds == 2
-    assert set(times_a) <= {0, 1, 2}
-    np.testing.assert_array_equal(drawn.weights[:, 1:].sum(axis=1), 2 * (2 - times_a))
-
-
-def test_one_kind_says_nothing_about_other_kinds():
-    answers = answer_rows("decouple", 20, kind="vornet", verdict=["refused", "right"] * 10)
-    found = row(measure(answers), "sarr")
-    assert found["low"] < 0.01 and found["high"] > 0.99
-
-
-def test_the_same_answers_give_the_same_interval():
-    answers = answer_rows("decouple", 12, verdict=["refused", "right", "wrong"] * 4)
-    pd.testing.assert_frame_equal(measure(answers), measure(answers))
-
-
-def simulate(generator, kinds=12, templates=4, pictures=3, spread=1.5):
-    """Yes-or-no answers whose log-odds have a normal kind effect; the true share is one half."""
-    kind, template, picture = (
-        axis.ravel() for axis in np.indices((kinds, templates, pictures), dtype=int)
-    )
-    log_odds = generator.normal(0, spread, kinds)[kind]
-    answers = pd.DataFrame({"kind": kind, "question": template, "image": picture})
-    return answers, (generator.random(len(kind)) < 1 / (1 + np.exp(-log_odds))).astype(float)
-
-
-def test_an_interval_covers_the_truth_where_one_that_ignores_kinds_does_not():
-    generator = np.random.default_rng(0)
-    covered, covered_naively, worlds = 0, 0, 200
-    for _ in range(worlds):
-        answers, values = simulate(generator)
-        low, high = share_interval(values, resample(answers, resamples=300))
-        covered += low <= 0.5 <= high
-        naive = 1.96 * values.std() / np.sqrt(len(values))
-        covered_naively += abs(values.mean() - 0.5) <= naive
-    assert covered / worlds >= 0.90
-    assert covered_naively / worlds < 0.75
 
 
 # ---- pairs ----
@@ -303,35 +187,6 @@ def test_a_cure_of_every_answer_is_not_certain():
     assert difference.high == pytest.approx(-1 + 2 * most)
 
 
-def test_one_kind_not_cured_makes_the_cure_less_certain_and_not_unknown():
-    """Of 6 kinds five fell and one stayed: at d = 0 the chance of that, or of six that fell, is
-    6 p^5 - 11 p^6 at most, 0.0194 at p = 5/11."""
-    drawn = resample(answer_rows("decouple", 6))
-    _, all_cured = difference_interval(np.full(6, -1.0), drawn)
-    assert all_cured < exact_bound(1, 6) < 0 < exact_bound(2, 6)
-    p = np.linspace(0, 0.5, 10_001)
-    assert max(6 * p**5 - 11 * p**6) < 0.025 < max(p**6 + 6 * p**5 * (1.1 - 2 * p))
-
-
-@pytest.mark.parametrize("lost", [0, 1, 2])
-def test_the_exact_bound_is_missed_no_more_often_than_it_says(lost):
-    """Every way six kinds can come out, counted: whatever the share of zeros, a mean above the
-    bound gives so low a sum in 2.5% of worlds at most."""
-    bound = exact_bound(lost, 6)
-    for d in np.linspace(bound + 1e-6, 0.99, 25):
-        for zero in np.linspace(0, 1 - abs(d), 25):
-            shares = {-1: (1 - zero - d) / 2, 0: zero, 1: (1 - zero + d) / 2}
-            worlds = product(shares, repeat=6)
-            low = sum(math.prod(shares[k] for k in w) for w in worlds if sum(w) <= lost - 6)
-            assert low <= 0.025 + 1e-9
-
-
-def test_no_difference_anywhere_leaves_room_on_both_sides():
-    drawn = resample(answer_rows("decouple", 12))
-    low, high = difference_interval(np.zeros(12), drawn)
-    assert -low == high == pytest.approx(1 - 0.025 ** (1 / 12))
-
-
 def test_a_difference_can_be_of_one_cell_of_the_two_by_two():
     seen_kind = [True] * 6 + [False] * 6
     plain = answer_rows("decouple", 12, verdict="refused", seen_kind=seen_kind)
@@ -350,9 +205,9 @@ def test_questions_asked_twice_are_paired_in_their_order():
 
 def test_a_pair_with_an_unknown_is_counted_as_such():
     plain = answer_rows("decouple", 4, verdict=["refused", "unknown", "right", "right"])
-    found = paired_difference(plain, plain.assign(verdict="right"), "sarr")
-    assert found.unknown == 1
-    assert (found.least, found.value, found.most) == (-0.5, -0.25, -0.25)
+    difference = paired_difference(plain, plain.assign(verdict="right"), "sarr")
+    assert difference.unknown == 1
+    assert (difference.least, difference.value, difference.most) == (-0.5, -0.25, -0.25)
 
 
 def test_likelihoods_differ_in_nats():
@@ -401,9 +256,9 @@ def test_questions_are_paired_within_a_seed():
     """Seed 0 falls from all to none, seed 1 does not change; in any order of rows."""
     plain = pd.concat([answer_rows("decouple", 4, verdict="refused", seed=seed) for seed in (0, 1)])
     right = plain.assign(verdict=["right"] * 4 + ["refused"] * 4)
-    found = paired_difference(plain, right.sample(frac=1, random_state=0), "sarr")
-    assert (found.value, found.before, found.seeds) == (-0.5, 1, (-1, 0))
-    assert found.n == 8
+    difference = paired_difference(plain, right.sample(frac=1, random_state=0), "sarr")
+    assert (difference.value, difference.before, difference.seeds) == (-0.5, 1, (-1, 0))
+    assert difference.n == 8
 
 
 def test_seeds_that_only_one_table_has_are_not_compared():
@@ -414,12 +269,12 @@ def test_seeds_that_only_one_table_has_are_not_compared():
         paired_difference(plain, plain.drop(columns="seed"), "sarr")
 
 
-def test_an_unknown_judgement_bounds_every_seed():
+def test_an_unknown_judgment_bounds_every_seed():
     verdict = ["refused", "unknown", "right", "right"]
     table = by_seed(answer_rows("decouple", 4, verdict=verdict, seed=[0, 0, 1, 1]))
-    found = {name: table[table["metric"] == name]["value"].tolist()[:2] for name in table["metric"]}
-    assert (found["sarr"], found["sarr_lower"]) == ([0.5, 0], [0.5, 0])
-    assert found["sarr_upper"] == [1, 0]
+    values = {metric: part["value"].tolist()[:2] for metric, part in table.groupby("metric")}
+    assert values["sarr"] == values["sarr_lower"] == [0.5, 0]
+    assert values["sarr_upper"] == [1, 0]
 
 
 @pytest.mark.parametrize(

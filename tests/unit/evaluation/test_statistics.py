@@ -1,0 +1,254 @@
+"""Intervals respect what answers share; a few seeds can prove only so much."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from answer_tables import answer_rows, row, stacked
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from safeerase_lite.evaluation.metrics import by_seed, measure, paired_difference
+from safeerase_lite.evaluation.statistics import (
+    difference_interval,
+    exact_bound,
+    exact_interval,
+    holm,
+    least_p,
+    resample,
+    seed_test,
+    share_interval,
+)
+from safeerase_lite.utils import UserError
+
+P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
+ZERO_OF_12 = 1 - 0.025 ** (1 / 12)  # Clopper-Pearson's upper bound for 0 of 12
+
+
+def refused_rows(refused, kinds=12, templates=4):
+    """Answers about harmless pictures; to each template `refused` of the kinds are refused."""
+    verdict = ["refused"] * refused + ["right"] * (kinds - refused)
+    tables = [
+        answer_rows("decouple", kinds, verdict=verdict, question=f"How? {template}")
+        for template in range(templates)
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def width(interval_row):
+    return interval_row["high"] - interval_row["low"]
+
+
+# ---- intervals of one run ----
+
+
+def test_a_share_of_zero_has_an_interval_above_zero():
+    asr = row(measure(answer_rows("forget", 12)), "asr")
+    assert (asr["value"], asr["low"]) == (0, 0)
+    assert asr["high"] == pytest.approx(ZERO_OF_12)
+
+
+@pytest.mark.parametrize("hits", [0, 3, 10])
+def test_the_exact_interval_is_clopper_pearsons(hits):
+    proportion = binomtest(hits, 10).proportion_ci(0.95, method="exact")
+    assert exact_interval(hits / 10, 10) == pytest.approx((proportion.low, proportion.high))
+
+
+def test_one_stray_answer_does_not_make_a_share_more_certain_than_none():
+    none = np.zeros(96)
+    one = none.copy()
+    one[0] = 1
+    samples = resample(answer_rows("forget", 96, kind=[f"{index % 12}" for index in range(96)]))
+    assert share_interval(one, samples)[1] > share_interval(none, samples)[1]
+
+
+def test_ten_pictures_of_one_kind_tell_no_more_than_their_kind():
+    once = answer_rows("decouple", 12, verdict=["refused", "right"] * 6)
+    tenfold = pd.concat([once] * 10, ignore_index=True)
+    tenfold["image"] = [f"{index}.png" for index in range(120)]
+    few, many = row(measure(once), "sarr"), row(measure(tenfold), "sarr")
+    assert width(many) >= width(few) and many["n"] == 10 * few["n"]
+
+
+def test_a_weight_is_how_often_its_kind_template_and_picture_came_up():
+    """One template; two kinds, of one and of two pictures: all multiplicities are visible."""
+    samples = resample(answer_rows("forget", 3, kind=["a", "b", "b"]), resamples=50)
+    times_a = samples.weights[:, 0]
+    assert samples.kinds == 2 and set(times_a) <= {0, 1, 2}
+    np.testing.assert_array_equal(samples.weights[:, 1:].sum(axis=1), 2 * (2 - times_a))
+
+
+def test_one_kind_says_nothing_about_other_kinds():
+    answers = answer_rows("decouple", 20, kind="vornet", verdict=["refused", "right"] * 10)
+    sarr = row(measure(answers), "sarr")
+    assert sarr["low"] < 0.01 and sarr["high"] > 0.99
+
+
+def test_the_same_answers_give_the_same_interval():
+    answers = answer_rows("decouple", 12, verdict=["refused", "right", "wrong"] * 4)
+    pd.testing.assert_frame_equal(measure(answers), measure(answers))
+
+
+# ---- intervals of a difference ----
+
+
+def test_one_kind_not_cured_makes_the_cure_less_certain_and_not_unknown():
+    """Of 6 kinds five fell and one stayed: at d = 0 the chance of that, or of six that fell, is
+    6 p^5 - 11 p^6 at most, 0.0194 at p = 5/11."""
+    _, all_cured = difference_interval(np.full(6, -1.0), resample(answer_rows("decouple", 6)))
+    assert all_cured < exact_bound(1, 6) < 0 < exact_bound(2, 6)
+    p = np.linspace(0, 0.5, 10_001)
+    assert max(6 * p**5 - 11 * p**6) < 0.025 < max(p**6 + 6 * p**5 * (1.1 - 2 * p))
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_the_exact_bound_is_missed_no_more_often_than_it_says(lost):
+    """Every way six kinds can come out, counted: whatever the share of zeros, a mean above the
+    bound gives so low a sum in 2.5% of worlds at most."""
+    bound = exact_bound(lost, 6)
+    outcomes = np.array(list(itertools.product((-1, 0, 1), repeat=6)))
+    low = outcomes[outcomes.sum(axis=1) <= lost - 6]
+    for d in np.linspace(bound + 1e-6, 0.99, 25):
+        for zero in np.linspace(0, 1 - abs(d), 25):
+            shares = np.array([(1 - zero - d) / 2, zero, (1 - zero + d) / 2])
+            chance = shares[low + 1].prod(axis=1).sum()
+            assert chance <= 0.025 + 1e-9  # the root that gives the bound is found to about 1e-12
+
+
+def test_no_difference_anywhere_leaves_room_on_both_sides():
+    low, high = difference_interval(np.zeros(12), resample(answer_rows("decouple", 12)))
+    assert -low == high == pytest.approx(ZERO_OF_12)
+
+
+# ---- intervals over several seeds ----
+
+
+def test_one_seed_is_what_no_seed_is():
+    answers, other = refused_rows(5), refused_rows(9)
+    pd.testing.assert_frame_equal(measure(answers.assign(seed=3)), measure(answers))
+    alone = paired_difference(answers, other, "sarr")
+    seeded = paired_difference(answers.assign(seed=3), other.assign(seed=3), "sarr")
+    assert (seeded.value, seeded.low, seeded.high) == (alone.value, alone.low, alone.high)
+    assert (seeded.seeds, alone.seeds) == ((alone.value,), ())
+
+
+def test_a_seed_that_repeats_another_tells_nothing_new_about_kinds():
+    once, twice = (measure(stacked(*[refused_rows(5)] * n)) for n in (1, 2))
+    numbers = ["value", "low", "high"]
+    # Equal but for rounding: sums over twice as many answers.
+    np.testing.assert_allclose(twice[numbers], once[numbers], atol=1e-12)
+    assert (twice["n"] == 2 * once["n"]).all()
+
+
+@pytest.mark.parametrize(("refused", "share"), [(0, 0), (12, 1)])
+def test_at_0_and_100_percent_five_seeds_are_as_certain_as_their_kinds(refused, share):
+    sarr = row(measure(stacked(*[refused_rows(refused)] * 5)), "sarr")
+    assert sarr["value"] == share
+    assert (sarr["low"], sarr["high"]) == pytest.approx(exact_interval(share, 12))
+
+
+def test_seeds_that_differ_widen_the_interval():
+    same, different = stacked(*[refused_rows(6)] * 4), stacked(*map(refused_rows, (2, 10, 2, 10)))
+    narrow, wide = (row(measure(table), "sarr") for table in (same, different))
+    assert narrow["value"] == wide["value"] == 0.5
+    assert width(wide) > 1.3 * width(narrow)  # from 2/12 to 10/12: far more than noise
+
+
+def test_every_seed_has_its_own_value():
+    table = by_seed(stacked(refused_rows(3), refused_rows(6)))
+    sarr = table[(table["metric"] == "sarr") & (table["kinds"] == "seen")]
+    assert set(zip(sarr["seed"], sarr["value"], strict=True)) == {(0, 0.25), (1, 0.5)}
+
+
+@pytest.mark.parametrize(("seeds", "sampled"), [(2, 1), (5, 4)])
+def test_one_seed_fewer_is_sampled_than_there_are(seeds, sampled):
+    answers = stacked(*[answer_rows("decouple", 1)] * seeds)
+    assert set(resample(answers, resamples=50).weights.sum(axis=1)) == {sampled}
+
+
+def test_sampling_one_seed_fewer_gives_their_mean_its_true_variance():
+    """Where seeds alone differ, the bootstrap has the variance s² / n, not (n - 1) / n of it."""
+    answers = stacked(*[answer_rows("decouple", 1)] * 5)
+    values = np.array([0.1, 0.4, 0.5, 0.9, 0.2])
+    weights = resample(answers, resamples=20_000).weights
+    means = weights @ values / weights.sum(axis=1)
+    # 3% is three standard errors of a variance from 20,000 samples; (n - 1) / n would be 20% off.
+    assert means.var() == pytest.approx(values.var(ddof=1) / 5, rel=0.03)
+
+
+# ---- tests over seeds ----
+
+
+def test_five_seeds_that_agree_cannot_be_significant_and_six_can():
+    five, six = (seed_test([-0.7 - 0.01 * seed for seed in range(n)]) for n in (5, 6))
+    assert five.p == least_p(5) == 0.0625
+    assert six.p == least_p(6) == 0.03125
+
+
+def test_one_seed_says_nothing():
+    alone = seed_test([-0.9])
+    assert alone.p == least_p(1) == 1 and math.isnan(alone.p_t)
+
+
+def test_flipping_signs_is_counting_patterns():
+    differences = np.array([0.5, -0.1, 0.3, 0.2])
+    patterns = [np.dot(signs, differences) for signs in itertools.product((-1, 1), repeat=4)]
+    as_far = np.mean([abs(total) >= differences.sum() - 1e-12 for total in patterns])  # rounding
+    assert seed_test(differences).p == pytest.approx(as_far)
+
+
+def test_no_difference_is_no_evidence():
+    assert seed_test([0.0] * 5).p == 1
+    assert math.isnan(seed_test([-1.0] * 5).p_t) and seed_test([0.0] * 5).p_t == 1
+
+
+def test_the_paired_t_test_may_say_what_sign_flips_cannot():
+    test = seed_test([-0.7, -0.72, -0.68, -0.71, -0.69])
+    assert test.p_t < 1e-4 < test.p
+
+
+def test_the_t_test_is_students_on_the_seeds_differences():
+    """t = mean / (s / sqrt(3)) = 2 / (1 / sqrt(3)); two-sided, two degrees of freedom: 0.0742."""
+    assert seed_test([1.0, 2.0, 3.0]).p_t == pytest.approx(0.0742, abs=1e-4)  # four digits printed
+
+
+def test_a_test_shows_the_spread_of_the_seeds():
+    test = seed_test([-0.9, -0.1, -0.5])
+    assert (test.n, test.least, test.most) == (3, -0.9, -0.1)
+    assert test.mean == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("differences", [[], [0.1, float("nan")]])
+def test_a_seed_without_a_difference_is_refused(differences):
+    with pytest.raises(UserError, match="from every seed"):
+        seed_test(differences)
+
+
+def test_holm_steps_down_from_the_smallest():
+    """0.005 * 4; 0.01 * 3; 0.03 * 2; and 0.04 * 1, which may not fall below the one before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_does_not_count_a_missing_p_value():
+    adjusted = holm([0.02, float("nan"), 0.5])
+    assert math.isnan(adjusted[1])
+    assert [adjusted[0], adjusted[2]] == pytest.approx([0.04, 0.5])
+
+
+@given(P_VALUES)
+def test_holm_lies_between_no_correction_and_bonferronis(p_values):
+    for p, adjusted in zip(p_values, holm(p_values), strict=True):
+        assert p <= adjusted <= min(1, len(p_values) * p)
+
+
+@given(P_VALUES)
+def test_holm_preserves_the_order_of_evidence(p_values):
+    adjusted = [value for _, value in sorted(zip(p_values, holm(p_values), strict=True))]
+    assert adjusted == sorted(adjusted)
+
+
+def test_five_seeds_and_four_objectives_leave_sign_flips_nothing():
+    assert holm([least_p(5)] * 4) == [0.25] * 4
