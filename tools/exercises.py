@@ -20,8 +20,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from safeerase_lite.cli import OneLineErrors
 from safeerase_lite.exercises import Exercise, modules
+from safeerase_lite.exercises.checking import SAMPLES
 from safeerase_lite.exercises.comparing import brief
-from safeerase_lite.exercises.judging import DRAWS
 from safeerase_lite.utils import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -247,7 +247,7 @@ def _told(node: NotebookNode, exercise: Exercise) -> list[NotebookNode]:
 def _right(exercise: Exercise) -> str:
     if exercise.inputs is None:
         return f"`{brief(exercise.reference)}`"
-    return f"agreement with the solution on {DRAWS} inputs that the student has not seen"
+    return f"agreement with the solution on {SAMPLES} inputs that the student has not seen"
 
 
 def _mistaken(exercise: Exercise, mistake) -> str:

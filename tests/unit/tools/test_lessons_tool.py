@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from safeerase_lite.utils import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 OPENING = """\
 # {title}

@@ -10,12 +10,12 @@ import lessons
 import pytest
 from typer.testing import CliRunner
 
-from safeerase_lite.exercises.judging import RIGHT, judge
+from safeerase_lite.exercises.checking import RIGHT, judge
 from safeerase_lite.utils import UserError
 
 pytest.importorskip("nbgrader", reason="no nbgrader: pip install 'safeerase-lite[classroom]'")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 SOURCES = tool.sources(ROOT)
 A = "a_the_loss_on_the_answer.ipynb"
 
