@@ -20,7 +20,7 @@ from nbformat.validator import iter_validate
 from safeerase_lite.runs.notebook import PARSERS, parameters
 from safeerase_lite.utils import UserError
 
-LARGEST = 150_000  # bytes
+MAX_BYTES = 150_000  # bytes
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:tmp|home|root|Users)\b|site-packages")
 LINK = re.compile(r"\]\((?!https?:|mailto:|attachment:|#)([^)#\s]+)")
 WHOLE = "-"
@@ -36,15 +36,21 @@ class Lesson:
 
 
 Findings = Iterator[tuple[str, str]]
-Rule = Callable[[NotebookNode, Lesson], Findings]
+RULES: list[Callable[[NotebookNode, Lesson], Findings]] = []
+
+
+def rule(check: Callable[[NotebookNode, Lesson], Findings]) -> Callable:
+    """Enter a rule that every lesson of a sound form is held to."""
+    RULES.append(check)
+    return check
 
 
 def findings(node: NotebookNode, lesson: Lesson) -> list[str]:
     """What is wrong with a lesson, a line each: `file: cell id: what is wrong, what to do`."""
-    found = list(form(node, lesson))
-    if not found:  # the other rules rest on a sound form
-        found = [finding for rule in RULES for finding in rule(node, lesson)]
-    return [f"{lesson.name}: {cell}: {what}" for cell, what in found]
+    wrong = list(form(node, lesson))
+    if not wrong:  # the rules rest on a sound form
+        wrong = [finding for check in RULES for finding in check(node, lesson)]
+    return [f"{lesson.name}: {cell}: {what}" for cell, what in wrong]
 
 
 def form(node: NotebookNode, lesson: Lesson) -> Findings:
@@ -61,12 +67,14 @@ def form(node: NotebookNode, lesson: Lesson) -> Findings:
         yield WHOLE, "has no code: a lesson runs"
 
 
+@rule
 def kernelspec(node: NotebookNode, lesson: Lesson) -> Findings:
     """Without it JupyterLab asks for a kernel first."""
     if not node.metadata.get("kernelspec", {}).get("name"):
         yield WHOLE, "has no metadata.kernelspec: set it to python3"
 
 
+@rule
 def navigation(node: NotebookNode, lesson: Lesson) -> Findings:
     """The generated cells stand in their places and say what would be generated now."""
     cells = {cell.id: cell for cell in node.cells}
@@ -84,6 +92,7 @@ def navigation(node: NotebookNode, lesson: Lesson) -> Findings:
         yield _code(node)[0].id, "is code before the import: let the import come first"
 
 
+@rule
 def relative_links(node: NotebookNode, lesson: Lesson) -> Findings:
     """What a relative link points at is there."""
     for cell in _markdown(node):
@@ -92,6 +101,7 @@ def relative_links(node: NotebookNode, lesson: Lesson) -> Findings:
                 yield cell.id, f"links to {target}, which is not there: correct the link"
 
 
+@rule
 def parameters_cell(node: NotebookNode, lesson: Lesson) -> Findings:
     """One cell tagged `parameters`, of which papermill reads each line, type and all."""
     tagged = [cell for cell in node.cells if "parameters" in cell.metadata.get("tags", [])]
@@ -103,26 +113,27 @@ def parameters_cell(node: NotebookNode, lesson: Lesson) -> Findings:
         copy = Path(folder) / lesson.name
         copy.write_text(written(node), encoding="utf-8")
         try:
-            found = {parameter.name: parameter.type for parameter in parameters(copy)}
+            types = {parameter.name: parameter.type for parameter in parameters(copy)}
+            lines = ast.parse(cell.source).body
         except UserError as error:
             yield cell.id, str(error).replace(str(copy), lesson.name)
             return
-    try:
-        lines = ast.parse(cell.source).body
-    except SyntaxError as error:
-        yield cell.id, f"is no Python ({error.msg}, line {error.lineno}): correct it"
-        return
+        except SyntaxError as error:
+            yield cell.id, f"is no Python ({error.msg}, line {error.lineno}): correct it"
+            return
     for line in lines:
-        declared = getattr(getattr(line, "target", None), "id", None)
-        if found.get(declared, "").split("[")[0] not in PARSERS:
-            types = ", ".join(PARSERS)
+        name = getattr(getattr(line, "target", None), "id", None)
+        if types.get(name, "").split("[")[0] not in PARSERS:
             yield (
                 cell.id,
-                f"papermill cannot read line {line.lineno} with its type: write "
-                f"`name: type = literal  # help`, the type one of {types}",
+                (
+                    f"papermill cannot read line {line.lineno} with its type: write "
+                    f"`name: type = literal  # help`, the type one of {', '.join(PARSERS)}"
+                ),
             )
 
 
+@rule
 def opening(node: NotebookNode, lesson: Lesson) -> Findings:
     """A title, and before any code but the import what is learned, how long, what it needs."""
     own = [cell for cell in node.cells if cell.id not in lesson.generated]
@@ -135,36 +146,40 @@ def opening(node: NotebookNode, lesson: Lesson) -> Findings:
             yield WHOLE, f"does not open with **{words}**: say it before the first code"
 
 
+@rule
 def sections(node: NotebookNode, lesson: Lesson) -> Findings:
     """It asks what would refute it, and says where to go on."""
     headings = re.findall(r"^#+ (.+?)\s*$", "\n".join(c.source for c in _markdown(node)), re.M)
-    for wanted in ("What would refute this?", "What to try next"):
-        if wanted not in headings:
-            yield WHOLE, f"has no section '{wanted}': add it"
+    for section in ("What would refute this?", "What to try next"):
+        if section not in headings:
+            yield WHOLE, f"has no section '{section}': add it"
 
 
+@rule
 def predictions(node: NotebookNode, lesson: Lesson) -> Findings:
     """Two predictions or more, each before its outcome, and a calibration after them all."""
-    places: dict[str, dict[str, tuple[int, int]]] = {"predict": {}, "outcome": {}}
+    predicted: dict[str, tuple[int, int]] = {}
+    revealed: dict[str, tuple[int, int]] = {}
     calibrated = (-1, 0)
     for number, cell in enumerate(node.cells):
         if cell.cell_type != "code":
             continue
         for call in re.finditer(r"\bsl\.(predict|outcome)\(\s*[\"']([^\"']+)", cell.source):
-            places[call[1]].setdefault(call[2], (number, call.start()))
+            places = predicted if call[1] == "predict" else revealed
+            places.setdefault(call[2], (number, call.start()))
         for call in re.finditer(r"\bsl\.calibration\(", cell.source):
             calibrated = (number, call.start())
-    asked, told = places["predict"], places["outcome"]
-    if len(asked) < 2:
-        yield WHOLE, f"asks for {len(asked)} predictions: ask for two or more with sl.predict"
-    for id, place in asked.items():
-        if told.get(id, (-1, 0)) < place:
+    if len(predicted) < 2:
+        yield WHOLE, f"asks for {len(predicted)} predictions: ask for two or more with sl.predict"
+    for id, place in predicted.items():
+        if revealed.get(id, (-1, 0)) < place:
             cell = node.cells[place[0]].id
             yield cell, f"prediction {id!r} has no sl.outcome after it: add its reveal"
-    if calibrated < max(told.values(), default=(0, 0)):
+    if calibrated < max(revealed.values(), default=(0, 0)):
         yield WHOLE, "has no sl.calibration after the last sl.outcome: add it near the end"
 
 
+@rule
 def stamp(node: NotebookNode, lesson: Lesson) -> Findings:
     """The last code stamps, and its output carries seconds and memory for the table."""
     last = _code(node)[-1]
@@ -174,6 +189,7 @@ def stamp(node: NotebookNode, lesson: Lesson) -> Findings:
         yield last.id, "has no stamp in its output: run the lesson again"
 
 
+@rule
 def alt_text(node: NotebookNode, lesson: Lesson) -> Findings:
     """Every picture says what it shows, in outputs and in Markdown."""
     for cell, output in _outputs(node):
@@ -186,6 +202,7 @@ def alt_text(node: NotebookNode, lesson: Lesson) -> Findings:
             yield cell.id, "has a picture without alt text: write it between the brackets"
 
 
+@rule
 def stripped(node: NotebookNode, lesson: Lesson) -> Findings:
     """No widget state (GitHub would show nothing) and no trace of papermill."""
     parts = [(WHOLE, node.metadata), *((cell.id, cell.metadata) for cell in node.cells)]
@@ -195,6 +212,7 @@ def stripped(node: NotebookNode, lesson: Lesson) -> Findings:
                 yield id, f"carries metadata.{key}: strip it"
 
 
+@rule
 def quiet(node: NotebookNode, lesson: Lesson) -> Findings:
     """No error, and nothing on stderr."""
     for cell, output in _outputs(node):
@@ -204,16 +222,17 @@ def quiet(node: NotebookNode, lesson: Lesson) -> Findings:
             yield cell.id, "writes to stderr: silence what warns and run the lesson again"
 
 
+@rule
 def machine_paths(node: NotebookNode, lesson: Lesson) -> Findings:
     """Outputs name no folder of the machine that made them."""
     for cell, output in _outputs(node):
-        said = [str(text) for kind, text in output.get("data", {}).items() if "image/" not in kind]
-        said += [output.get("text", ""), json.dumps(output.get("metadata", {}))]
-        found = MACHINE_PATH.search("\n".join(said))
-        if found:
-            yield cell.id, f"prints a path of this machine ({found[0]}): print the name alone"
+        texts = [str(text) for kind, text in output.get("data", {}).items() if "image/" not in kind]
+        texts += [output.get("text", ""), json.dumps(output.get("metadata", {}))]
+        if path := MACHINE_PATH.search("\n".join(texts)):
+            yield cell.id, f"prints a path of this machine ({path[0]}): print the name alone"
 
 
+@rule
 def executed(node: NotebookNode, lesson: Lesson) -> Findings:
     """Run once, from top to bottom, and committed with what came out."""
     cells = [cell for cell in _code(node) if cell.source.strip()]
@@ -225,29 +244,12 @@ def executed(node: NotebookNode, lesson: Lesson) -> Findings:
         yield WHOLE, "has no outputs: commit it executed"
 
 
+@rule
 def size(node: NotebookNode, lesson: Lesson) -> Findings:
     """Small enough to be read on GitHub and kept in git."""
     weight = len(written(node).encode())
-    if weight > LARGEST:
-        yield WHOLE, f"weighs {weight / 1e3:.0f} KB of {LARGEST / 1e3:.0f}: show fewer pictures"
-
-
-RULES: tuple[Rule, ...] = (
-    kernelspec,
-    navigation,
-    relative_links,
-    parameters_cell,
-    opening,
-    sections,
-    predictions,
-    stamp,
-    alt_text,
-    stripped,
-    quiet,
-    machine_paths,
-    executed,
-    size,
-)
+    if weight > MAX_BYTES:
+        yield WHOLE, f"weighs {weight / 1e3:.0f} KB of {MAX_BYTES / 1e3:.0f}: show fewer pictures"
 
 
 # ---- looking at a notebook ----
@@ -255,10 +257,8 @@ RULES: tuple[Rule, ...] = (
 
 def title(node: NotebookNode) -> str:
     """The first `# ` heading, "" when there is none."""
-    for cell in _markdown(node):
-        if found := re.search(r"^# (.+)$", cell.source, re.M):
-            return found[1].strip()
-    return ""
+    text = "\n".join(cell.source for cell in _markdown(node))
+    return heading[1].strip() if (heading := re.search(r"^# (.+)$", text, re.M)) else ""
 
 
 def stamped(node: NotebookNode) -> dict | None:
