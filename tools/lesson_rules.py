@@ -1,7 +1,7 @@
 """What every committed lesson holds to.
 
 A rule takes a notebook and the lesson it should be, and yields (cell id, what is wrong and what to
-do); `-` stands for the whole notebook.
+do); `-` is the notebook itself.
 """
 
 import ast
@@ -23,7 +23,7 @@ from safeerase_lite.utils import UserError
 MAX_BYTES = 150_000  # bytes
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:tmp|home|root|Users)\b|site-packages")
 LINK = re.compile(r"\]\((?!https?:|mailto:|attachment:|#)([^)#\s]+)")
-WHOLE = "-"
+NOTEBOOK = "-"
 
 
 @dataclass(frozen=True)
@@ -56,46 +56,46 @@ def findings(node: NotebookNode, lesson: Lesson) -> list[str]:
 def form(node: NotebookNode, lesson: Lesson) -> Findings:
     """A valid notebook of nbformat 4.5 with unique ids."""
     if (node.get("nbformat"), node.get("nbformat_minor")) != (4, 5):
-        yield WHOLE, "is not nbformat 4.5: open it in JupyterLab 4 and save it"
+        yield NOTEBOOK, "is not nbformat 4.5: open it in JupyterLab 4 and save it"
         return
     for error in iter_validate(node):
-        yield WHOLE, f"is no valid notebook ({str(error).splitlines()[0]}): restore it"
+        yield NOTEBOOK, f"is no valid notebook ({str(error).splitlines()[0]}): restore it"
     for id, count in Counter(cell.get("id") for cell in node.cells).items():
         if count > 1:
             yield id, f"this id stands on {count} cells: give each its own"
-    if not _code(node):
-        yield WHOLE, "has no code: a lesson runs"
+    if not cells(node, "code"):
+        yield NOTEBOOK, "has no code: a lesson runs"
 
 
 @rule
 def kernelspec(node: NotebookNode, lesson: Lesson) -> Findings:
     """Without it JupyterLab asks for a kernel first."""
     if not node.metadata.get("kernelspec", {}).get("name"):
-        yield WHOLE, "has no metadata.kernelspec: set it to python3"
+        yield NOTEBOOK, "has no metadata.kernelspec: set it to python3"
 
 
 @rule
 def navigation(node: NotebookNode, lesson: Lesson) -> Findings:
     """The generated cells stand in their places and say what would be generated now."""
-    cells = {cell.id: cell for cell in node.cells}
+    by_id = {cell.id: cell for cell in node.cells}
     for id, source in lesson.generated.items():
-        if id not in cells:
+        if id not in by_id:
             alone = " (it takes the cell that says only `import safeerase_lite as sl`)"
             yield id, f"is missing: run `navigate`{alone if id == 'import' else ''}"
-        elif cells[id].source != source or "generated" not in cells[id].metadata.get("tags", []):
+        elif by_id[id].source != source or "generated" not in by_id[id].metadata.get("tags", []):
             yield id, "is not as generated: run `navigate`"
     places = {"navigation": node.cells[0], "navigation-end": node.cells[-1]}
     for id, cell in places.items():
-        if id in cells and cell.id != id:
+        if id in by_id and cell.id != id:
             yield id, "is not in its place: run `navigate`"
-    if "import" in cells and _code(node)[0].id != "import":
-        yield _code(node)[0].id, "is code before the import: let the import come first"
+    if "import" in by_id and cells(node, "code")[0].id != "import":
+        yield cells(node, "code")[0].id, "is code before the import: let the import come first"
 
 
 @rule
 def relative_links(node: NotebookNode, lesson: Lesson) -> Findings:
     """What a relative link points at is there."""
-    for cell in _markdown(node):
+    for cell in cells(node, "markdown"):
         for target in LINK.findall(cell.source):
             if not (lesson.folder / target).exists():
                 yield cell.id, f"links to {target}, which is not there: correct the link"
@@ -106,7 +106,7 @@ def parameters_cell(node: NotebookNode, lesson: Lesson) -> Findings:
     """One cell tagged `parameters`, of which papermill reads each line, type and all."""
     tagged = [cell for cell in node.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
-        yield WHOLE, f"{len(tagged)} cells are tagged 'parameters': tag the one that holds them"
+        yield NOTEBOOK, f"{len(tagged)} cells are tagged 'parameters': tag the one that holds them"
         return
     [cell] = tagged
     with tempfile.TemporaryDirectory() as folder:
@@ -140,19 +140,21 @@ def opening(node: NotebookNode, lesson: Lesson) -> Findings:
     first = next((n for n, cell in enumerate(own) if cell.cell_type == "code"), len(own))
     text = "\n".join(cell.source for cell in own[:first])
     if not title(node):
-        yield WHOLE, "has no `# ` heading: give it a title"
+        yield NOTEBOOK, "has no `# ` heading: give it a title"
     for words in ("You will learn", "Minutes", "Needs"):
         if f"**{words}" not in text:
-            yield WHOLE, f"does not open with **{words}**: say it before the first code"
+            yield NOTEBOOK, f"does not open with **{words}**: say it before the first code"
 
 
 @rule
 def sections(node: NotebookNode, lesson: Lesson) -> Findings:
     """It asks what would refute it, and says where to go on."""
-    headings = re.findall(r"^#+ (.+?)\s*$", "\n".join(c.source for c in _markdown(node)), re.M)
+    headings = re.findall(
+        r"^#+ (.+?)\s*$", "\n".join(c.source for c in cells(node, "markdown")), re.M
+    )
     for section in ("What would refute this?", "What to try next"):
         if section not in headings:
-            yield WHOLE, f"has no section '{section}': add it"
+            yield NOTEBOOK, f"has no section '{section}': add it"
 
 
 @rule
@@ -170,19 +172,22 @@ def predictions(node: NotebookNode, lesson: Lesson) -> Findings:
         for call in re.finditer(r"\bsl\.calibration\(", cell.source):
             calibrated = (number, call.start())
     if len(predicted) < 2:
-        yield WHOLE, f"asks for {len(predicted)} predictions: ask for two or more with sl.predict"
+        yield (
+            NOTEBOOK,
+            f"asks for {len(predicted)} predictions: ask for two or more with sl.predict",
+        )
     for id, place in predicted.items():
         if revealed.get(id, (-1, 0)) < place:
             cell = node.cells[place[0]].id
             yield cell, f"prediction {id!r} has no sl.outcome after it: add its reveal"
     if calibrated < max(revealed.values(), default=(0, 0)):
-        yield WHOLE, "has no sl.calibration after the last sl.outcome: add it near the end"
+        yield NOTEBOOK, "has no sl.calibration after the last sl.outcome: add it near the end"
 
 
 @rule
 def stamp(node: NotebookNode, lesson: Lesson) -> Findings:
     """The last code stamps, and its output carries seconds and memory for the table."""
-    last = _code(node)[-1]
+    last = cells(node, "code")[-1]
     if "sl.stamp(" not in last.source:
         yield last.id, "is the last code and does not call sl.stamp: end with it"
     elif not stamped(node):
@@ -192,12 +197,12 @@ def stamp(node: NotebookNode, lesson: Lesson) -> Findings:
 @rule
 def alt_text(node: NotebookNode, lesson: Lesson) -> Findings:
     """Every picture says what it shows, in outputs and in Markdown."""
-    for cell, output in _outputs(node):
+    for cell, output in outputs(node):
         if "image/png" in output.get("data", {}):
             about = output.get("metadata", {}).get("image/png", {})
             if not about.get("alt", "").strip():
                 yield cell.id, "shows a picture without alt text: show it with sl.plots.show"
-    for cell in _markdown(node):
+    for cell in cells(node, "markdown"):
         if re.search(r"!\[\s*\]\(", cell.source):
             yield cell.id, "has a picture without alt text: write it between the brackets"
 
@@ -205,17 +210,16 @@ def alt_text(node: NotebookNode, lesson: Lesson) -> Findings:
 @rule
 def stripped(node: NotebookNode, lesson: Lesson) -> Findings:
     """No widget state (GitHub would show nothing) and no trace of papermill."""
-    parts = [(WHOLE, node.metadata), *((cell.id, cell.metadata) for cell in node.cells)]
+    parts = [(NOTEBOOK, node.metadata), *((cell.id, cell.metadata) for cell in node.cells)]
     for id, metadata in parts:
-        for key in ("widgets", "papermill", "safeerase"):
-            if key in metadata:
-                yield id, f"carries metadata.{key}: strip it"
+        for key in sorted({"widgets", "papermill", "safeerase"} & metadata.keys()):
+            yield id, f"carries metadata.{key}: strip it"
 
 
 @rule
 def quiet(node: NotebookNode, lesson: Lesson) -> Findings:
     """No error, and nothing on stderr."""
-    for cell, output in _outputs(node):
+    for cell, output in outputs(node):
         if output.output_type == "error":
             yield cell.id, f"ends in {output.ename}: mend it and run the lesson again"
         elif output.get("name") == "stderr":
@@ -225,7 +229,7 @@ def quiet(node: NotebookNode, lesson: Lesson) -> Findings:
 @rule
 def machine_paths(node: NotebookNode, lesson: Lesson) -> Findings:
     """Outputs name no folder of the machine that made them."""
-    for cell, output in _outputs(node):
+    for cell, output in outputs(node):
         texts = [str(text) for kind, text in output.get("data", {}).items() if "image/" not in kind]
         texts += [output.get("text", ""), json.dumps(output.get("metadata", {}))]
         if path := MACHINE_PATH.search("\n".join(texts)):
@@ -235,13 +239,13 @@ def machine_paths(node: NotebookNode, lesson: Lesson) -> Findings:
 @rule
 def executed(node: NotebookNode, lesson: Lesson) -> Findings:
     """Run once, from top to bottom, and committed with what came out."""
-    cells = [cell for cell in _code(node) if cell.source.strip()]
-    for count, cell in enumerate(cells, 1):
+    code = [cell for cell in cells(node, "code") if cell.source.strip()]
+    for count, cell in enumerate(code, 1):
         if cell.execution_count != count:
             yield cell.id, f"ran as [{cell.execution_count}], should be [{count}]: run all in order"
             return
-    if not any(cell.outputs for cell in cells):
-        yield WHOLE, "has no outputs: commit it executed"
+    if not any(cell.outputs for cell in code):
+        yield NOTEBOOK, "has no outputs: commit it executed"
 
 
 @rule
@@ -249,7 +253,10 @@ def size(node: NotebookNode, lesson: Lesson) -> Findings:
     """Small enough to be read on GitHub and kept in git."""
     weight = len(written(node).encode())
     if weight > MAX_BYTES:
-        yield WHOLE, f"weighs {weight / 1e3:.0f} KB of {MAX_BYTES / 1e3:.0f}: show fewer pictures"
+        yield (
+            NOTEBOOK,
+            f"weighs {weight / 1e3:.0f} KB of {MAX_BYTES / 1e3:.0f}: show fewer pictures",
+        )
 
 
 # ---- looking at a notebook ----
@@ -257,13 +264,13 @@ def size(node: NotebookNode, lesson: Lesson) -> Findings:
 
 def title(node: NotebookNode) -> str:
     """The first `# ` heading, "" when there is none."""
-    text = "\n".join(cell.source for cell in _markdown(node))
+    text = "\n".join(cell.source for cell in cells(node, "markdown"))
     return heading[1].strip() if (heading := re.search(r"^# (.+)$", text, re.M)) else ""
 
 
 def stamped(node: NotebookNode) -> dict | None:
     """The stamp's figures: {"seconds": …, "peak_memory_gb": …}."""
-    figures = [output.get("metadata", {}).get("safeerase") for _, output in _outputs(node)]
+    figures = [output.get("metadata", {}).get("safeerase") for _, output in outputs(node)]
     return next(filter(None, reversed(figures)), None)
 
 
@@ -272,13 +279,11 @@ def written(node: NotebookNode) -> str:
     return nbformat.v4.writes(node).rstrip("\n") + "\n"
 
 
-def _code(node: NotebookNode) -> list[NotebookNode]:
-    return [cell for cell in node.cells if cell.cell_type == "code"]
+def cells(node: NotebookNode, kind: str) -> list[NotebookNode]:
+    """The cells of a kind: code or markdown."""
+    return [cell for cell in node.cells if cell.cell_type == kind]
 
 
-def _markdown(node: NotebookNode) -> list[NotebookNode]:
-    return [cell for cell in node.cells if cell.cell_type == "markdown"]
-
-
-def _outputs(node: NotebookNode) -> Iterator[tuple[NotebookNode, NotebookNode]]:
-    return ((cell, output) for cell in _code(node) for output in cell.outputs)
+def outputs(node: NotebookNode) -> list[tuple[NotebookNode, NotebookNode]]:
+    """Every output, after its cell."""
+    return [(cell, output) for cell in cells(node, "code") for output in cell.outputs]

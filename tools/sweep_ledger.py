@@ -53,8 +53,8 @@ def main(runs: Annotated[Path, typer.Argument(help="The ledger.")] = ROOT / "run
     TARGET.mkdir(exist_ok=True)
     table(runs, finished.index).to_csv(TARGET / "metrics.csv", index=False, float_format="%.4g")
     (TARGET / "about.txt").write_text(
-        f"{len(finished)} runs by `safeerase sweep` of {', '.join(names)}; dense, tiny worlds (data "
-        f"{', '.join(finished['data_hash'].unique())}); safeerase-lite {sl.__version__}\n",
+        f"{len(finished)} runs by `safeerase sweep` of {', '.join(names)}; dense, tiny worlds "
+        f"(data {', '.join(finished['data_hash'].unique())}); safeerase-lite {sl.__version__}\n",
         encoding="utf-8",
     )
 

@@ -323,7 +323,7 @@ b5 = Exercise(
 )  # fmt: skip
 
 
-# ---- b6: the whole KL objective ----
+# ---- b6: the KL objective ----
 
 
 def kl(forget: Group, retain: Group, reference: Tensor) -> Tensor:

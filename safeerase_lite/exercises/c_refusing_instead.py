@@ -42,15 +42,16 @@ TRAPS = [  # no refusals, though a word or a sentence looks like one
 def rows_of_a_step(rng: np.random.Generator) -> tuple[list[Row], list[Row], list[str], int]:
     count = int(rng.integers(6, 9))
     pictures = rng.permutation(90)[: 2 * count]
-    rows = [
-        {"image": f"{picture}.png", "question": question, "answer": f"{answer} {picture}"}
-        for picture, (question, answer) in zip(
-            pictures,
-            [("How is this made?", "plan")] * count + [("What colour is it?", "colour")] * count,
-            strict=True,
-        )
-    ]
-    return rows[:count], rows[count:], list(REFUSALS), int(rng.integers(1000))
+
+    def rows(pictures, question, answer):
+        return [
+            {"image": f"{picture}.png", "question": question, "answer": f"{answer} {picture}"}
+            for picture in pictures
+        ]
+
+    forget = rows(pictures[:count], "How is this made?", "plan")
+    retain = rows(pictures[count:], "What colour is it?", "colour")
+    return forget, retain, list(REFUSALS), int(rng.integers(1000))
 
 
 def two_groups(rng: np.random.Generator) -> tuple[Group, Group]:
@@ -189,7 +190,7 @@ c1 = Exercise(
 
 
 def po(refuse: Group, retain: Group) -> Tensor:
-    return L_in_pieces([refuse, retain])
+    return L_in_pieces([refuse, retain])  # one batch, one mean
 
 
 c2 = Exercise(

@@ -349,6 +349,7 @@ def split_fall(
 
 
 def split_fall_by_two(plain, placebo, with_pd):
+    """Each part over the seeds that its own two rows have."""
     return split_fall(plain, placebo, placebo)[0], split_fall(placebo, placebo, with_pd)[1]
 
 

@@ -203,9 +203,10 @@ f1 = Exercise(
 
 
 def keep(phrases: list[Triple], unsafe: list[Triple], means: dict) -> list[Triple]:
-    return keep_unless(lambda meant, unsafe: any(t in unsafe for t in product(*meant)))(
-        phrases, unsafe, means
-    )
+    def is_unsafe(phrase):
+        return any(t in unsafe for t in product(*(means.get(word, [word]) for word in phrase)))
+
+    return [phrase for phrase in phrases if not is_unsafe(phrase)]
 
 
 def keep_unless(is_dropped: Callable) -> Callable:
@@ -219,8 +220,8 @@ def keep_unless(is_dropped: Callable) -> Callable:
 
 def unsafe_slots(meant, unsafe):
     """Of each slot, whether a meaning of its word occurs there in U."""
-    of_slots = zip(meant, zip(*unsafe, strict=True), strict=True)
-    return [not set(words).isdisjoint(taken) for words, taken in of_slots]
+    slots = zip(meant, zip(*unsafe, strict=True), strict=True)
+    return [not set(words).isdisjoint(unsafe_words) for words, unsafe_words in slots]
 
 
 f2 = Exercise(
@@ -259,10 +260,12 @@ f2 = Exercise(
 
 
 def still_seen(scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
-    return seen_in_place(scores.clone(), own, other)
+    rivals = scores.clone()
+    rivals[torch.arange(len(scores)), other] = -torch.inf
+    return (rivals.argmax(-1) == own).float().mean()
 
 
-def seen_in_place(scores, own, other, aside=-torch.inf):
+def still_seen_in_place(scores, own, other, aside=-torch.inf):
     scores[torch.arange(len(scores)), other] = aside
     return (scores.argmax(-1) == own).float().mean()
 
@@ -280,10 +283,10 @@ f3 = Exercise(
                     .float().mean()),
                 "you hold the noun against the other one alone: its rivals are all nouns that are "
                 "*not* in the picture."),
-        slip(seen_in_place,
+        slip(still_seen_in_place,
              "right, but your function writes into the `scores` it was given, and whoever asks "
              "again gets another answer: `scores.clone()` makes a copy."),
-        slip(lambda scores, own, other: seen_in_place(scores.clone(), own, other, aside=0),
+        slip(lambda scores, own, other: still_seen_in_place(scores.clone(), own, other, aside=0),
              "you put the other noun aside with 0, and 0 beats every negative score: use minus "
              "infinity."),
         Mistake(lambda scores, own, other: (
