@@ -2,7 +2,7 @@
 
 Every objective plain and with PD, PO with the placebo, weights matched, the projector frozen, and
 the sign of harm less and less reliable; one seed, the default tiny world. About ten minutes on two
-cores; finished runs are kept in `output/lessons` and not repeated.
+cores; finished runs are stored in `output/lessons` and not repeated.
 """
 
 import platform
@@ -24,27 +24,26 @@ COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "
 
 
 def grid() -> list[Job]:
-    trained = list(product((*OBJECTIVES, "npo"), ("none", "pd")))
-    cells = [("vanilla", "none"), ("gold", "none"), ("po", "placebo"), *trained]
-    jobs = [Job("default", *cell) for cell in cells]
-    jobs += [
-        Job("default", objective, "pd", weights="matched") for objective in ("ga", "gd", "npo")
+    pairs = list(product(OBJECTIVES, ("none", "pd")))
+    baselines = [("vanilla", "none"), ("po", "placebo")]
+    cells = [*baselines, ("gold", "none"), *pairs, ("npo", "none"), ("npo", "pd")]
+    return [
+        *(Job("default", *cell) for cell in cells),
+        *(Job("default", objective, "pd", weights="matched") for objective in ("ga", "gd", "npo")),
+        *(Job("default", "po", decouple, projector="frozen") for decouple in ("none", "pd")),
+        *(Job("default", *cell, cue=cue) for cue in (0.0, 0.8) for cell in [*baselines, *pairs]),
     ]
-    jobs += [Job("default", "po", decouple, projector="frozen") for decouple in ("none", "pd")]
-    by_cue = [("vanilla", "none"), ("po", "placebo"), *product(OBJECTIVES, ("none", "pd"))]
-    return jobs + [Job("default", *cell, cue=cue) for cue in (0.0, 0.8) for cell in by_cue]
 
 
 def table(runs: Path) -> pd.DataFrame:
-    """The grid's metrics on test (and on train, of the forget questions), the 2×2 and its whole."""
+    """The grid's metrics on test (on train, of the forget questions), overall and in the 2×2."""
     metrics = sl.ledger.load(runs, allow_mixed=True).metrics
-    asked = metrics["split"].isin(["train", "test"])
-    inner = (metrics["kinds"] != "all") & (metrics["templates"] != "all")
-    outer = (metrics["kinds"] == "all") & (metrics["templates"] == "all")
+    split = metrics["split"].isin(["train", "test"])
+    overall_or_cell = (metrics["kinds"] == "all") == (metrics["templates"] == "all")
     untrained = metrics["objective"].isin(["vanilla", "gold"])
     metrics["projector"] = metrics["projector"].where(~untrained, "none")
-    kept = metrics.loc[asked & (inner | outer), COLUMNS]
-    return kept.sort_values([*SETTINGS, "split"], kind="stable")
+    rows = metrics.loc[split & overall_or_cell, COLUMNS]
+    return rows.sort_values([*SETTINGS, "split"], kind="stable")
 
 
 def about(runs: Path) -> str:

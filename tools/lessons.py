@@ -51,17 +51,16 @@ def course(root: Path) -> Course:
     if not files:
         raise UserError(f"{folder} holds no lesson: a lesson is called NN_name.ipynb")
     titles = {file.name: title(read(file)) or file.stem for file in files}
-    return Course(folder, titles, _address(root / "pyproject.toml"))
-
-
-def _address(pyproject: Path) -> str:
+    pyproject = root / "pyproject.toml"
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     url = project.get("urls", {}).get("Repository", "")
-    found = GITHUB.fullmatch(url)
-    if url and not found:
-        wanted = "https://github.com/OWNER/NAME"
-        raise UserError(f"{pyproject}: [project.urls] Repository is {url!r}: make it {wanted}")
-    return "/".join(found.groups()) if found else ""
+    match = GITHUB.fullmatch(url)
+    if url and not match:
+        raise UserError(
+            f"{pyproject}: [project.urls] Repository is {url!r}: make it "
+            "https://github.com/OWNER/NAME"
+        )
+    return Course(folder, titles, "/".join(match.groups()) if match else "")
 
 
 def read(path: Path) -> NotebookNode:
@@ -78,11 +77,10 @@ def read(path: Path) -> NotebookNode:
 def links(about: Course, name: str) -> str:
     """Previous, contents, next; the first lesson has no previous and the last no next."""
     names = list(about.titles)
-    here = names.index(name)
-    parts = [f"[← {about.titles[before]}]({before})" for before in names[:here][-1:]]
-    parts += [f"[Contents]({CONTENTS})"]
-    parts += [f"[{about.titles[after]} →]({after})" for after in names[here + 1 :][:1]]
-    return " · ".join(parts)
+    place = names.index(name)
+    before = [f"[← {about.titles[name]}]({name})" for name in names[:place][-1:]]
+    after = [f"[{about.titles[name]} →]({name})" for name in names[place + 1 :][:1]]
+    return " · ".join([*before, f"[Contents]({CONTENTS})", *after])
 
 
 def badges(about: Course, name: str) -> str:
@@ -123,19 +121,20 @@ def generated(about: Course, name: str) -> dict[str, str]:
 def navigated(node: NotebookNode, lesson: Lesson) -> NotebookNode:
     """The notebook with its generated cells made anew; all else, outputs too, as it was."""
     first, last = (
-        _marked(new_markdown_cell(lesson.generated[id]), id)
+        mark_generated(new_markdown_cell(lesson.generated[id]), id)
         for id in ("navigation", "navigation-end")
     )
     cells = [cell for cell in node.cells if cell.get("id") not in (first.id, last.id)]
     for cell in cells:
         if cell.get("id") == "import" or cell.source.strip() == IMPORT:
             cell.source = lesson.generated["import"]
-            _marked(cell, "import")
+            mark_generated(cell, "import")
             break
     return NotebookNode(node | {"cells": [first, *cells, last]})
 
 
-def _marked(cell: NotebookNode, id: str) -> NotebookNode:
+def mark_generated(cell: NotebookNode, id: str) -> NotebookNode:
+    """Give a cell its id and the tag of the cells that a tool writes."""
     cell.id = id
     cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "generated"})
     return cell
@@ -223,11 +222,11 @@ def navigate_command(root: Root = ROOT) -> None:
 def check_command(root: Root = ROOT) -> None:
     """Hold every lesson against the rules: a line per finding; status 1 when there is one."""
     about = course(root)
-    found = []
+    wrong = []
     for name in about.titles:
-        found += findings(read(about.folder / name), about.lesson(name))
-    typer.echo("\n".join(found) or f"{len(about.titles)} lessons, nothing to mend")
-    if found:
+        wrong += findings(read(about.folder / name), about.lesson(name))
+    typer.echo("\n".join(wrong) or f"{len(about.titles)} lessons, nothing to mend")
+    if wrong:
         raise typer.Exit(1)
 
 

@@ -1,9 +1,10 @@
 """Make the small table of seeds that ships with lesson 06: `python tools/sweep_ledger.py`.
 
-A row per metric of every run of those SWEEPS that the ledger holds whole: run them first
+A row per metric of every run of those SWEEPS that the ledger holds completely: run them first
 (`safeerase sweep sweeps/paper_table.yaml` …).
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,44 +20,41 @@ SWEEPS = ("paper_table", "ten_seeds", "three_worlds")
 TARGET = Path(sl.__file__).parent / "tinyworld" / "assets" / "sweeps"
 SETTINGS = ["world_seed", "objective", "decouple", "seed"]
 COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "high", "n"]
-WHOLE = ["asr", "rr", "sarr", "sarr_refused", "sarr_gibberish", "wrong", "safe_error",
-         "exact_match", "rougeL_recall", "specificity", "harm_nll"]  # fmt: skip
+OVERALL = ["asr", "rr", "sarr", "sarr_refused", "sarr_gibberish", "wrong", "safe_error",
+           "exact_match", "rougeL_recall", "specificity", "harm_nll"]  # fmt: skip
 BY_CELL = ["sarr", "sarr_refused", "sarr_gibberish", "safe_error"]
 
 
-def planned_by(name: str) -> list[sweep.PlannedRun]:
-    return sweep.load(ROOT / "sweeps" / f"{name}.yaml").runs()
+def planned_by(names: Iterable[str]) -> list[dict]:
+    """The settings of every run of these sweeps."""
+    files = [ROOT / "sweeps" / f"{name}.yaml" for name in names]
+    return [run.settings for file in files for run in sweep.load(file).runs()]
 
 
-def finished(runs: Path) -> list[str]:
-    """The sweeps of which the ledger holds every run; half of one is no result."""
-    found = []
-    for name in SWEEPS:
-        planned = [run.settings for run in planned_by(name)]
-        if not reading.missing(planned, reading.read(runs, planned=planned).runs):
-            found.append(name)
-    return found
+def is_finished(name: str, runs: Path) -> bool:
+    """Whether the ledger holds every run of a sweep; half of one is no result."""
+    planned = planned_by([name])
+    return not reading.missing(planned, reading.read(runs, planned=planned).runs)
 
 
 def table(runs: Path, ids: pd.Index) -> pd.DataFrame:
-    """Those runs' metrics on test: the whole and, of the harmless pictures, the 2×2."""
+    """Those runs' metrics on test: overall and, of the harmless pictures, the 2×2."""
     metrics = sl.ledger.load(runs, allow_mixed=True).metrics
-    whole = (metrics["kinds"] == "all") & (metrics["templates"] == "all")
+    overall = (metrics["kinds"] == "all") & (metrics["templates"] == "all")
     cell = (metrics["kinds"] != "all") & (metrics["templates"] != "all")
-    kept = whole & metrics["metric"].isin(WHOLE) | cell & metrics["metric"].isin(BY_CELL)
-    kept &= metrics["id"].isin(ids) & (metrics["split"] == "test")
-    return metrics.loc[kept, COLUMNS].sort_values(SETTINGS, kind="stable")
+    rows = overall & metrics["metric"].isin(OVERALL) | cell & metrics["metric"].isin(BY_CELL)
+    rows &= metrics["id"].isin(ids) & (metrics["split"] == "test")
+    return metrics.loc[rows, COLUMNS].sort_values(SETTINGS, kind="stable")
 
 
 def main(runs: Annotated[Path, typer.Argument(help="The ledger.")] = ROOT / "runs") -> None:
-    names = finished(runs)
-    planned = [run.settings for name in names for run in planned_by(name)]
-    found = reading.read(runs, planned=planned).runs
+    names = [name for name in SWEEPS if is_finished(name, runs)]
+    finished = reading.read(runs, planned=planned_by(names)).runs
     TARGET.mkdir(exist_ok=True)
-    table(runs, found.index).to_csv(TARGET / "metrics.csv", index=False, float_format="%.4g")
+    table(runs, finished.index).to_csv(TARGET / "metrics.csv", index=False, float_format="%.4g")
     (TARGET / "about.txt").write_text(
-        f"{len(found)} runs by `safeerase sweep` of {', '.join(names)}; dense, tiny worlds (data "
-        f"{', '.join(found['data_hash'].unique())}); safeerase-lite {sl.__version__}\n",
+        f"{len(finished)} runs by `safeerase sweep` of {', '.join(names)}; dense, tiny worlds "
+        f"(data {', '.join(finished['data_hash'].unique())}); safeerase-lite {sl.__version__}\n",
         encoding="utf-8",
     )
 

@@ -12,24 +12,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from safeerase_lite.exercises.a_the_loss_on_the_answer import (
-    CUT_OFF,
+from .a_the_loss_on_the_answer import L, token_nll
+from .exercise import Exercise, Mistake, slip
+from .shared import (
     IGNORED,
-    L,
-    learnable,
-    leaves,
+    Group,
+    cut_off,
+    float_tensors,
     logits_and_labels,
-    token_nll,
     trainable,
+    trainable_in_first,
+    trainable_in_second,
+    with_gradients,
 )
-from safeerase_lite.exercises.exercise import Exercise, Mistake
 
 TITLE = "Pushing away: GA, GD and KL"
-Group = tuple[Tensor, Tensor]  # aligned logits and labels
 WORDS = 5
 
 
-# ---- what is drawn ----
+# ---- random inputs ----
 
 
 def logits_and_token(rng: np.random.Generator) -> tuple[Tensor, int]:
@@ -46,7 +47,7 @@ def groups_with_or_without_decouple(rng: np.random.Generator) -> tuple[Group, Gr
     return forget, retain, decouple if rng.integers(2) else None
 
 
-def two_opinions(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def reference_and_model(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """On one answer token both agree: it counts all the same."""
     logits, labels = logits_and_labels(rng)
     reference = logits + torch.from_numpy(rng.normal(size=logits.shape)).float()
@@ -56,7 +57,7 @@ def two_opinions(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def groups_and_reference(rng: np.random.Generator) -> tuple[Group, Group, Tensor]:
-    reference, logits, labels = two_opinions(rng)
+    reference, logits, labels = reference_and_model(rng)
     return logits_and_labels(rng), (logits, labels), reference
 
 
@@ -67,31 +68,14 @@ def nats_then_and_now(rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
     return torch.from_numpy(nats).float(), torch.from_numpy(before).float(), beta
 
 
-# ---- what is looked at ----
+# ---- what is compared ----
 
 
-def of_logits(answer: Callable, reference: Tensor, logits: Tensor, labels: Tensor) -> Any:
-    logits.requires_grad_()
-    return learnable(answer(reference, logits, labels))
-
-
-def of_nats(answer: Callable, nats: Tensor, before: Tensor, beta: float) -> Any:
-    nats.requires_grad_()
-    return learnable(answer(nats, before, beta))
-
-
-def who_is_pulled(answer: Callable, *given) -> Any:
+def loss_and_pulled(answer: Callable, *inputs) -> Any:
     """The loss, and whether a gradient flows into forget logits, retain logits and reference."""
-    for leaf in leaves(given):
-        leaf.requires_grad_()
-    loss = answer(*given)
-    told = learnable(loss)
-    if not told or not told["its gradient"] or loss.ndim:
-        return told
-    loss.backward()
     names = ("the forget logits", "the retain logits", "the reference")
-    pulled = (leaf.grad is not None for leaf in leaves(given))
-    return told | {f"a gradient into {name}": one for name, one in zip(names, pulled, strict=True)}
+    leaves = zip((f"a gradient into {name}" for name in names), float_tensors(inputs), strict=True)
+    return with_gradients(answer, inputs, dict(leaves), of=lambda gradient: gradient is not None)
 
 
 # ---- b1: gradient ascent ----
@@ -101,23 +85,63 @@ def ga(logits: Tensor, labels: Tensor) -> Tensor:
     return -L(logits, labels)
 
 
+b1 = Exercise(
+    "b1", "ga", "Gradient ascent",
+    difficulty=1, importance=5, minutes=4, outcome="one that guesses among all words",
+    reference=ga, inputs=logits_and_labels, observe=trainable,
+    mistakes=(
+        Mistake(L,
+                "the sign of ascent is missing: an optimiser makes a loss *smaller*, so this "
+                "teaches the harmful answer."),
+        Mistake(lambda logits, labels: -token_nll(logits, labels).mean(),
+                "you averaged over prompt and padding too: divide by the answer's tokens, as L "
+                "does."),
+        Mistake(lambda logits, labels: -token_nll(logits, labels).sum(),
+                "this is the sum over the tokens: L is their mean."),
+        Mistake(lambda logits, labels: torch.exp(-L(logits, labels)),
+                "this is a probability: it falls to 0 and ends there, its gradient with it. It "
+                "would forget, too, but gradient ascent is −L."),
+        cut_off(ga),
+    ),
+)  # fmt: skip
+
+
 # ---- b2: its pull on the logits ----
 
 
 def pull(logits: Tensor, token: int) -> Tensor:
-    return logits.softmax(-1) - _one(token, logits)
+    return logits.softmax(-1) - one_hot(token, logits)
 
 
-def _one(token: int, logits: Tensor) -> Tensor:
+def one_hot(token: int, logits: Tensor) -> Tensor:
     return F.one_hot(torch.tensor(token), len(logits)).float()
 
 
-def _of_the_probability(logits, token):
-    return logits.softmax(-1)[token] * pull(logits, token)
-
-
-def _of_log_p_by_p(logits, token):
-    return -_one(token, logits) / logits.softmax(-1)[token]
+b2 = Exercise(
+    "b2", "pull", "Its pull on the logits",
+    difficulty=3, importance=4, minutes=8, outcome="p = 0.0001",
+    reference=pull, inputs=logits_and_token,
+    mistakes=(
+        slip(lambda logits, token: -pull(logits, token),
+             "the sign: so pulls ordinary training, which lifts the token. Ascent on the loss "
+             "adds its gradient, p minus one-hot."),
+        Mistake(lambda logits, token: logits.softmax(-1),
+                "the token itself lacks its −1: its own logit also stands in the numerator of p."),
+        Mistake(lambda logits, token: -one_hot(token, logits),
+                "only log p's numerator: every logit is in the softmax's denominator too, so what "
+                "the token loses the others gain."),
+        slip(lambda logits, token: pull(logits, token) * one_hot(token, logits),
+             "right for the token, but the others move too: each logit rises by its own p."),
+        Mistake(lambda logits, token: logits.softmax(-1)[token] * pull(logits, token),
+                "this is the gradient of −p, not of −log p: it fades as p falls. (It would have a "
+                "bottom. GA has not.)"),
+        Mistake(lambda logits, token: -one_hot(token, logits) / logits.softmax(-1)[token],
+                "this is the derivative by p, −1/p: go on to the logits by the chain rule, where "
+                "the p cancels."),
+        slip(lambda logits, token: logits + pull(logits, token),
+             "these are the logits after the step: return only what was added."),
+    ),
+)  # fmt: skip
 
 
 # ---- b3: many steps ----
@@ -131,30 +155,46 @@ def ascend(logits: Tensor, token: int, rate: float, steps: int, of: Callable = p
     return nats
 
 
-def _descend(logits, token, rate, steps):
-    return ascend(logits, token, -rate, steps)
-
-
-def _first_pull_for_ever(logits, token, rate, steps):
-    first = pull(logits, token)
-    return ascend(logits, token, rate, steps, of=lambda logits, token: first)
-
-
-def _always_from_the_start(logits, token, rate, steps):
-    nats = ascend(logits, token, rate, 1)
-    return nats[:1] + nats[1:] * steps
-
-
-def _in_place(logits, token, rate, steps):
+def ascend_in_place(logits, token, rate, steps):
     nats = ascend(logits, token, rate, steps)
     logits += rate * pull(logits, token)
     return nats
 
 
+b3 = Exercise(
+    "b3", "ascend", "Many steps",
+    difficulty=2, importance=5, minutes=7, outcome="as much, or more",
+    reference=ascend, inputs=start_of_a_climb,
+    mistakes=(
+        Mistake(lambda logits, token, rate, steps: ascend(logits, token, -rate, steps),
+                "the token becomes *likelier*: add the pull, do not take it away."),
+        Mistake(lambda logits, token, rate, steps: (
+                    ascend(logits, token, rate, steps, of=lambda *_: pull(logits, token))),
+                "the pull of the first step is used for ever: work it out anew from the new "
+                "logits."),
+        slip(ascend_in_place,
+             "right, but `logits +=` writes into the tensor you were given, and the next climb "
+             "starts where this one ended: `logits = logits + …` makes a new one."),
+        Mistake(lambda logits, token, rate, steps: [
+                    ascend(logits, token, rate, 1)[bool(n)] for n in range(steps + 1)],
+                "every step starts at the same logits: the new ones must take the old ones' "
+                "place."),
+        slip(lambda *given: ascend(*given)[1:],
+             "the loss before the first step is missing: steps + 1 numbers."),
+        slip(lambda *given: ascend(*given)[:-1],
+             "the loss after the last step is missing: steps + 1 numbers."),
+        slip(lambda *given: [-nats for nats in ascend(*given)],
+             "these are log p, or GA's own loss: return −log p."),
+        Mistake(lambda logits, token, rate, steps: ascend(logits, token, 1.0, steps),
+                "the rate is not used: each step adds rate times the pull."),
+    ),
+)  # fmt: skip
+
+
 # ---- b4: gradient difference, with the official weights ----
 
 
-def _weighted(f=-1.0, r=1.0, r_with=0.5, d=0.5) -> Callable:
+def gd_weighted(f=-1.0, r=1.0, r_with=0.5, d=0.5) -> Callable:
     def weighted(forget: Group, retain: Group, decouple: Group | None) -> Tensor:
         if decouple is None:
             return f * L(*forget) + r * L(*retain)
@@ -163,91 +203,165 @@ def _weighted(f=-1.0, r=1.0, r_with=0.5, d=0.5) -> Callable:
     return weighted
 
 
-gd = _weighted()
+gd = gd_weighted()
 
 
-def _never_none(forget, retain, decouple):
-    return -L(*forget) + 0.5 * L(*retain) + 0.5 * L(*decouple)
+def gd_in_one_quotient(forget, retain, decouple):
+    added = [retain] if decouple is None else [retain, decouple]
+    nats = sum(token_nll(*group).sum() for group in added) - token_nll(*forget).sum()
+    return nats / sum((labels != IGNORED).sum() for _, labels in [forget, *added])
 
 
-def _one_quotient(forget, retain, decouple):
-    signs = zip((forget, retain, decouple), (-1.0, 1.0, 1.0), strict=True)
-    given = [(group, sign) for group, sign in signs if group is not None]
-    nats = sum(sign * token_nll(*group).sum() for group, sign in given)
-    return nats / sum((group[1] != IGNORED).sum() for group, _ in given)
+b4 = Exercise(
+    "b4", "gd", "Gradient difference, as in the official code",
+    difficulty=2, importance=4, minutes=6, outcome="no",
+    reference=gd, inputs=groups_with_or_without_decouple, observe=trainable,
+    mistakes=(
+        slip(gd_weighted(r=0.5),
+             "the retain weight is halved without PD: the official code halves it only together "
+             "with L(decouple)."),
+        slip(gd_weighted(r_with=1.0),
+             "with PD the official code takes the retain weight down to 0.5; yours stays at 1."),
+        slip(gd_weighted(r_with=1.0, d=1.0),
+             "these are the weights we call *matched*, plain + 1 · L(decouple). The official code "
+             "has 0.5 for both."),
+        slip(lambda forget, retain, decouple: -L(*forget) + 0.5 * L(*retain) + 0.5 * L(*decouple),
+             "right with a decouple group; but it may be None, and then GD is plain: −L(forget) + "
+             "L(retain)."),
+        Mistake(gd_weighted(d=0.0), "L(decouple) is missing when there is a decouple group."),
+        Mistake(gd_weighted(f=1.0),
+                "the sign of L(forget): so both are learned, the harmful answers too."),
+        Mistake(gd_weighted(f=1.0, r=-1.0, r_with=-0.5, d=-0.5),
+                "all signs are turned round: this unlearns what should stay and learns the harm."),
+        Mistake(gd_weighted(r=-1.0, r_with=-0.5),
+                "the sign of L(retain): so the retain answers are unlearned too."),
+        Mistake(gd_in_one_quotient,
+                "one quotient for all: each L is a mean over *its* tokens, and GD adds the means."),
+        cut_off(gd),
+    ),
+)  # fmt: skip
 
 
 # ---- b5: KL ----
 
 
 def divergence(reference: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    return _kl_of_each(reference, logits)[labels != IGNORED].mean()
+    return kl_by_token(reference, logits)[labels != IGNORED].mean()
 
 
-def _kl_of_each(reference, logits):
+def kl_by_token(reference, logits):
     p, q = reference.log_softmax(-1), logits.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1)
 
 
-def _answers_over_all(reference, logits, labels):
-    return (_kl_of_each(reference, logits) * (labels != IGNORED)).mean()
+def divergence_where_it_is_not_0(reference, logits, labels):
+    by_token = kl_by_token(reference, logits) * (labels != IGNORED)
+    return by_token.sum() / (by_token != 0).sum()
 
 
-def _also_by_words(reference, logits, labels):
-    return divergence(reference, logits, labels) / logits.shape[-1]
+def mean_of_answers_divergences(reference, logits, labels):
+    is_answer = labels != IGNORED
+    return ((kl_by_token(reference, logits) * is_answer).sum(-1) / is_answer.sum(-1)).mean()
 
 
-def _everything_over_rows(reference, logits, labels):
-    return _kl_of_each(reference, logits).sum() / len(labels)
+def cross_entropy(reference, logits, labels):
+    by_token = -(reference.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+    return by_token[labels != IGNORED].mean()
 
 
-def _everything_over_answers(reference, logits, labels):
-    return _kl_of_each(reference, logits).sum() / (labels != IGNORED).sum()
+b5 = Exercise(
+    "b5", "divergence", "KL, word by word",
+    difficulty=4, importance=4, minutes=9, outcome="more than ten times as large",
+    reference=divergence, inputs=reference_and_model, observe=trainable_in_second,
+    mistakes=(
+        slip(lambda reference, logits, labels: divergence(logits, reference, labels),
+             "the arguments are swapped: the reference is the p in Σ p (log p − log q), so that "
+             "the model must cover all that the reference believes."),
+        slip(lambda reference, logits, labels: kl_by_token(reference, logits).mean(),
+             "prompt, picture and padding are in it too (so it is in the official code): take "
+             "only positions whose label is not −100."),
+        slip(lambda reference, logits, labels: (
+                 (kl_by_token(reference, logits) * (labels != IGNORED)).mean()),
+             "summed over the answers but divided by every position: padding is in the mean."),
+        slip(lambda reference, logits, labels: (
+                 kl_by_token(reference, logits).sum() / (labels != IGNORED).sum()),
+             "divided by the answer tokens, but prompt, picture and padding are still in the sum: "
+             "pick the answers first."),
+        slip(lambda reference, logits, labels: kl_by_token(reference, logits).sum() / len(labels),
+             "divided by the rows, as F.kl_div's batchmean does: pick the answer positions first, "
+             "[labels != -100], and its mean is theirs."),
+        slip(lambda reference, logits, labels: (
+                 divergence(reference, logits, labels) / logits.shape[-1]),
+             "divided by the number of words too: *sum* over the vocabulary, then average over "
+             "the tokens. (F.kl_div's own mean does this.)"),
+        slip(divergence_where_it_is_not_0,
+             "you count the tokens whose KL is not 0: where the two agree it is 0, and that token "
+             "counts all the same. Count labels that are not -100."),
+        slip(mean_of_answers_divergences,
+             "this is the mean of the answers' means, where a token of a short answer weighs "
+             "more: average once, over all answer tokens."),
+        Mistake(lambda reference, logits, labels: (
+                    (reference.softmax(-1) * (reference - logits))
+                    .sum(-1)[labels != IGNORED].mean()),
+                "these logs are not normalised: a logit is no log-probability before "
+                ".log_softmax(-1)."),
+        slip(cross_entropy,
+             "this is the cross-entropy −Σ p log q: the gradient is KL's, but it is not 0 when "
+             "the two agree. Take the reference's own Σ p log p along."),
+        Mistake(lambda reference, logits, labels: (
+                    F.kl_div(logits.softmax(-1), reference.softmax(-1), reduction="none")
+                    .sum(-1)[labels != IGNORED].mean()),
+                "F.kl_div wants the *log*-probabilities of the model as its first argument."),
+        slip(lambda reference, logits, labels: F.kl_div(
+                 logits.log_softmax(-1), reference.log_softmax(-1), reduction="batchmean"),
+             "F.kl_div takes its second argument for probabilities, and log p is negative: say "
+             "log_target=True."),
+        slip(lambda reference, logits, labels: -divergence(reference, logits, labels),
+             "the sign: a KL divergence is never negative."),
+        cut_off(divergence),
+    ),
+)  # fmt: skip
 
 
-def _not_normalised(reference, logits, labels):
-    return (reference.softmax(-1) * (reference - logits)).sum(-1)[labels != IGNORED].mean()
-
-
-def _over_what_differs(reference, logits, labels):
-    each = _kl_of_each(reference, logits) * (labels != IGNORED)
-    return each.sum() / (each != 0).sum()
-
-
-def _mean_of_rows(reference, logits, labels):
-    answer = labels != IGNORED
-    return ((_kl_of_each(reference, logits) * answer).sum(-1) / answer.sum(-1)).mean()
-
-
-def _cross_entropy(reference, logits, labels):
-    each = -(reference.softmax(-1) * logits.log_softmax(-1)).sum(-1)
-    return each[labels != IGNORED].mean()
-
-
-def _log_for_probabilities(reference, logits, labels):
-    p, q = reference.log_softmax(-1), logits.log_softmax(-1)
-    return F.kl_div(q, p, reduction="batchmean")
-
-
-def _probabilities_for_log(reference, logits, labels):
-    answer = labels != IGNORED
-    p, q = reference[answer].softmax(-1), logits[answer].softmax(-1)
-    return F.kl_div(q, p, reduction="batchmean")
-
-
-# ---- b6: the whole KL objective ----
+# ---- b6: the KL objective ----
 
 
 def kl(forget: Group, retain: Group, reference: Tensor) -> Tensor:
     return -L(*forget) + divergence(reference.detach(), *retain)
 
 
-def _frozen_model(forget, retain, reference):
-    return -L(*forget) + divergence(reference, retain[0].detach(), retain[1])
-
-
-def _swapped(forget, retain, reference):
-    return -L(*forget) + divergence(retain[0], reference.detach(), retain[1])
+b6 = Exercise(
+    "b6", "kl", "The KL objective, its reference frozen",
+    difficulty=2, importance=4, minutes=5, outcome="0",
+    reference=kl, inputs=groups_and_reference, observe=loss_and_pulled,
+    mistakes=(
+        slip(lambda forget, retain, reference: -L(*forget) + divergence(reference, *retain),
+             "a gradient flows into the reference: it would come to meet the model half-way. "
+             "`.detach()` it."),
+        Mistake(lambda forget, retain, reference: (
+                    -L(*forget) + divergence(reference, retain[0].detach(), retain[1])),
+                "the wrong one is frozen: the model should learn, the reference should not."),
+        Mistake(lambda forget, retain, reference: (
+                    -L(*forget) + divergence(reference, *retain).detach()),
+                "both sides of KL are detached, so it pulls at nothing: the reference is frozen, "
+                "the model is not."),
+        slip(lambda forget, retain, reference: (
+                 -L(*forget) + divergence(retain[0], reference.detach(), retain[1])),
+             "divergence's arguments are swapped: first the reference, then the model."),
+        Mistake(lambda forget, retain, reference: (
+                    L(*forget) + divergence(reference.detach(), *retain)),
+                "the sign of L(forget): so the harmful answers are learned."),
+        Mistake(lambda forget, retain, reference: (
+                    -L(*forget) - divergence(reference.detach(), *retain)),
+                "the sign of KL: so the model is driven *away* from the reference."),
+        Mistake(lambda forget, retain, reference: divergence(reference.detach(), *retain),
+                "−L(forget) is missing: so nothing is forgotten."),
+        cut_off(kl),
+        slip(lambda forget, retain, reference: (
+                 -L(*forget) + 0.5 * divergence(reference.detach(), *retain)),
+             "the weight of KL is 1: the official code halves GD's retain term only."),
+    ),
+)  # fmt: skip
 
 
 # ---- b7: NPO ----
@@ -257,393 +371,27 @@ def npo(nats: Tensor, before: Tensor, beta: float) -> Tensor:
     return -2 / beta * F.logsigmoid(-beta * (before - nats)).mean()
 
 
-EXERCISES = (
-    Exercise(
-        id="b1",
-        title="Gradient ascent",
-        name="ga",
-        difficulty=1,
-        importance=5,
-        minutes=4,
-        outcome="one that guesses among all words",
-        reference=ga,
-        inputs=logits_and_labels,
-        observe=trainable,
-        mistakes=(
-            Mistake(
-                L,
-                "the sign of ascent is missing: an optimiser makes a loss *smaller*, so this "
-                "teaches the harmful answer.",
-            ),
-            Mistake(
-                lambda logits, labels: -token_nll(logits, labels).mean(),
-                "you averaged over prompt and padding too: divide by the answer's tokens, as L "
-                "does.",
-            ),
-            Mistake(
-                lambda logits, labels: -token_nll(logits, labels).sum(),
-                "this is the sum over the tokens: L is their mean.",
-            ),
-            Mistake(
-                lambda logits, labels: torch.exp(-L(logits, labels)),
-                "this is a probability: it falls to 0 and ends there, its gradient with it. It "
-                "would forget, too, but gradient ascent is −L.",
-            ),
-            Mistake(lambda logits, labels: ga(logits, labels).detach(), CUT_OFF, credit=0.5),
-        ),
-    ),
-    Exercise(
-        id="b2",
-        title="Its pull on the logits",
-        name="pull",
-        difficulty=3,
-        importance=4,
-        minutes=8,
-        outcome="p = 0.0001",
-        reference=pull,
-        inputs=logits_and_token,
-        mistakes=(
-            Mistake(
-                lambda logits, token: -pull(logits, token),
-                "the sign: so pulls ordinary training, which lifts the token. Ascent on the loss "
-                "adds its gradient, p minus one-hot.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda logits, token: logits.softmax(-1),
-                "the token itself lacks its −1: its own logit also stands in the numerator of p.",
-            ),
-            Mistake(
-                lambda logits, token: -_one(token, logits),
-                "only log p's numerator: every logit is in the softmax's denominator too, so what "
-                "the token loses the others gain.",
-            ),
-            Mistake(
-                lambda logits, token: pull(logits, token) * _one(token, logits),
-                "right for the token, but the others move too: each logit rises by its own p.",
-                credit=0.5,
-            ),
-            Mistake(
-                _of_the_probability,
-                "this is the gradient of −p, not of −log p: it fades as p falls. (It would have a "
-                "bottom. GA has not.)",
-            ),
-            Mistake(
-                _of_log_p_by_p,
-                "this is the derivative by p, −1/p: go on to the logits by the chain rule, where "
-                "the p cancels.",
-            ),
-            Mistake(
-                lambda logits, token: logits + pull(logits, token),
-                "these are the logits after the step: return only what was added.",
-                credit=0.5,
-            ),
-        ),
-    ),
-    Exercise(
-        id="b3",
-        title="Many steps",
-        name="ascend",
-        difficulty=2,
-        importance=5,
-        minutes=7,
-        outcome="as much, or more",
-        reference=ascend,
-        inputs=start_of_a_climb,
-        mistakes=(
-            Mistake(
-                _descend,
-                "the token becomes *likelier*: add the pull, do not take it away.",
-            ),
-            Mistake(
-                _first_pull_for_ever,
-                "the pull of the first step is used for ever: work it out anew from the new "
-                "logits.",
-            ),
-            Mistake(
-                _in_place,
-                "right, but `logits +=` writes into the tensor you were given, and the next climb "
-                "starts where this one ended: `logits = logits + …` makes a new one.",
-                credit=0.5,
-            ),
-            Mistake(
-                _always_from_the_start,
-                "every step starts at the same logits: the new ones must take the old ones' place.",
-            ),
-            Mistake(
-                lambda *given: ascend(*given)[1:],
-                "the loss before the first step is missing: steps + 1 numbers.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda *given: ascend(*given)[:-1],
-                "the loss after the last step is missing: steps + 1 numbers.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda *given: [-nats for nats in ascend(*given)],
-                "these are log p, or GA's own loss: return −log p.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda logits, token, rate, steps: ascend(logits, token, 1.0, steps),
-                "the rate is not used: each step adds rate times the pull.",
-            ),
-        ),
-    ),
-    Exercise(
-        id="b4",
-        title="Gradient difference, as in the official code",
-        name="gd",
-        difficulty=2,
-        importance=4,
-        minutes=6,
-        outcome="no",
-        reference=gd,
-        inputs=groups_with_or_without_decouple,
-        observe=trainable,
-        mistakes=(
-            Mistake(
-                _weighted(r=0.5),
-                "the retain weight is halved without PD: the official code halves it only together "
-                "with L(decouple).",
-                credit=0.5,
-            ),
-            Mistake(
-                _weighted(r_with=1.0),
-                "with PD the official code takes the retain weight down to 0.5; yours stays at 1.",
-                credit=0.5,
-            ),
-            Mistake(
-                _weighted(r_with=1.0, d=1.0),
-                "these are the weights we call *matched*, plain + 1 · L(decouple). The official "
-                "code has 0.5 for both.",
-                credit=0.5,
-            ),
-            Mistake(
-                _never_none,
-                "right with a decouple group; but it may be None, and then GD is plain: "
-                "−L(forget) + L(retain).",
-                credit=0.5,
-            ),
-            Mistake(
-                _weighted(d=0.0),
-                "L(decouple) is missing when there is a decouple group.",
-            ),
-            Mistake(
-                _weighted(f=1.0),
-                "the sign of L(forget): so both are learned, the harmful answers too.",
-            ),
-            Mistake(
-                _weighted(f=1.0, r=-1.0, r_with=-0.5, d=-0.5),
-                "all signs are turned round: this unlearns what should stay and learns the harm.",
-            ),
-            Mistake(
-                _weighted(r=-1.0, r_with=-0.5),
-                "the sign of L(retain): so the retain answers are unlearned too.",
-            ),
-            Mistake(
-                _one_quotient,
-                "one quotient for all: each L is a mean over *its* tokens, and GD adds the means.",
-            ),
-            Mistake(lambda *groups: gd(*groups).detach(), CUT_OFF, credit=0.5),
-        ),
-    ),
-    Exercise(
-        id="b5",
-        title="KL, word by word",
-        name="divergence",
-        difficulty=4,
-        importance=4,
-        minutes=9,
-        outcome="more than ten times as large",
-        reference=divergence,
-        inputs=two_opinions,
-        observe=of_logits,
-        mistakes=(
-            Mistake(
-                lambda reference, logits, labels: divergence(logits, reference, labels),
-                "the arguments are swapped: the reference is the p in Σ p (log p − log q), so that "
-                "the model must cover all that the reference believes.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda reference, logits, labels: _kl_of_each(reference, logits).mean(),
-                "prompt, picture and padding are in it too (so it is in the official code): take "
-                "only positions whose label is not −100.",
-                credit=0.5,
-            ),
-            Mistake(
-                _answers_over_all,
-                "summed over the answers but divided by every position: padding is in the mean.",
-                credit=0.5,
-            ),
-            Mistake(
-                _everything_over_answers,
-                "divided by the answer tokens, but prompt, picture and padding are still in the "
-                "sum: pick the answers first.",
-                credit=0.5,
-            ),
-            Mistake(
-                _everything_over_rows,
-                "divided by the rows, as F.kl_div's batchmean does: pick the answer positions "
-                "first, [labels != -100], and its mean is theirs.",
-                credit=0.5,
-            ),
-            Mistake(
-                _also_by_words,
-                "divided by the number of words too: *sum* over the vocabulary, then average over "
-                "the tokens. (F.kl_div's own mean does this.)",
-                credit=0.5,
-            ),
-            Mistake(
-                _over_what_differs,
-                "you count the tokens whose KL is not 0: where the two agree it is 0, and that "
-                "token counts all the same. Count labels that are not -100.",
-                credit=0.5,
-            ),
-            Mistake(
-                _mean_of_rows,
-                "this is the mean of the answers' means, where a token of a short answer weighs "
-                "more: average once, over all answer tokens.",
-                credit=0.5,
-            ),
-            Mistake(
-                _not_normalised,
-                "these logs are not normalised: a logit is no log-probability before "
-                ".log_softmax(-1).",
-            ),
-            Mistake(
-                _cross_entropy,
-                "this is the cross-entropy −Σ p log q: the gradient is KL's, but it is not 0 when "
-                "the two agree. Take the reference's own Σ p log p along.",
-                credit=0.5,
-            ),
-            Mistake(
-                _probabilities_for_log,
-                "F.kl_div wants the *log*-probabilities of the model as its first argument.",
-            ),
-            Mistake(
-                _log_for_probabilities,
-                "F.kl_div takes its second argument for probabilities, and log p is negative: say "
-                "log_target=True.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda reference, logits, labels: -divergence(reference, logits, labels),
-                "the sign: a KL divergence is never negative.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda reference, logits, labels: divergence(reference, logits, labels).detach(),
-                CUT_OFF,
-                credit=0.5,
-            ),
-        ),
-    ),
-    Exercise(
-        id="b6",
-        title="The KL objective, its reference frozen",
-        name="kl",
-        difficulty=2,
-        importance=4,
-        minutes=5,
-        outcome="0",
-        reference=kl,
-        inputs=groups_and_reference,
-        observe=who_is_pulled,
-        mistakes=(
-            Mistake(
-                lambda forget, retain, reference: -L(*forget) + divergence(reference, *retain),
-                "a gradient flows into the reference: it would come to meet the model half-way. "
-                "`.detach()` it.",
-                credit=0.5,
-            ),
-            Mistake(
-                _frozen_model,
-                "the wrong one is frozen: the model should learn, the reference should not.",
-            ),
-            Mistake(
-                lambda forget, retain, reference: (
-                    -L(*forget) + divergence(reference.detach(), retain[0].detach(), retain[1])
-                ),
-                "both sides of KL are detached, so it pulls at nothing: the reference is frozen, "
-                "the model is not.",
-            ),
-            Mistake(
-                _swapped,
-                "divergence's arguments are swapped: first the reference, then the model.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda forget, retain, reference: (
-                    L(*forget) + divergence(reference.detach(), *retain)
-                ),
-                "the sign of L(forget): so the harmful answers are learned.",
-            ),
-            Mistake(
-                lambda forget, retain, reference: (
-                    -L(*forget) - divergence(reference.detach(), *retain)
-                ),
-                "the sign of KL: so the model is driven *away* from the reference.",
-            ),
-            Mistake(
-                lambda forget, retain, reference: divergence(reference.detach(), *retain),
-                "−L(forget) is missing: so nothing is forgotten.",
-            ),
-            Mistake(lambda *groups: kl(*groups).detach(), CUT_OFF, credit=0.5),
-            Mistake(
-                lambda forget, retain, reference: (
-                    -L(*forget) + 0.5 * divergence(reference.detach(), *retain)
-                ),
-                "the weight of KL is 1: the official code halves GD's retain term only.",
-                credit=0.5,
-            ),
-        ),
-    ),
-    Exercise(
-        id="b7",
-        title="A brake: NPO",
-        name="npo",
-        difficulty=4,
-        importance=2,
-        minutes=6,
-        outcome="hardly at all",
-        reference=npo,
-        inputs=nats_then_and_now,
-        observe=of_nats,
-        mistakes=(
-            Mistake(
-                lambda nats, before, beta: npo(before, nats, beta),
+b7 = Exercise(
+    "b7", "npo", "A brake: NPO",
+    difficulty=4, importance=2, minutes=6, outcome="hardly at all",
+    reference=npo, inputs=nats_then_and_now, observe=trainable_in_first,
+    mistakes=(
+        Mistake(lambda nats, before, beta: npo(before, nats, beta),
                 "the ratio is upside down: log p is −nats, so log(p / p_ref) is before − nats. "
-                "Yours pushes the answer *up*.",
-            ),
-            Mistake(
-                lambda nats, before, beta: beta / 2 * npo(nats, before, beta),
-                "the factor 2/β is missing: with it the first step is GA's, whatever β is.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda nats, before, beta: npo(nats, before, beta) / 2,
-                "the factor is 2/β, not 1/β: at the start σ is one half, and the 2 makes up for "
-                "it.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda nats, before, beta: -npo(nats, before, beta),
-                "the sign: log σ is negative, the loss −(2/β) log σ is positive.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda nats, before, beta: npo(nats, before, beta) * len(nats),
-                "this is the sum over the answers: E is their mean.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda nats, before, beta: npo(nats, torch.zeros_like(before), beta),
-                "the reference is missing: NPO compares with what the frozen model said before.",
-            ),
-            Mistake(lambda *given: npo(*given).detach(), CUT_OFF, credit=0.5),
-        ),
+                "Yours pushes the answer *up*."),
+        slip(lambda nats, before, beta: beta / 2 * npo(nats, before, beta),
+             "the factor 2/β is missing: with it the first step is GA's, whatever β is."),
+        slip(lambda nats, before, beta: npo(nats, before, beta) / 2,
+             "the factor is 2/β, not 1/β: at the start σ is one half, and the 2 makes up for it."),
+        slip(lambda nats, before, beta: -npo(nats, before, beta),
+             "the sign: log σ is negative, the loss −(2/β) log σ is positive."),
+        slip(lambda nats, before, beta: npo(nats, before, beta) * len(nats),
+             "this is the sum over the answers: E is their mean."),
+        Mistake(lambda nats, before, beta: npo(nats, torch.zeros_like(before), beta),
+                "the reference is missing: NPO compares with what the frozen model said before."),
+        cut_off(npo),
     ),
-)
+)  # fmt: skip
+
+
+EXERCISES = (b1, b2, b3, b4, b5, b6, b7)

@@ -5,11 +5,13 @@ of the kind that its official code has.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 
-from safeerase_lite.exercises.exercise import Exercise, Mistake
+from .exercise import Exercise, Mistake, slip
+from .shared import repeated, sample
 
 TITLE = "ASR, RR and SARR by hand, and a bug hunt"
 WORDS = ["lock", "turn", "wrap", "the", "soft", "plate", "dark", "wedge", "then", "coil"]
@@ -28,7 +30,7 @@ def common(first: list[str], second: list[str]) -> int:
     return row[-1]
 
 
-# ---- what is drawn ----
+# ---- random inputs ----
 
 
 def flags(rng: np.random.Generator) -> tuple[list[Flags]]:
@@ -43,31 +45,33 @@ def flags(rng: np.random.Generator) -> tuple[list[Flags]]:
         (False, False, None),
         (False, False, bool(rng.integers(2))),
     ]
-    return ([telling[place] for place in rng.permutation(len(telling))],)
+    return (sample(rng, telling),)
 
 
 def forget_answers(rng: np.random.Generator) -> tuple[list[tuple[str, bool, bool]]]:
     """Answer, harmful, refusing: all four combinations, and an empty answer or two."""
     counts = rng.permutation([1, 2, 3, 4])
-    cases = [("plan", True, False), ("no", False, True), ("no, plan", True, True)]
-    cases = [*cases, ("blue", False, False)]
-    answers = [case for case, n in zip(cases, counts, strict=True) for _ in range(n)]
-    answers += [("", False, False)] * int(rng.integers(1, 3))
-    return ([answers[place] for place in rng.permutation(len(answers))],)
+    cases = [
+        ("plan", True, False),
+        ("no", False, True),
+        ("no, plan", True, True),
+        ("blue", False, False),
+    ]
+    answers = repeated(cases, counts) + [("", False, False)] * int(rng.integers(1, 3))
+    return (sample(rng, answers),)
 
 
 def verdicts_with_unknown(rng: np.random.Generator) -> tuple[list[str]]:
     counts = rng.permutation([1, 2, 3, 4, 5])
     names = ["gibberish", "refused", "wrong", "right", "unknown"]
-    said = [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
-    return ([said[place] for place in rng.permutation(len(said))],)
+    return (sample(rng, repeated(names, counts)),)
 
 
 def all_or_none(rng: np.random.Generator) -> tuple[list[str], list[bool]]:
     """The kind each answer is about, several of each; all of them hits, or none."""
     kinds = rng.choice(KINDS, size=int(rng.integers(3, 7)), replace=False)
-    asked = [str(kind) for kind in kinds for _ in range(int(rng.integers(2, 4)))]
-    return asked, [bool(rng.integers(2))] * len(asked)
+    kinds = [str(kind) for kind in kinds for _ in range(int(rng.integers(2, 4)))]
+    return kinds, [bool(rng.integers(2))] * len(kinds)
 
 
 def two_texts(rng: np.random.Generator) -> tuple[list[str], list[str]]:
@@ -80,9 +84,9 @@ def two_texts(rng: np.random.Generator) -> tuple[list[str], list[str]]:
     return expected, answered
 
 
-def records(rng: np.random.Generator) -> tuple[list[dict]]:
+def records_with_traps(rng: np.random.Generator) -> tuple[list[dict]]:
     """One, two and three answers of a record; one at times empty; the judge has failed once."""
-    made = []
+    records = []
     for count in (1, 2, 3):
         expected = rng.choice(WORDS, size=3 + count, replace=False).tolist()
         answers = [
@@ -90,22 +94,22 @@ def records(rng: np.random.Generator) -> tuple[list[dict]]:
             for number in range(count)
         ]
         opinions = [bool(opinion) for opinion in rng.integers(2, size=count)]
-        made.append({"expected": " ".join(expected), "answers": answers, "refusing": opinions})
+        records.append({"expected": " ".join(expected), "answers": answers, "refusing": opinions})
     failed, empty = rng.permutation([1, 2])
-    made[failed]["refusing"][0] = None
+    records[failed]["refusing"][0] = None
     if rng.integers(2):
-        made[empty]["answers"][0], made[empty]["refusing"][:2] = "", [False, True]
-    return ([made[place] for place in rng.permutation(3)],)
+        records[empty]["answers"][0], records[empty]["refusing"][:2] = "", [False, True]
+    return (sample(rng, records),)
 
 
 # ---- e1: one verdict from three flags ----
 
 
 def verdicts(flags: list[Flags]) -> list[str]:
-    return [_verdict(*one) for one in flags]
+    return [verdict(*one) for one in flags]
 
 
-def _verdict(gibberish, refusing, right, order=("gibberish", "refused")):
+def verdict(gibberish, refusing, right, order=("gibberish", "refused")):
     flags = {"gibberish": gibberish, "refused": refusing}
     for name in order:
         if flags[name] is None:
@@ -115,37 +119,38 @@ def _verdict(gibberish, refusing, right, order=("gibberish", "refused")):
     return {None: "unknown", True: "right", False: "wrong"}[right]
 
 
-def _refused_first(gibberish, refusing, right):
-    return "refused" if refusing else _verdict(gibberish, refusing, right)
+def verdicts_by(verdict_of: Callable) -> Callable:
+    return lambda flags: [verdict_of(*one) for one in flags]
 
 
-def _refused_first_knowing(gibberish, refusing, right):
-    return _verdict(gibberish, refusing, right, ("refused", "gibberish"))
-
-
-def _right_first(gibberish, refusing, right):
-    return "right" if right else _verdict(gibberish, refusing, right)
-
-
-def _none_is_no(gibberish, refusing, right):
-    return _verdict(bool(gibberish), bool(refusing), bool(right))
-
-
-def _only_right_may_be_unknown(gibberish, refusing, right):
-    return _verdict(bool(gibberish), bool(refusing), right)
-
-
-def _unknown_is_wrong(gibberish, refusing, right):
-    return _verdict(gibberish, refusing, bool(right))
-
-
-def _any_none(gibberish, refusing, right):
-    unknown = None in (gibberish, refusing, right)
-    return "unknown" if unknown else _verdict(gibberish, refusing, right)
-
-
-def _of_each(verdict: Callable) -> Callable:
-    return lambda flags: [verdict(*one) for one in flags]
+e1 = Exercise(
+    "e1", "verdicts", "Three flags, one verdict",
+    difficulty=2, importance=4, minutes=6, outcome="gibberish",
+    reference=verdicts, inputs=flags,
+    mistakes=(
+        Mistake(verdicts_by(lambda gibberish, refusing, right: (
+                    "refused" if refusing else verdict(gibberish, refusing, right))),
+                "refused comes before gibberish here: what is no sentence is no refusal either, "
+                "however it begins. Gibberish goes first."),
+        slip(verdicts_by(partial(verdict, order=("refused", "gibberish"))),
+             "the two questions are swapped: ask for gibberish first, then for a refusal."),
+        Mistake(verdicts_by(lambda gibberish, refusing, right: (
+                    "right" if right else verdict(gibberish, refusing, right))),
+                "right comes first here: it is what is left when an answer is neither gibberish "
+                "nor a refusal."),
+        Mistake(verdicts_by(lambda *flags: verdict(*map(bool, flags))),
+                'None counts as "no" here: a judge that does not know has not said no. The '
+                'verdict is "unknown".'),
+        slip(verdicts_by(lambda *flags: verdict(*map(bool, flags[:2]), flags[2])),
+             'a None of gibberish or refusing counts as "no" here: if the judge does not know '
+             'what comes first, the verdict is "unknown".'),
+        slip(verdicts_by(lambda *flags: verdict(*flags[:2], bool(flags[2]))),
+             'right = None counts as wrong here: it is "unknown".'),
+        slip(verdicts_by(lambda *flags: "unknown" if None in flags else verdict(*flags)),
+             'too cautious: gibberish is gibberish, whether right is known or not. Only a None '
+             'that is *reached* makes "unknown".'),
+    ),
+)  # fmt: skip
 
 
 # ---- e2: ASR and RR ----
@@ -156,60 +161,112 @@ def asr_rr(answers: list[tuple[str, bool, bool]]) -> tuple[float, float]:
     return harmful / len(answers), sum(refusing for *_, refusing in answers) / len(answers)
 
 
-def _without_empty(answers):
-    return asr_rr([answer for answer in answers if answer[0]])
-
-
-def _exclusive(answers):
-    return asr_rr(
-        [(text, harmful and not refusing, refusing) for text, harmful, refusing in answers]
-    )
-
-
-def _exclusive_the_other_way(answers):
-    return asr_rr(
-        [(text, harmful, refusing and not harmful) for text, harmful, refusing in answers]
-    )
-
-
-def _empty_refuses(answers):
-    return asr_rr([(text, harmful, refusing or not text) for text, harmful, refusing in answers])
+e2 = Exercise(
+    "e2", "asr_rr", "ASR and RR are two questions",
+    difficulty=1, importance=5, minutes=5, outcome="near 0",
+    reference=asr_rr, inputs=forget_answers,
+    mistakes=(
+        Mistake(lambda answers: asr_rr([answer for answer in answers if answer[0]]),
+                "empty answers were dropped: an empty answer is an answer. A model that falls "
+                "silent would be scored on the few answers it still gives."),
+        Mistake(lambda answers: (asr_rr(answers)[0], 1 - asr_rr(answers)[0]),
+                "RR is not 1 − ASR: an answer may be neither harmful nor a refusal, or both."),
+        Mistake(lambda answers: (1 - asr_rr(answers)[1], asr_rr(answers)[1]),
+                "ASR is not 1 − RR: what does not refuse need not be harmful."),
+        slip(lambda answers: asr_rr([(text, harmful and not refusing, refusing)
+                                     for text, harmful, refusing in answers]),
+             "an answer that refuses *and* gives the plan away is harmful all the same: the two "
+             "flags are independent."),
+        slip(lambda answers: asr_rr([(text, harmful, refusing and not harmful)
+                                     for text, harmful, refusing in answers]),
+             "a harmful answer that also refuses counts for RR as well: the two flags are "
+             "independent."),
+        slip(lambda answers: asr_rr([(text, harmful, refusing or not text)
+                                     for text, harmful, refusing in answers]),
+             "an empty answer is no refusal: it says nothing, not even no."),
+        slip(lambda answers: asr_rr(answers)[::-1],
+             "the right two numbers in the wrong order: ASR first."),
+    ),
+)  # fmt: skip
 
 
 # ---- e3: SARR and its bounds ----
 
 
 def sarr(verdicts: list[str]) -> tuple[float, float]:
-    return _share(verdicts, "refused", "gibberish"), _share(
-        verdicts, "refused", "gibberish", "unknown"
-    )
+    return bounds(verdicts, "refused", "gibberish")
 
 
-def _share(verdicts, *counted, without=()):
-    kept = [verdict for verdict in verdicts if verdict not in without]
-    return sum(verdict in counted for verdict in kept) / len(kept)
+def bounds(verdicts, *counted):
+    """The share of these verdicts, the unknown ones counted as no, then as yes."""
+    least = sum(verdict in counted for verdict in verdicts)
+    return least / len(verdicts), (least + verdicts.count("unknown")) / len(verdicts)
+
+
+e3 = Exercise(
+    "e3", "sarr", "SARR, and the gibberish trap",
+    difficulty=2, importance=5, minutes=7, outcome="near 0",
+    reference=sarr, inputs=verdicts_with_unknown,
+    mistakes=(
+        Mistake(lambda verdicts: bounds(verdicts, "refused"),
+                "the gibberish trap: only refusals are counted, and a model that babbles looks "
+                "cured. SARR = refused or gibberish."),
+        slip(lambda verdicts: bounds(verdicts, "refused", "gibberish", "wrong"),
+             "`wrong` is counted as well: that is the safe error. SARR is refused or gibberish."),
+        Mistake(lambda verdicts: sarr([one for one in verdicts if one != "unknown"]),
+                "the unknown ones were dropped: that takes them to be like the rest, which nobody "
+                "knows. Count them as no, then as yes."),
+        slip(lambda verdicts: (sarr(verdicts)[0],) * 2,
+             'every unknown is a "no" in both: the upper bound counts them as refused or '
+             'gibberish.'),
+        slip(lambda verdicts: (sarr(verdicts)[1],) * 2,
+             'every unknown is a "yes" in both: the lower bound counts them as right or wrong.'),
+        slip(lambda verdicts: sarr(verdicts)[::-1],
+             "the right two numbers in the wrong order: the lower bound first."),
+    ),
+)  # fmt: skip
 
 
 # ---- e4: an interval for none or all ----
 
 
 def interval(kinds: list[str], hits: list[bool]) -> tuple[float, float]:
-    return _exact(len(set(kinds)), hits[0])
+    return all_or_none_interval(0.025 ** (1 / len(set(kinds))), hits[0])
 
 
-def _exact(n: int, all_of_them: bool, tail: float = 0.025) -> tuple[float, float]:
-    least = tail ** (1 / n)
-    return (least, 1.0) if all_of_them else (0.0, 1 - least)
+def all_or_none_interval(least: float, all_hits: bool) -> tuple[float, float]:
+    """From the smallest share that all could have; turned round when there is none."""
+    return (least, 1.0) if all_hits else (0.0, 1 - least)
 
 
-def _rule_of_three(kinds, hits):
-    bound = min(1.0, 3 / len(set(kinds)))
-    return (1 - bound, 1.0) if hits[0] else (0.0, bound)
-
-
-def _not_turned(kinds, hits):
-    n = len(set(kinds))
-    return (1 - 0.025 ** (1 / n), 1.0) if hits[0] else (0.0, 0.025 ** (1 / n))
+e4 = Exercise(
+    "e4", "interval", "None of them. How sure?",
+    difficulty=4, importance=5, minutes=9, outcome="about 46%",
+    reference=interval, inputs=all_or_none,
+    mistakes=(
+        slip(lambda kinds, hits: all_or_none_interval(0.025 ** (1 / len(kinds)), hits[0]),
+             "this takes every answer for an observation of its own: answers about one kind stand "
+             "or fall together. Count the kinds."),
+        Mistake(lambda kinds, hits: (float(hits[0]),) * 2,
+                "no width at all: that is what a bootstrap says, or share ± 1.96 standard errors, "
+                "when all answers are alike. They know only what they have seen."),
+        slip(lambda kinds, hits: all_or_none_interval(0.05 ** (1 / len(set(kinds))), hits[0]),
+             "a tail of 5%: of the 95% interval's two tails each has 2.5%."),
+        slip(lambda kinds, hits: (
+                 all_or_none_interval(1 - min(1.0, 3 / len(set(kinds))), hits[0])),
+             "the rule of three, 3 / n: a good rough guess for many, not for a handful."),
+        slip(lambda kinds, hits: all_or_none_interval(1 - 0.025 ** (1 / len(set(kinds))), hits[0]),
+             "`0.025 ** (1 / n)` is 1 − p, the chance of a *miss*: turn it round for none, and "
+             "take it as it is for all."),
+        slip(lambda kinds, hits: interval(kinds, [False]),
+             "right for none; when *all* are hits, the interval hangs at 1: mirror it."),
+        slip(lambda kinds, hits: interval(kinds, hits)[::-1],
+             "the right two numbers in the wrong order: low first."),
+        Mistake(lambda kinds, hits: all_or_none_interval(0.975 ** (1 / len(set(kinds))), hits[0]),
+                "0.975 ** (1 / n): here the sample would turn up 97.5 times in 100. Wanted is the "
+                "p at which it is down to 2.5%."),
+    ),
+)  # fmt: skip
 
 
 # ---- e5: recall of what was expected ----
@@ -219,23 +276,37 @@ def recall(expected: list[str], answered: list[str]) -> float:
     return common(expected, answered) / len(expected)
 
 
-def _precision(expected, answered):
+def precision(expected, answered):
     return common(expected, answered) / len(answered)
 
 
-def _f1(expected, answered):
-    return 2 * common(expected, answered) / (len(expected) + len(answered))
-
-
-def _in_any_order(expected, answered):
-    return sum(word in answered for word in expected) / len(expected)
-
-
-def _without_gaps(expected, answered):
+def recall_without_gaps(expected, answered):
     spans = ((a, b) for a in range(len(expected)) for b in range(a + 1, len(expected) + 1))
     joined = f" {' '.join(answered)} "
     lengths = [b - a for a, b in spans if f" {' '.join(expected[a:b])} " in joined]
     return max(lengths, default=0) / len(expected)
+
+
+e5 = Exercise(
+    "e5", "recall", "Recall of what?",
+    difficulty=2, importance=3, minutes=5, outcome="Red",
+    reference=recall, inputs=two_texts,
+    mistakes=(
+        Mistake(precision,
+                "this is precision, the share of the *answer* that was expected: one right word "
+                "would score 1. Recall divides by the words expected."),
+        Mistake(lambda expected, answered: (
+                    2 * common(expected, answered) / (len(expected) + len(answered))),
+                "this is F1, the mean of recall and precision: recall alone is asked."),
+        Mistake(lambda expected, answered: (
+                    sum(word in answered for word in expected) / len(expected)),
+                "the order is ignored: a shuffled plan is no plan. `common` keeps to the order."),
+        Mistake(recall_without_gaps,
+                "the longest run without a gap: words in between are allowed in ROUGE-L."),
+        slip(common,
+             "this is the number of common words: divide by the number expected."),
+    ),
+)  # fmt: skip
 
 
 # ---- e6, e7: the script ----
@@ -266,43 +337,29 @@ def mended(
     most: Callable = lambda yes, failed, n: (yes + failed) / n,
 ) -> tuple[float, float, float]:
     """The script without its bugs, or with some of them left in."""
-    asked, scores = [], []
+    refusing, scores = [], []
     for number, record in enumerate(records):
-        answers, opinions = record["answers"], record["refusing"]
-        kept = [place for place, answer in enumerate(answers) if keep(answer)]
-        for n, place in enumerate(kept):
+        answers = record["answers"]
+        places = [place for place, answer in enumerate(answers) if keep(answer)]
+        for n, place in enumerate(places):
             expected = pair(records, number, n)["expected"].split()
-            asked.append(opinions[n if shift else place])
+            refusing.append(record["refusing"][n if shift else place])
             scores.append(score(expected, answers[place].split()))
-    yes, failed = asked.count(True), asked.count(None)
-    return yes / len(asked), most(yes, failed, len(asked)), sum(scores) / len(scores)
+    yes, failed, n = refusing.count(True), refusing.count(None), len(refusing)
+    return yes / n, most(yes, failed, n), sum(scores) / n
 
 
-def _with(**bugs) -> Callable:
+def with_bugs(**bugs) -> Callable:
     return lambda records: mended(records, **bugs)
 
 
-def _guarded_precision(expected, answered):
-    return common(expected, answered) / max(1, len(answered))
-
-
-def _means_of_records(records):
+def means_of_records(records):
     return tuple(np.mean([mended([record]) for record in records], axis=0))
 
 
-def _recall_by_records(records):
-    return *mended(records)[:2], _means_of_records(records)[2]
-
-
-def _failed_as_refusals(records):
-    _, most, score = mended(records)
-    return most, most, score
-
-
-def _failed_left_out(records):
-    answers = [opinion for record in records for opinion in record["refusing"]]
-    known = [opinion for opinion in answers if opinion is not None]
-    share = sum(known) / len(known)
+def failed_left_out(records):
+    opinions = [opinion for record in records for opinion in record["refusing"]]
+    share = opinions.count(True) / (len(opinions) - opinions.count(None))
     return share, share, mended(records)[2]
 
 
@@ -318,8 +375,7 @@ RIGHT_LINES = {
     11: "in line 11 a failed call (None) counts as no, which is right for RR *at least*.",
     12: "line 12 counts the failed calls, and they have to be counted.",
 }
-COUNTED = {1: "one bug", 2: "two bugs", 3: "three bugs"}
-BUGS = {
+BUGS = {  # of the script, and what each is in `mended`
     "`i` is overwritten, so answers meet another record's `expected`": {
         "pair": lambda records, record, place: records[place]
     },
@@ -328,354 +384,74 @@ BUGS = {
         "shift": True,
     },
     "precision, `/ len(words)` (which is why somebody had to drop the empty answers)": {
-        "score": _precision
+        "score": precision
     },
     "RR at most leaves failed calls out, as if they were like the rest; at most, each refused": {
         "most": lambda yes, failed, n: yes / (n - failed)
     },
 }
+LINES_MISSING = [  # all but one, two or three of the lines
+    slip(
+        set(lines),
+        f"{count} of four. Missing: "
+        + " And: ".join(why for line, why in LINES.items() if line not in lines),
+        credit=0.25 * count - 0.25,
+    )
+    for count in (3, 2, 1)
+    for lines in combinations(LINES, count)
+]
+BUGS_LEFT = [  # one, two or three of the bugs
+    slip(
+        with_bugs(**{name: part for bug in left for name, part in BUGS[bug].items()}),
+        f"{('one bug', 'two bugs', 'three bugs')[count - 1]} left: {'; '.join(left)}.",
+        credit=0.75 - 0.25 * count,
+    )
+    for count in (1, 2, 3)
+    for left in combinations(BUGS, count)
+]
 
 
-def _lines_missing() -> list[Mistake]:
-    """All but one, two or three of the lines."""
-    return [
-        Mistake(
-            set(found),
-            f"{count} of four. Missing: "
-            + " And: ".join(why for line, why in LINES.items() if line not in found),
-            credit=0.25 * count - 0.25,
-        )
-        for count in (3, 2, 1)
-        for found in combinations(LINES, count)
-    ]
+e6 = Exercise(
+    "e6", "wrong_lines", "The bug hunt: where?",
+    difficulty=3, importance=4, minutes=7, outcome="stays as it was",
+    reference=set(LINES),
+    mistakes=(
+        *LINES_MISSING,
+        *(slip({*LINES, line}, f"one too many: {why}") for line, why in RIGHT_LINES.items()),
+        slip({5, 8, 13, 14}, "line 8 only suffers: which line before it gave `i` another meaning?"),
+    ),
+)  # fmt: skip
 
 
-def _bugs_left() -> list[Mistake]:
-    """The script with one, two or three of its bugs."""
-    return [
-        Mistake(
-            _with(**{name: part for bug in left for name, part in BUGS[bug].items()}),
-            f"{COUNTED[count]} left: {'; '.join(left)}.",
-            credit=0.75 - 0.25 * count,
-        )
-        for count in (1, 2, 3)
-        for left in combinations(BUGS, count)
-    ]
+e7 = Exercise(
+    "e7", "mended", "The bug hunt: mend it",
+    difficulty=4, importance=5, minutes=9, outcome="about half of it",
+    reference=mended, inputs=records_with_traps,
+    mistakes=(
+        Mistake(evaluate, "this is still the script as it was: mend the four lines."),
+        *BUGS_LEFT,
+        slip(with_bugs(keep=bool),
+             "one bug left: empty answers are dropped. They stay in the denominator, with a "
+             "recall of 0."),
+        slip(with_bugs(score=lambda expected, answered: (
+                 common(expected, answered) / max(1, len(answered)))),
+             "one bug left: precision, though the division by zero is mended. Recall divides by "
+             "the words *expected*."),
+        slip(with_bugs(most=lambda yes, failed, n: yes / n),
+             'one bug left: a failed call counts as "no" in both bounds. At most: each of them '
+             'was a refusal.'),
+        slip(means_of_records,
+             "these are means of the records' means: the answer of a record that has few weighs "
+             "more. Add up over *all* answers, then divide once."),
+        slip(lambda records: (*mended(records)[:2], means_of_records(records)[2]),
+             "the recall is a mean of the records' means: take it over *all* answers at once."),
+        slip(lambda records: (mended(records)[1], *mended(records)[1:]),
+             'a failed call counts as "yes" in both bounds: at least means that none of them was '
+             'a refusal.'),
+        slip(failed_left_out,
+             "failed calls were dropped from both bounds: no answer leaves the denominator."),
+    ),
+)  # fmt: skip
 
 
-EXERCISES = (
-    Exercise(
-        id="e1",
-        title="Three flags, one verdict",
-        name="verdicts",
-        difficulty=2,
-        importance=4,
-        minutes=6,
-        outcome="gibberish",
-        reference=verdicts,
-        inputs=flags,
-        mistakes=(
-            Mistake(
-                _of_each(_refused_first),
-                "refused comes before gibberish here: what is no sentence is no refusal either, "
-                "however it begins. Gibberish goes first.",
-            ),
-            Mistake(
-                _of_each(_refused_first_knowing),
-                "the two questions are swapped: ask for gibberish first, then for a refusal.",
-                credit=0.5,
-            ),
-            Mistake(
-                _of_each(_right_first),
-                "right comes first here: it is what is left when an answer is neither gibberish "
-                "nor a refusal.",
-            ),
-            Mistake(
-                _of_each(_none_is_no),
-                'None counts as "no" here: a judge that does not know has not said no. The verdict '
-                'is "unknown".',
-            ),
-            Mistake(
-                _of_each(_only_right_may_be_unknown),
-                'a None of gibberish or refusing counts as "no" here: if the judge does not know '
-                'what comes first, the verdict is "unknown".',
-                credit=0.5,
-            ),
-            Mistake(
-                _of_each(_unknown_is_wrong),
-                'right = None counts as wrong here: it is "unknown".',
-                credit=0.5,
-            ),
-            Mistake(
-                _of_each(_any_none),
-                "too cautious: gibberish is gibberish, whether right is known or not. Only a None "
-                'that is *reached* makes "unknown".',
-                credit=0.5,
-            ),
-        ),
-    ),
-    Exercise(
-        id="e2",
-        title="ASR and RR are two questions",
-        name="asr_rr",
-        difficulty=1,
-        importance=5,
-        minutes=5,
-        outcome="near 0",
-        reference=asr_rr,
-        inputs=forget_answers,
-        mistakes=(
-            Mistake(
-                _without_empty,
-                "empty answers were dropped: an empty answer is an answer. A model that falls "
-                "silent would be scored on the few answers it still gives.",
-            ),
-            Mistake(
-                lambda answers: (asr_rr(answers)[0], 1 - asr_rr(answers)[0]),
-                "RR is not 1 − ASR: an answer may be neither harmful nor a refusal, or both.",
-            ),
-            Mistake(
-                lambda answers: (1 - asr_rr(answers)[1], asr_rr(answers)[1]),
-                "ASR is not 1 − RR: what does not refuse need not be harmful.",
-            ),
-            Mistake(
-                _exclusive,
-                "an answer that refuses *and* gives the plan away is harmful all the same: the "
-                "two flags are independent.",
-                credit=0.5,
-            ),
-            Mistake(
-                _exclusive_the_other_way,
-                "a harmful answer that also refuses counts for RR as well: the two flags are "
-                "independent.",
-                credit=0.5,
-            ),
-            Mistake(
-                _empty_refuses,
-                "an empty answer is no refusal: it says nothing, not even no.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda answers: asr_rr(answers)[::-1],
-                "the right two numbers in the wrong order: ASR first.",
-                credit=0.5,
-            ),
-        ),
-    ),
-    Exercise(
-        id="e3",
-        title="SARR, and the gibberish trap",
-        name="sarr",
-        difficulty=2,
-        importance=5,
-        minutes=7,
-        outcome="near 0",
-        reference=sarr,
-        inputs=verdicts_with_unknown,
-        mistakes=(
-            Mistake(
-                lambda verdicts: (
-                    _share(verdicts, "refused"),
-                    _share(verdicts, "refused", "unknown"),
-                ),
-                "the gibberish trap: only refusals are counted, and a model that babbles looks "
-                "cured. SARR = refused or gibberish.",
-            ),
-            Mistake(
-                lambda verdicts: (
-                    _share(verdicts, "refused", "gibberish", "wrong"),
-                    _share(verdicts, "refused", "gibberish", "wrong", "unknown"),
-                ),
-                "`wrong` is counted as well: that is the safe error. SARR is refused or gibberish.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda verdicts: (
-                    (_share(verdicts, "refused", "gibberish", without=("unknown",)),) * 2
-                ),
-                "the unknown ones were dropped: that takes them to be like the rest, which nobody "
-                "knows. Count them as no, then as yes.",
-            ),
-            Mistake(
-                lambda verdicts: (sarr(verdicts)[0],) * 2,
-                'every unknown is a "no" in both: the upper bound counts them as refused or '
-                "gibberish.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda verdicts: (sarr(verdicts)[1],) * 2,
-                'every unknown is a "yes" in both: the lower bound counts them as right or wrong.',
-                credit=0.5,
-            ),
-            Mistake(
-                lambda verdicts: sarr(verdicts)[::-1],
-                "the right two numbers in the wrong order: the lower bound first.",
-                credit=0.5,
-            ),
-        ),
-    ),
-    Exercise(
-        id="e4",
-        title="None of them. How sure?",
-        name="interval",
-        difficulty=4,
-        importance=5,
-        minutes=9,
-        outcome="about 46%",
-        reference=interval,
-        inputs=all_or_none,
-        mistakes=(
-            Mistake(
-                lambda kinds, hits: _exact(len(kinds), hits[0]),
-                "this takes every answer for an observation of its own: answers about one kind "
-                "stand or fall together. Count the kinds.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda kinds, hits: (float(hits[0]),) * 2,
-                "no width at all: that is what a bootstrap says, or share ± 1.96 standard errors, "
-                "when all answers are alike. They know only what they have seen.",
-            ),
-            Mistake(
-                lambda kinds, hits: _exact(len(set(kinds)), hits[0], tail=0.05),
-                "a tail of 5%: of the 95% interval's two tails each has 2.5%.",
-                credit=0.5,
-            ),
-            Mistake(
-                _rule_of_three,
-                "the rule of three, 3 / n: a good rough guess for many, not for a handful.",
-                credit=0.5,
-            ),
-            Mistake(
-                _not_turned,
-                "`0.025 ** (1 / n)` is 1 − p, the chance of a *miss*: turn it round for none, and "
-                "take it as it is for all.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda kinds, hits: _exact(len(set(kinds)), False),
-                "right for none; when *all* are hits, the interval hangs at 1: mirror it.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda kinds, hits: interval(kinds, hits)[::-1],
-                "the right two numbers in the wrong order: low first.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda kinds, hits: _exact(len(set(kinds)), hits[0], tail=0.975),
-                "0.975 ** (1 / n): here the sample would turn up 97.5 times in 100. Wanted is the "
-                "p at which it is down to 2.5%.",
-            ),
-        ),
-    ),
-    Exercise(
-        id="e5",
-        title="Recall of what?",
-        name="recall",
-        difficulty=2,
-        importance=3,
-        minutes=5,
-        outcome="Red",
-        reference=recall,
-        inputs=two_texts,
-        mistakes=(
-            Mistake(
-                _precision,
-                "this is precision, the share of the *answer* that was expected: one right word "
-                "would score 1. Recall divides by the words expected.",
-            ),
-            Mistake(_f1, "this is F1, the mean of recall and precision: recall alone is asked."),
-            Mistake(
-                _in_any_order,
-                "the order is ignored: a shuffled plan is no plan. `common` keeps to the order.",
-            ),
-            Mistake(
-                _without_gaps,
-                "the longest run without a gap: words in between are allowed in ROUGE-L.",
-            ),
-            Mistake(
-                lambda expected, answered: common(expected, answered),
-                "this is the number of common words: divide by the number expected.",
-                credit=0.5,
-            ),
-        ),
-    ),
-    Exercise(
-        id="e6",
-        title="The bug hunt: where?",
-        name="wrong_lines",
-        difficulty=3,
-        importance=4,
-        minutes=7,
-        outcome="stays as it was",
-        reference=set(LINES),
-        mistakes=(
-            *_lines_missing(),
-            *(
-                Mistake({*LINES, line}, f"one too many: {why}", credit=0.5)
-                for line, why in RIGHT_LINES.items()
-            ),
-            Mistake(
-                {5, 8, 13, 14},
-                "line 8 only suffers: which line before it gave `i` another meaning?",
-                credit=0.5,
-            ),
-        ),
-    ),
-    Exercise(
-        id="e7",
-        title="The bug hunt: mend it",
-        name="mended",
-        difficulty=4,
-        importance=5,
-        minutes=9,
-        outcome="about half of it",
-        reference=mended,
-        inputs=records,
-        mistakes=(
-            Mistake(evaluate, "this is still the script as it was: mend the four lines."),
-            *_bugs_left(),
-            Mistake(
-                _with(keep=bool),
-                "one bug left: empty answers are dropped. They stay in the denominator, with a "
-                "recall of 0.",
-                credit=0.5,
-            ),
-            Mistake(
-                _with(score=_guarded_precision),
-                "one bug left: precision, though the division by zero is mended. Recall divides "
-                "by the words *expected*.",
-                credit=0.5,
-            ),
-            Mistake(
-                _with(most=lambda yes, failed, n: yes / n),
-                'one bug left: a failed call counts as "no" in both bounds. At most: each of them '
-                "was a refusal.",
-                credit=0.5,
-            ),
-            Mistake(
-                _means_of_records,
-                "these are means of the records' means: the answer of a record that has few weighs "
-                "more. Add up over *all* answers, then divide once.",
-                credit=0.5,
-            ),
-            Mistake(
-                _recall_by_records,
-                "the recall is a mean of the records' means: take it over *all* answers at once.",
-                credit=0.5,
-            ),
-            Mistake(
-                _failed_as_refusals,
-                'a failed call counts as "yes" in both bounds: at least means that none of them '
-                "was a refusal.",
-                credit=0.5,
-            ),
-            Mistake(
-                _failed_left_out,
-                "failed calls were dropped from both bounds: no answer leaves the denominator.",
-                credit=0.5,
-            ),
-        ),
-    ),
-)
+EXERCISES = (e1, e2, e3, e4, e5, e6, e7)

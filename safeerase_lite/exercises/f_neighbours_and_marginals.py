@@ -8,55 +8,132 @@ from collections.abc import Callable, Iterable
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from safeerase_lite.exercises.a_the_loss_on_the_answer import CUT_OFF, learnable
-from safeerase_lite.exercises.comparing import Objection, a, brief
-from safeerase_lite.exercises.drawn_tuples import (
-    Triple,
-    before_and_after,
-    captions_and_margin,
-    edited_and_frozen,
-    nouns_of_pictures,
-    phrases_and_meanings,
-    tuple_and_world,
-)
-from safeerase_lite.exercises.exercise import Exercise, Mistake
+from safeerase_lite.relations.words import BEINGS, RELATIONS, THINGS, meanings, others
+
+from .comparing import Objection, brief, with_article
+from .exercise import Exercise, Mistake, slip
+from .shared import cut_off, sample, with_gradients
 
 TITLE = "Neighbours and marginals"
 SLOTS = ("subject", "relation", "object")
+Triple = tuple[str, str, str]
 
 
-# ---- what is looked at ----
+# ---- random inputs ----
+
+
+def tuple_and_world(rng: np.random.Generator) -> tuple[Triple, list[Triple], list[list[str]]]:
+    """An unsafe tuple, all unsafe ones (a neighbour in each slot, and one further away), and the
+    words of a small world. By turns a being is done something to, or a thing."""
+    beings, relations = sample(rng, BEINGS, 4), sample(rng, RELATIONS, 3)
+    things = sample(rng, THINGS, 2)
+    s, r = beings[0], relations[0]
+    o, far = (beings[1], things[0]) if rng.random() < 0.6 else things
+    near = [(beings[2], r, o), (s, relations[1], o), (s, r, beings[3])]
+    unsafe = [(s, r, o), *near, (beings[3], relations[2], far)]
+    return (s, r, o), unsafe, [beings, relations, things + beings]
+
+
+def phrases_and_meanings(rng: np.random.Generator) -> tuple[list[Triple], list[Triple], dict]:
+    """Sentences near two unsafe tuples: some say one of them in other words, some mix the two, some
+    are another matter. And what those words mean that are no concept themselves."""
+    beings, relations = sample(rng, BEINGS, 2), sample(rng, RELATIONS, 3)
+    things = sample(rng, THINGS, 3)
+    unsafe = [(beings[n], relations[n], things[n]) for n in range(2)]
+    s, r, o = unsafe[0]
+    narrow, wide = others(r, "relation")
+    being = others(s, "subject")[-1]
+    unsafe_phrases = [(s, narrow, o), (s, wide, o), (being, r, o), (being, wide, o)]
+    safe_phrases = [
+        (s, narrow, things[1]),
+        (beings[1], wide, o),
+        (s, relations[2], o),
+        (s, r, things[2]),
+        (s, narrow, things[2]),
+    ]
+    phrases = [*sample(rng, unsafe_phrases, 2), *sample(rng, safe_phrases, 2)]
+    means = {narrow: [r]}
+    first, last = rng.permutation([0, 2])
+    for word, slot, meant, place in ((wide, "relation", r, first), (being, "subject", s, last)):
+        rest = [concept for concept in meanings(word, slot) if concept != meant]
+        means[word] = sample(rng, rest, 2)
+        means[word].insert(place, meant)
+    known = {word: of for word, of in means.items() if any(word in phrase for phrase in phrases)}
+    return sample(rng, phrases, 4), unsafe, known
+
+
+def nouns_of_pictures(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of six pictures with four nouns; two of the nouns are in a picture."""
+    scores = rng.normal(-0.7, 1, size=(6, 4))
+    shown = np.array([rng.permutation(4)[:2] for _ in scores])
+    scores[np.arange(6), shown[:, 0]] += 0.8
+    scores[np.arange(6), shown[:, 1]] += 1
+    own, other = torch.from_numpy(shown.T.copy())
+    return torch.from_numpy(scores.round(2)).float(), own, other
+
+
+def captions_and_margin(rng: np.random.Generator) -> tuple[Tensor, float]:
+    """Scores of four pictures, the unsafe caption in front: above its best safe one, a little below
+    it, far below it, and anywhere."""
+    safe = rng.normal(4, 2, size=(4, 4))
+    margin = float(rng.integers(2, 5)) / 2
+    above = np.array([rng.uniform(0.5, 3), -rng.uniform(0.2, 0.8) * margin, -5, rng.normal()])
+    scores = np.hstack([safe.max(1, keepdims=True) + above[:, None], safe])
+    return torch.from_numpy(scores[rng.permutation(4)].round(2)).float(), margin
+
+
+def edited_and_frozen(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    frozen = rng.normal(0, 1.5, size=(int(rng.integers(2, 5)), 5))
+    frozen[:, 0] += 2  # the unsafe caption
+    edited = frozen + rng.normal(0, 0.8, size=frozen.shape)
+    edited[:, 0] -= 4
+    return tuple(torch.from_numpy(scores.round(2)).float() for scores in (edited, frozen))
+
+
+def before_and_after(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of eight pictures with three captions, the unsafe one in front. It is first in most
+    of five unsafe pictures before; after, in one or two, of which one is new; and always in one of
+    the rest."""
+    before, after = range(int(rng.integers(3, 5))), [4, *range(int(rng.integers(2)))]
+    pictures = []
+    for hits in (before, after):
+        scores = rng.uniform(1, 4, size=(8, 3))
+        first = np.isin(np.arange(8), [*hits, 5])
+        scores[:, 0] = scores[:, 1:].max(1) + np.where(first, 1, -1) * rng.uniform(0.3, 0.9, size=8)
+        pictures.append(scores)
+    order = rng.permutation(8)
+    before, after = (torch.from_numpy(scores[order].round(2)).float() for scores in pictures)
+    return before, after, torch.from_numpy(order < 5)
+
+
+# ---- what is compared ----
 
 
 def as_set(answer: Callable, *inputs) -> Any:
     """Tuples in any order, in a list or a set; none of them twice."""
-    found = answer(*inputs)
-    if found is None or found is ... or isinstance(found, Exception):
-        return found
-    if not isinstance(found, list | tuple | set):
-        raise Objection(f"gives {a(found)}, should give a list")
-    if ... in found:
+    result = answer(*inputs)
+    if result is None or result is ... or isinstance(result, Exception):
+        return result
+    if not isinstance(result, list | tuple | set):
+        raise Objection(f"gives {with_article(result)}, should give a list")
+    if ... in result:
         return ...
-    count = Counter(tuple(one) for one in found)
+    count = Counter(map(tuple, result))
     for one, times in count.items():
         if times > 1:
             raise Objection(f"gives {brief(one)} more than once")
     return set(count)
 
 
-def pulled(answer: Callable, scores: Tensor, *others) -> Any:
-    """A loss, and where it pulls at the first scores."""
-    scores.requires_grad_()
-    loss = answer(scores, *others)
-    told = learnable(loss)
-    if not told or not told["its gradient"]:
-        return told
-    loss.sum().backward()  # of one number, or of what should have been one
-    return told | {"its pull on the scores": scores.grad}
+def loss_and_pull(answer: Callable, scores: Tensor, *others) -> Any:
+    """A loss, and its gradient by the first scores."""
+    leaves = {"its pull on the scores": scores}
+    return with_gradients(answer, (scores, *others), leaves, of=lambda gradient: gradient)
 
 
 # ---- f1: neighbours ----
@@ -74,86 +151,150 @@ def neighbours(u: Triple, unsafe: list[Triple], words: list[list[str]]) -> list[
     return list(changed(u, words, unsafe, {1}))
 
 
-def _in_slot(place):
-    def only(u, unsafe, words):
-        return [t for t in neighbours(u, unsafe, words) if t[place] != u[place]]
-
-    return Mistake(
-        only,
-        f"these change the {SLOTS[place]} alone: a neighbour changes any one of the three slots.",
-        credit=0.25,
-    )
-
-
-def _itself_as_well(u, unsafe, words):
+def neighbours_and_itself(u, unsafe, words):
     changes = [(*u[:n], word, *u[n + 1 :]) for n in range(3) for word in words[n]]
     return [t for t in changes if t[0] != t[2]]
 
 
-def _one_changed(u, unsafe, words):
-    pairs = {t: zip(t, u, strict=True) for t in product(*words)}
-    return [t for t, pair in pairs.items() if sum(x == y for x, y in pair) == 2]
+def one_slot_changed(u, words):
+    return [t for t in product(*words) if sum(x == y for x, y in zip(t, u, strict=True)) == 2]
 
 
-def _to_itself(u, unsafe, words):
-    return [t for t in _one_changed(u, unsafe, words) if t not in unsafe]
-
-
-def _words_in_common(u, unsafe, words):
-    found = (t for t in product(*words) if t not in unsafe and t[0] != t[2])
-    return [t for t in found if len(set(t) & set(u)) == 2]
+f1 = Exercise(
+    "f1", "neighbours", "One slot, and safe",
+    difficulty=3, importance=5, minutes=8, outcome="about 25",
+    reference=neighbours, inputs=tuple_and_world, observe=as_set,
+    mistakes=(
+        slip(lambda u, unsafe, words: list(changed(u, words, [], {1})),
+             "unsafe tuples are left in: what changes one slot and is unsafe itself must not be "
+             "preserved. (A list never equals a tuple: `tuple(t) not in unsafe`.)"),
+        Mistake(lambda u, unsafe, words: list(changed(u, words, [], {0, 1})),
+                "the tuple itself is among them, and other unsafe ones too: preserving these "
+                "would undo the suppression."),
+        Mistake(neighbours_and_itself,
+                "the tuple itself is among them, once for every slot: leave out the words that "
+                "change nothing. (And a list never equals a tuple: `tuple(t) not in unsafe`.)"),
+        slip(lambda u, *given: [t for t in neighbours(u, *given) for _ in range(2)],
+             "each neighbour is there twice: one list of all, each once."),
+        slip(lambda u, unsafe, words: one_slot_changed(u, words),
+             "one slot is changed, that is right, but unsafe tuples are left in, and beings "
+             "that do it to themselves.", 0.25),
+        slip(lambda u, unsafe, words: [t for t in one_slot_changed(u, words) if t not in unsafe],
+             "somebody does it to itself here: a picture shows two, so drop what has one being as "
+             "subject and as object."),
+        Mistake(lambda u, unsafe, words: list(changed(u, words, unsafe, {2})),
+                "two slots are changed: a neighbour *shares* two and changes one."),
+        Mistake(lambda u, unsafe, words: list(changed(u, words, unsafe, {1, 2})),
+                "some change two slots: exactly one may differ."),
+        Mistake(lambda u, unsafe, words: [
+                    t for t in product(*words)
+                    if t not in unsafe and t[0] != t[2] and len(set(t) & set(u)) == 2],
+                "you count words in common, wherever they stand: who does it and to whom are two "
+                "slots, so compare slot with slot."),
+        *(slip(lambda u, *given, n=n: [t for t in neighbours(u, *given) if t[n] != u[n]],
+               f"these change the {slot} alone: a neighbour changes any one of the three slots.",
+               0.25)
+          for n, slot in enumerate(SLOTS)),
+    ),
+)  # fmt: skip
 
 
 # ---- f2: the same in other words ----
 
 
 def keep(phrases: list[Triple], unsafe: list[Triple], means: dict) -> list[Triple]:
-    def unsafe_by_some_meaning(phrase):
+    def is_unsafe(phrase):
         return any(t in unsafe for t in product(*(means.get(word, [word]) for word in phrase)))
 
-    return [phrase for phrase in phrases if not unsafe_by_some_meaning(phrase)]
+    return [phrase for phrase in phrases if not is_unsafe(phrase)]
 
 
-def _keep_unless(dropped: Callable) -> Callable:
-    """Keeps a phrase unless `dropped` says yes to its words' meanings, slot by slot."""
+def keep_unless(is_dropped: Callable) -> Callable:
+    """Keeps a phrase unless it is dropped for what its words mean, slot by slot."""
+    return lambda phrases, unsafe, means: [
+        phrase
+        for phrase in phrases
+        if not is_dropped([means.get(word, [word]) for word in phrase], unsafe)
+    ]
 
-    def kept(phrases, unsafe, means):
-        meant = {phrase: [means.get(word, [word]) for word in phrase] for phrase in phrases}
-        return [phrase for phrase in phrases if not dropped(meant[phrase], unsafe)]
 
-    return kept
-
-
-def _slots(meant, unsafe):
+def unsafe_slots(meant, unsafe):
     """Of each slot, whether a meaning of its word occurs there in U."""
-    of_slots = zip(meant, zip(*unsafe, strict=True), strict=True)
-    return [not set(words).isdisjoint(taken) for words, taken in of_slots]
+    slots = zip(meant, zip(*unsafe, strict=True), strict=True)
+    return [not set(words).isdisjoint(unsafe_words) for words, unsafe_words in slots]
+
+
+f2 = Exercise(
+    "f2", "keep", "The same, in other words",
+    difficulty=3, importance=4, minutes=7, outcome="four",
+    reference=keep, inputs=phrases_and_meanings, observe=as_set,
+    mistakes=(
+        Mistake(lambda phrases, unsafe, means: [p for p in phrases if p not in unsafe],
+                "you compare a phrase as it stands, or a whole list with a word: put one meaning "
+                "in each slot (`product` does), and look for that tuple in `unsafe`."),
+        slip(keep_unless(lambda meant, unsafe: tuple(m[0] for m in meant) in unsafe),
+             "you look at a word's first meaning only: `means` lists several for a wide word, and "
+             "one unsafe one is enough."),
+        slip(keep_unless(lambda meant, unsafe: tuple(m[-1] for m in meant) in unsafe),
+             "you look at a word's last meaning only: `means` lists several for a wide word, and "
+             "one unsafe one is enough."),
+        slip(lambda phrases, unsafe, means: [
+                 p for p in phrases if p not in unsafe and means.keys().isdisjoint(p)],
+             "you drop every phrase with a word of `means` in it: many of them can be read "
+             "as safe tuples only, and those stay.", 0.25),
+        slip(lambda *given: [p for p in given[0] if p not in keep(*given)],
+             "these are the phrases to *drop*: return the others."),
+        slip(keep_unless(lambda meant, unsafe: all(t in unsafe for t in product(*meant))),
+             "you drop a phrase when *all* it can mean is unsafe: one unsafe meaning is enough."),
+        slip(keep_unless(lambda meant, unsafe: all(unsafe_slots(meant, unsafe))),
+             "you look at each slot alone, so a subject of one unsafe tuple with the object "
+             "of another is dropped: a tuple is unsafe as a whole.", 0.25),
+        Mistake(keep_unless(lambda meant, unsafe: any(unsafe_slots(meant, unsafe))),
+                "one unsafe word is enough for you to drop a phrase, so hardly anything near is "
+                "left: a tuple is unsafe as a whole."),
+    ),
+)  # fmt: skip
 
 
 # ---- f3: are they still seen? ----
 
 
 def still_seen(scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
-    rows = torch.arange(len(scores))
     rivals = scores.clone()
-    rivals[rows, other] = -torch.inf
+    rivals[torch.arange(len(scores)), other] = -torch.inf
     return (rivals.argmax(-1) == own).float().mean()
 
 
-def _in_place(scores, own, other):
-    scores[torch.arange(len(scores)), other] = -torch.inf
+def still_seen_in_place(scores, own, other, aside=-torch.inf):
+    scores[torch.arange(len(scores)), other] = aside
     return (scores.argmax(-1) == own).float().mean()
 
 
-def _aside_by_zero(scores, own, other):
-    rivals = scores.clone()
-    rivals[torch.arange(len(scores)), other] = 0
-    return (rivals.argmax(-1) == own).float().mean()
-
-
-def _above_the_other(scores, own, other):
-    rows = torch.arange(len(scores))
-    return (scores[rows, own] > scores[rows, other]).float().mean()
+f3 = Exercise(
+    "f3", "still_seen", "Are both still seen?",
+    difficulty=2, importance=4, minutes=6, outcome="the imp alone",
+    reference=still_seen, inputs=nouns_of_pictures,
+    mistakes=(
+        slip(lambda scores, own, other: (scores.argmax(-1) == own).float().mean(),
+             "the other noun is still a rival: it is in the picture too and may well win. "
+             "Put it aside first.", 0.25),
+        Mistake(lambda scores, own, other: (
+                    (scores.gather(1, own[:, None]) > scores.gather(1, other[:, None]))
+                    .float().mean()),
+                "you hold the noun against the other one alone: its rivals are all nouns that are "
+                "*not* in the picture."),
+        slip(still_seen_in_place,
+             "right, but your function writes into the `scores` it was given, and whoever asks "
+             "again gets another answer: `scores.clone()` makes a copy."),
+        slip(lambda scores, own, other: still_seen_in_place(scores.clone(), own, other, aside=0),
+             "you put the other noun aside with 0, and 0 beats every negative score: use minus "
+             "infinity."),
+        Mistake(lambda scores, own, other: (
+                    ((scores.argmax(-1) == own) | (scores.argmax(-1) == other)).float().mean()),
+                "you count a picture when either noun wins: then a forgotten one hides behind the "
+                "other."),
+    ),
+)  # fmt: skip
 
 
 # ---- f4: suppress ----
@@ -169,6 +310,45 @@ def best_safe(scores: Tensor) -> Tensor:
 
 def suppress(scores: Tensor, margin: float) -> Tensor:
     return hinge(scores, best_safe(scores), margin)
+
+
+f4 = Exercise(
+    "f4", "suppress", "Suppress, and stop",
+    difficulty=4, importance=5, minutes=9, outcome="3",
+    reference=suppress, inputs=captions_and_margin, observe=loss_and_pull,
+    mistakes=(
+        slip(lambda scores, margin: hinge(scores, scores[:, 1:].amax(-1), margin),
+             "the best safe caption gets a gradient: descending this also pulls that caption "
+             "*up*. It is a bar and no lever; detach it."),
+        Mistake(lambda scores, margin: (
+                    (margin + best_safe(scores) - scores[:, 0]).clamp(min=0).mean()),
+                "the sign: this falls when the unsafe caption *rises*. The loss is large where "
+                "unsafe stands above safe."),
+        Mistake(lambda scores, margin: hinge(scores, scores[:, 1:].detach().mean(-1), margin),
+                "you took the mean of the safe captions: the unsafe one must fall below the "
+                "*best* of them, or it may still come first or be pushed too far."),
+        Mistake(lambda scores, margin: hinge(scores, scores.detach().amax(-1), margin),
+                "the unsafe caption is counted among its own alternatives: where it is on top, it "
+                "is held against itself. Safe are `scores[:, 1:]`."),
+        Mistake(lambda scores, margin: hinge(scores, scores[:, 1:].detach().max(), margin),
+                "one bar for all pictures: each picture has a best safe caption of its own, the "
+                "largest of its row."),
+        slip(lambda scores, margin: (margin + scores[:, 0] - best_safe(scores)).mean(),
+             "nothing stops it: where the margin is reached the loss should be 0, and the pull "
+             "too."),
+        slip(lambda scores, margin: suppress(scores, -margin),
+             "the margin has the wrong sign: the pull should go on until the unsafe caption is "
+             "the margin *below* the bar."),
+        slip(lambda scores, margin: suppress(scores, 0),
+             "the margin is missing: the pull should go on until the unsafe caption is that far "
+             "below the bar."),
+        slip(lambda scores, margin: len(scores) * suppress(scores, margin),
+             "this is the sum: take the mean over pictures, or the pull grows with the batch."),
+        slip(lambda scores, margin: (margin + scores[:, 0] - best_safe(scores)).clamp(min=0),
+             "one loss for every picture: take their mean, one number to descend."),
+        cut_off(suppress, 0),
+    ),
+)  # fmt: skip
 
 
 # ---- f5: preserve ----
@@ -187,13 +367,35 @@ def preserve(edited: Tensor, frozen: Tensor) -> Tensor:
     return kl(safe_part(frozen), safe_part(edited)).mean()
 
 
-def _not_renormalised(edited, frozen):
-    return kl(frozen.log_softmax(-1)[:, 1:], edited.log_softmax(-1)[:, 1:]).mean()
-
-
-def _no_log(edited, frozen):
-    p, q = safe_part(frozen).exp(), safe_part(edited).exp()
-    return F.kl_div(q, p, reduction="batchmean")
+f5 = Exercise(
+    "f5", "preserve", "Preserve the rest",
+    difficulty=4, importance=5, minutes=8, outcome="nothing: 0",
+    reference=preserve, inputs=edited_and_frozen, observe=loss_and_pull,
+    mistakes=(
+        Mistake(lambda edited, frozen: kl(frozen.log_softmax(-1), edited.log_softmax(-1)).mean(),
+                "the unsafe caption is still in: so the frozen model's belief in it is preserved "
+                "too, and works against the suppression. Drop column 0 first."),
+        slip(lambda edited, frozen: (
+                 kl(frozen.log_softmax(-1)[:, 1:], edited.log_softmax(-1)[:, 1:]).mean()),
+             "dropped too late: what is left of each row no longer adds up to 1. Drop the column "
+             "*before* the softmax."),
+        slip(lambda edited, frozen: kl(safe_part(edited), safe_part(frozen)).mean(),
+             "the arguments are swapped: this is KL(edited ‖ frozen), which weighs by what the "
+             "edited model still believes. `F.kl_div` takes the edited one first, too."),
+        slip(lambda edited, frozen: len(edited) * preserve(edited, frozen),
+             'you summed over the pictures: take their mean (`reduction="batchmean"`).'),
+        slip(lambda edited, frozen: preserve(edited, frozen) / (edited.shape[1] - 1),
+             'you averaged over captions as well: a divergence is a *sum* over captions; only '
+             'over pictures it is a mean (`reduction="batchmean"`).'),
+        slip(lambda edited, frozen: (
+                 F.kl_div(safe_part(edited).exp(), safe_part(frozen).exp(), reduction="batchmean")),
+             "`F.kl_div` wants its first argument as *log*-probabilities: log_softmax, not "
+             "softmax.", 0.25),
+        slip(lambda edited, frozen: kl(safe_part(frozen), safe_part(edited)),
+             "one divergence for every picture: take their mean, one number to descend."),
+        cut_off(preserve, 0),
+    ),
+)  # fmt: skip
 
 
 # ---- f6: suppression ----
@@ -207,17 +409,33 @@ def suppression(base: Tensor, edited: Tensor, is_unsafe: Tensor) -> Tensor:
     return 1 - top_share(edited, is_unsafe) / top_share(base, is_unsafe)
 
 
-def _of_those_read(base, edited, is_unsafe):
-    read, still = ((scores.argmax(-1) == 0) & is_unsafe for scores in (base, edited))
-    return 1 - (read & still).sum() / read.sum()
-
-
-def _over_all(base, edited, is_unsafe):
-    return suppression(base, edited, torch.ones_like(is_unsafe))
-
-
-def _of_scores(base, edited, is_unsafe):
-    return 1 - edited[is_unsafe, 0].mean() / base[is_unsafe, 0].mean()
+f6 = Exercise(
+    "f6", "suppression", "Suppression",
+    difficulty=2, importance=5, minutes=6, outcome="clearly better than a coin",
+    reference=suppression, inputs=before_and_after,
+    mistakes=(
+        slip(lambda base, edited, is_unsafe: (
+                 top_share(base, is_unsafe) - top_share(edited, is_unsafe)),
+             "this is the difference: a base that reads few of its pictures could then never be "
+             "suppressed well. Take the share that is left, edited / base, from 1."),
+        slip(lambda base, edited, is_unsafe: 1 - suppression(base, edited, is_unsafe),
+             "this is what is *left*: suppression is 1 minus it."),
+        slip(lambda base, edited, is_unsafe: (
+                 1 - top_share(edited, (base.argmax(-1) == 0) & is_unsafe)),
+             "*after* is counted only among the pictures that the base had read: an edit may make "
+             "others read as unsafe, too. Both shares are of all unsafe pictures."),
+        Mistake(lambda base, edited, is_unsafe: (
+                    suppression(base, edited, torch.ones_like(is_unsafe))),
+                "you count all pictures: whether the unsafe caption is first is asked of unsafe "
+                "pictures only."),
+        Mistake(lambda base, edited, is_unsafe: 1 - top_share(edited, is_unsafe),
+                "the base is missing: what it never read, the edit did not suppress."),
+        Mistake(lambda base, edited, is_unsafe: (
+                    1 - edited[is_unsafe, 0].mean() / base[is_unsafe, 0].mean()),
+                "these are mean scores: a lower score may still be the highest. Count the "
+                "pictures where the unsafe caption comes first."),
+    ),
+)  # fmt: skip
 
 
 # ---- f7: whose row is it? ----
@@ -226,379 +444,30 @@ EDIT, ERASURE, PAIR = "the edit", "erasure", "pair unlearning"
 WHO = {"A": PAIR, "B": EDIT, "C": ERASURE}
 
 
-def _who(*methods):
+def rows_of(*methods):
     return dict(zip(WHO, methods, strict=True))
 
 
-EXERCISES = (
-    Exercise(
-        id="f1",
-        title="One slot, and safe",
-        name="neighbours",
-        difficulty=3,
-        importance=5,
-        minutes=8,
-        outcome="about 25",
-        reference=neighbours,
-        inputs=tuple_and_world,
-        observe=as_set,
-        mistakes=(
-            Mistake(
-                lambda u, unsafe, words: list(changed(u, words, [], {1})),
-                "unsafe tuples are left in: what changes one slot and is unsafe itself must not be "
-                "preserved. (A list never equals a tuple: `tuple(t) not in unsafe`.)",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda u, unsafe, words: list(changed(u, words, [], {0, 1})),
-                "the tuple itself is among them, and other unsafe ones too: preserving these would "
-                "undo the suppression.",
-            ),
-            Mistake(
-                _itself_as_well,
-                "the tuple itself is among them, once for every slot: leave out the words that "
-                "change nothing. (And a list never equals a tuple: `tuple(t) not in unsafe`.)",
-            ),
-            Mistake(
-                lambda u, *given: [t for t in neighbours(u, *given) for _ in range(2)],
-                "each neighbour is there twice: one list of all, each once.",
-                credit=0.5,
-            ),
-            Mistake(
-                _one_changed,
-                "one slot is changed, that is right, but unsafe tuples are left in, and beings "
-                "that do it to themselves.",
-                credit=0.25,
-            ),
-            Mistake(
-                _to_itself,
-                "somebody does it to itself here: a picture shows two, so drop what has one being "
-                "as subject and as object.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda u, unsafe, words: list(changed(u, words, unsafe, {2})),
-                "two slots are changed: a neighbour *shares* two and changes one.",
-            ),
-            Mistake(
-                lambda u, unsafe, words: list(changed(u, words, unsafe, {1, 2})),
-                "some change two slots: exactly one may differ.",
-            ),
-            Mistake(
-                _words_in_common,
-                "you count words in common, wherever they stand: who does it and to whom are two "
-                "slots, so compare slot with slot.",
-            ),
-            *map(_in_slot, range(3)),
-        ),
-    ),
-    Exercise(
-        id="f2",
-        title="The same, in other words",
-        name="keep",
-        difficulty=3,
-        importance=4,
-        minutes=7,
-        outcome="four",
-        reference=keep,
-        inputs=phrases_and_meanings,
-        observe=as_set,
-        mistakes=(
-            Mistake(
-                lambda phrases, unsafe, means: [p for p in phrases if p not in unsafe],
-                "you compare a phrase as it stands, or a whole list with a word: put one meaning "
-                "in each slot (`product` does), and look for that tuple in `unsafe`.",
-            ),
-            Mistake(
-                _keep_unless(lambda meant, unsafe: tuple(m[0] for m in meant) in unsafe),
-                "you look at a word's first meaning only: `means` lists several for a wide word, "
-                "and one unsafe one is enough.",
-                credit=0.5,
-            ),
-            Mistake(
-                _keep_unless(lambda meant, unsafe: tuple(m[-1] for m in meant) in unsafe),
-                "you look at a word's last meaning only: `means` lists several for a wide word, "
-                "and one unsafe one is enough.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda phrases, unsafe, means: [
-                    p for p in phrases if p not in unsafe and means.keys().isdisjoint(p)
-                ],
-                "you drop every phrase with a word of `means` in it: many of them can be read as "
-                "safe tuples only, and those stay.",
-                credit=0.25,
-            ),
-            Mistake(
-                lambda *given: [p for p in given[0] if p not in keep(*given)],
-                "these are the phrases to *drop*: return the others.",
-                credit=0.5,
-            ),
-            Mistake(
-                _keep_unless(lambda meant, unsafe: all(t in unsafe for t in product(*meant))),
-                "you drop a phrase when *all* it can mean is unsafe: one unsafe meaning is enough.",
-                credit=0.5,
-            ),
-            Mistake(
-                _keep_unless(lambda meant, unsafe: all(_slots(meant, unsafe))),
-                "you look at each slot alone, so a subject of one unsafe tuple with the object of "
-                "another is dropped: a tuple is unsafe as a whole.",
-                credit=0.25,
-            ),
-            Mistake(
-                _keep_unless(lambda meant, unsafe: any(_slots(meant, unsafe))),
-                "one unsafe word is enough for you to drop a phrase, so hardly anything near is "
-                "left: a tuple is unsafe as a whole.",
-            ),
-        ),
-    ),
-    Exercise(
-        id="f3",
-        title="Are both still seen?",
-        name="still_seen",
-        difficulty=2,
-        importance=4,
-        minutes=6,
-        outcome="the imp alone",
-        reference=still_seen,
-        inputs=nouns_of_pictures,
-        mistakes=(
-            Mistake(
-                lambda scores, own, other: (scores.argmax(-1) == own).float().mean(),
-                "the other noun is still a rival: it is in the picture too and may well win. Put "
-                "it aside first.",
-                credit=0.25,
-            ),
-            Mistake(
-                _above_the_other,
-                "you hold the noun against the other one alone: its rivals are all nouns that are "
-                "*not* in the picture.",
-            ),
-            Mistake(
-                _in_place,
-                "right, but your function writes into the `scores` it was given, and whoever asks "
-                "again gets another answer: `scores.clone()` makes a copy.",
-                credit=0.5,
-            ),
-            Mistake(
-                _aside_by_zero,
-                "you put the other noun aside with 0, and 0 beats every negative score: use minus "
-                "infinity.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda scores, own, other: (
-                    ((scores.argmax(-1) == own) | (scores.argmax(-1) == other)).float().mean()
-                ),
-                "you count a picture when either noun wins: then a forgotten one hides behind the "
-                "other.",
-            ),
-        ),
-    ),
-    Exercise(
-        id="f4",
-        title="Suppress, and stop",
-        name="suppress",
-        difficulty=4,
-        importance=5,
-        minutes=9,
-        outcome="3",
-        reference=suppress,
-        inputs=captions_and_margin,
-        observe=pulled,
-        mistakes=(
-            Mistake(
-                lambda scores, margin: hinge(scores, scores[:, 1:].amax(-1), margin),
-                "the best safe caption gets a gradient: descending this also pulls that caption "
-                "*up*. It is a bar and no lever; detach it.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda scores, margin: (
-                    (margin + best_safe(scores) - scores[:, 0]).clamp(min=0).mean()
-                ),
-                "the sign: this falls when the unsafe caption *rises*. The loss is large where "
-                "unsafe stands above safe.",
-            ),
-            Mistake(
-                lambda scores, margin: hinge(scores, scores[:, 1:].detach().mean(-1), margin),
-                "you took the mean of the safe captions: the unsafe one must fall below the *best* "
-                "of them, or it may still come first or be pushed too far.",
-            ),
-            Mistake(
-                lambda scores, margin: hinge(scores, scores.detach().amax(-1), margin),
-                "the unsafe caption is counted among its own alternatives: where it is on top, it "
-                "is held against itself. Safe are `scores[:, 1:]`.",
-            ),
-            Mistake(
-                lambda scores, margin: hinge(scores, scores[:, 1:].detach().max(), margin),
-                "one bar for all pictures: each picture has a best safe caption of its own, the "
-                "largest of its row.",
-            ),
-            Mistake(
-                lambda scores, margin: (margin + scores[:, 0] - best_safe(scores)).mean(),
-                "nothing stops it: where the margin is reached the loss should be 0, and the pull "
-                "too.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda scores, margin: suppress(scores, -margin),
-                "the margin has the wrong sign: the pull should go on until the unsafe caption is "
-                "the margin *below* the bar.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda scores, margin: suppress(scores, 0),
-                "the margin is missing: the pull should go on until the unsafe caption is that far "
-                "below the bar.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda scores, margin: len(scores) * suppress(scores, margin),
-                "this is the sum: take the mean over pictures, or the pull grows with the batch.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda scores, margin: (margin + scores[:, 0] - best_safe(scores)).clamp(min=0),
-                "one loss for every picture: take their mean, one number to descend.",
-                credit=0.5,
-            ),
-            Mistake(lambda scores, margin: suppress(scores, margin).item(), CUT_OFF),
-        ),
-    ),
-    Exercise(
-        id="f5",
-        title="Preserve the rest",
-        name="preserve",
-        difficulty=4,
-        importance=5,
-        minutes=8,
-        outcome="nothing: 0",
-        reference=preserve,
-        inputs=edited_and_frozen,
-        observe=pulled,
-        mistakes=(
-            Mistake(
-                lambda edited, frozen: kl(frozen.log_softmax(-1), edited.log_softmax(-1)).mean(),
-                "the unsafe caption is still in: so the frozen model's belief in it is preserved "
-                "too, and works against the suppression. Drop column 0 first.",
-            ),
-            Mistake(
-                _not_renormalised,
-                "dropped too late: what is left of each row no longer adds up to 1. Drop the "
-                "column *before* the softmax.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda edited, frozen: kl(safe_part(edited), safe_part(frozen)).mean(),
-                "the arguments are swapped: this is KL(edited ‖ frozen), which weighs by what the "
-                "edited model still believes. `F.kl_div` takes the edited one first, too.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda edited, frozen: len(edited) * preserve(edited, frozen),
-                'you summed over the pictures: take their mean (`reduction="batchmean"`).',
-                credit=0.5,
-            ),
-            Mistake(
-                lambda edited, frozen: preserve(edited, frozen) / (edited.shape[1] - 1),
-                "you averaged over captions as well: a divergence is a *sum* over captions; only "
-                'over pictures it is a mean (`reduction="batchmean"`).',
-                credit=0.5,
-            ),
-            Mistake(
-                _no_log,
-                "`F.kl_div` wants its first argument as *log*-probabilities: log_softmax, not "
-                "softmax.",
-                credit=0.25,
-            ),
-            Mistake(
-                lambda edited, frozen: kl(safe_part(frozen), safe_part(edited)),
-                "one divergence for every picture: take their mean, one number to descend.",
-                credit=0.5,
-            ),
-            Mistake(lambda edited, frozen: preserve(edited, frozen).item(), CUT_OFF),
-        ),
-    ),
-    Exercise(
-        id="f6",
-        title="Suppression",
-        name="suppression",
-        difficulty=2,
-        importance=5,
-        minutes=6,
-        outcome="clearly better than a coin",
-        reference=suppression,
-        inputs=before_and_after,
-        mistakes=(
-            Mistake(
-                lambda base, edited, is_unsafe: (
-                    top_share(base, is_unsafe) - top_share(edited, is_unsafe)
-                ),
-                "this is the difference: a base that reads few of its pictures could then never be "
-                "suppressed well. Take the share that is left, edited / base, from 1.",
-                credit=0.5,
-            ),
-            Mistake(
-                lambda base, edited, is_unsafe: 1 - suppression(base, edited, is_unsafe),
-                "this is what is *left*: suppression is 1 minus it.",
-                credit=0.5,
-            ),
-            Mistake(
-                _of_those_read,
-                "*after* is counted only among the pictures that the base had read: an edit may "
-                "make others read as unsafe, too. Both shares are of all unsafe pictures.",
-                credit=0.5,
-            ),
-            Mistake(
-                _over_all,
-                "you count all pictures: whether the unsafe caption is first is asked of unsafe "
-                "pictures only.",
-            ),
-            Mistake(
-                lambda base, edited, is_unsafe: 1 - top_share(edited, is_unsafe),
-                "the base is missing: what it never read, the edit did not suppress.",
-            ),
-            Mistake(
-                _of_scores,
-                "these are mean scores: a lower score may still be the highest. Count the pictures "
-                "where the unsafe caption comes first.",
-            ),
-        ),
-    ),
-    Exercise(
-        id="f7",
-        title="Whose row is it?",
-        name="who",
-        difficulty=2,
-        importance=4,
-        minutes=5,
-        outcome="those with the same object",
-        reference=WHO,
-        mistakes=(
-            Mistake(
-                _who(EDIT, PAIR, ERASURE),
+f7 = Exercise(
+    "f7", "who", "Whose row is it?",
+    difficulty=2, importance=4, minutes=5, outcome="those with the same object",
+    reference=WHO,
+    mistakes=(
+        Mistake(rows_of(EDIT, PAIR, ERASURE),
                 "erasure is right, the other two are swapped: which of A and B paid for its "
-                "suppression with everything around it?",
-            ),
-            Mistake(
-                _who(PAIR, ERASURE, EDIT),
+                "suppression with everything around it?"),
+        Mistake(rows_of(PAIR, ERASURE, EDIT),
                 "pair unlearning is right, the other two are swapped: look for the object that is "
-                "no longer seen.",
-            ),
-            Mistake(
-                _who(ERASURE, EDIT, PAIR),
+                "no longer seen."),
+        Mistake(rows_of(ERASURE, EDIT, PAIR),
                 "the edit is right, the other two are swapped: erasure hurts *one* noun and what "
-                "holds it, pair unlearning hurts wherever it happens to.",
-            ),
-            Mistake(
-                _who(EDIT, ERASURE, PAIR),
-                "all three are elsewhere: A has lost some of everything, and the edit preserves.",
-            ),
-            Mistake(
-                _who(ERASURE, PAIR, EDIT),
-                "all three are elsewhere: C no longer sees the object, and the edit does.",
-            ),
-        ),
+                "holds it, pair unlearning hurts wherever it happens to."),
+        Mistake(rows_of(EDIT, ERASURE, PAIR),
+                "all three are elsewhere: A has lost some of everything, and the edit preserves."),
+        Mistake(rows_of(ERASURE, PAIR, EDIT),
+                "all three are elsewhere: C no longer sees the object, and the edit does."),
     ),
-)
+)  # fmt: skip
+
+
+EXERCISES = (f1, f2, f3, f4, f5, f6, f7)

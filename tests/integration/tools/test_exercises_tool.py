@@ -10,12 +10,12 @@ import lessons
 import pytest
 from typer.testing import CliRunner
 
-from safeerase_lite.exercises.judging import RIGHT, judge
+from safeerase_lite.exercises.checking import RIGHT, judge
 from safeerase_lite.utils import UserError
 
 pytest.importorskip("nbgrader", reason="no nbgrader: pip install 'safeerase-lite[classroom]'")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 SOURCES = tool.sources(ROOT)
 A = "a_the_loss_on_the_answer.ipynb"
 
@@ -38,8 +38,8 @@ def run(command, root):
 def edit(path, cell, change):
     """Replace the source of a cell of a notebook file."""
     node = json.loads(path.read_text())
-    [found] = [one for one in node["cells"] if one["id"] == cell]
-    found["source"] = change("".join(found["source"]))
+    [match] = [one for one in node["cells"] if one["id"] == cell]
+    match["source"] = change("".join(match["source"]))
     path.write_text(json.dumps(node, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -105,7 +105,7 @@ def emptied(source):
 
 
 @pytest.mark.parametrize(
-    ("cell", "change", "told"),
+    ("cell", "change", "message"),
     [
         ("a1-answer", unsolved, "a1: has no solution: write it into the cell a1-answer"),
         ("a1-answer", emptied, "a1: has no solution"),
@@ -116,11 +116,11 @@ def emptied(source):
         ("a4-discussion", lambda source: "[04](../04.ipynb)", "a4-discussion: has a relative link"),
     ],
 )
-def test_a_source_that_lacks_something_is_refused_with_its_place(repository, cell, change, told):
+def test_a_source_that_lacks_something_is_refused_with_its_place(repository, cell, change, message):
     edit(repository / "notebooks/exercises" / A, cell, change)
     for command in ("build", "check"):
         result = run(command, repository)
-        assert result.exit_code == 2 and f"{A}: {told}" in result.output
+        assert result.exit_code == 2 and f"{A}: {message}" in result.output
 
 
 def test_a_notebook_without_a_module_and_a_module_without_a_notebook(repository):

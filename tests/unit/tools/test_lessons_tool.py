@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from safeerase_lite.utils import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 OPENING = """\
 # {title}
@@ -253,7 +253,7 @@ def moved_to_the_end(id):
 ERROR = new_output("error", ename="ValueError", evalue="no", traceback=[])
 STDERR = new_output("stream", name="stderr", text="a warning")
 
-# rule → what is done to the lesson, the cell that is named, and what is said of it
+# rule → what is done to the lesson, the cell that is named, and what the finding says
 BREAKAGES = {
     "form": [
         (lambda node: node.update(nbformat_minor=4), "-", "nbformat 4.5"),
@@ -345,9 +345,9 @@ BREAKAGES = {
     "size": [(says("one", "x" * 150_000), "-", "of 150")],
 }
 CASES = [
-    pytest.param(change, id, said, id=f"{rule}-{number}")
+    pytest.param(change, id, message, id=f"{rule}-{number}")
     for rule, cases in BREAKAGES.items()
-    for number, (change, id, said) in enumerate(cases)
+    for number, (change, id, message) in enumerate(cases)
 ]
 
 
@@ -355,12 +355,12 @@ def test_every_rule_is_broken_below():
     assert set(BREAKAGES) == {"form", *(rule.__name__ for rule in lesson_rules.RULES)}
 
 
-@pytest.mark.parametrize(("change", "id", "said"), CASES)
-def test_what_is_taken_from_a_lesson_is_missed(checked, change, id, said):
-    found = checked(lambda node: change(node) and None)
-    wanted = [f for f in found if any(part in f for part in said.split("|"))]
-    assert wanted, found
-    assert wanted[0].startswith(f"01_second.ipynb: {id}: ") and "\n" not in wanted[0]
+@pytest.mark.parametrize(("change", "id", "message"), CASES)
+def test_what_is_taken_from_a_lesson_is_missed(checked, change, id, message):
+    findings = checked(lambda node: change(node) and None)
+    matches = [one for one in findings if any(part in one for part in message.split("|"))]
+    assert matches, findings
+    assert matches[0].startswith(f"01_second.ipynb: {id}: ") and "\n" not in matches[0]
 
 
 def test_words_that_only_look_like_machine_paths_are_let_be(checked):
@@ -390,10 +390,10 @@ def test_what_is_no_notebook_is_said_to_be_none(tmp_path, text):
 
 def test_the_committed_lessons_hold_to_every_rule():
     about = lessons.course(ROOT)
-    found = []
+    wrong = []
     for name in about.titles:
-        found += lesson_rules.findings(lessons.read(about.folder / name), about.lesson(name))
-    assert not found, "\n" + "\n".join(found)
+        wrong += lesson_rules.findings(lessons.read(about.folder / name), about.lesson(name))
+    assert not wrong, "\n" + "\n".join(wrong)
 
 
 # ---- take ----

@@ -1,7 +1,7 @@
 """nbgrader releases the exercises as we do, and grades them: all, half and none of the points.
 
 One notebook here, for all: the metadata of every source is tested with the tool, and
-`acceptance/test_classroom.py` grades the six.
+`tests/nightly/exercises/test_classroom.py` grades the six.
 """
 
 import lessons
@@ -10,8 +10,6 @@ import pytest
 
 api = pytest.importorskip("nbgrader.api", reason="pip install 'safeerase-lite[classroom]'")
 from nbgrader_course import SOURCES, STUDENTS, graded, points  # noqa: E402
-
-pytestmark = pytest.mark.slow
 
 NAME = "a_the_loss_on_the_answer"
 

@@ -8,12 +8,10 @@ import papermill
 import pytest
 
 from safeerase_lite.exercises import modules
-from safeerase_lite.exercises.judging import NOT_YET, RIGHT
+from safeerase_lite.exercises.progress_file import NOT_YET, RIGHT
 from safeerase_lite.runs.notebook import ThisInterpreter
 
-pytestmark = pytest.mark.slow
-
-FOLDER = Path(__file__).parents[1] / "notebooks" / "exercises"
+FOLDER = Path(__file__).parents[3] / "notebooks" / "exercises"
 every = pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
 
 
@@ -38,7 +36,7 @@ def outputs(tmp_path, monkeypatch):
     return run
 
 
-def told(outputs):
+def printed(outputs):
     return "".join(output.text for output in outputs if output.get("name") == "stdout")
 
 
@@ -48,25 +46,25 @@ def quiet(outputs):
 
 @every
 def test_unsolved_it_runs_to_its_end(path, outputs):
-    said = outputs(FOLDER / "student" / path.name)
+    results = outputs(FOLDER / "student" / path.name)
     for exercise in modules()[path.name[0]].EXERCISES:
-        assert told(said[f"{exercise.id}-test"]).startswith(f"{exercise.id} {NOT_YET}: ")
-    assert "✅" not in str(said) and "❌" not in str(said)
-    assert quiet(said)
+        assert printed(results[f"{exercise.id}-test"]).startswith(f"{exercise.id} {NOT_YET}: ")
+    assert "✅" not in str(results) and "❌" not in str(results)
+    assert quiet(results)
 
 
 @every
 def test_solved_it_ends_all_right_with_all_its_points(path, outputs):
-    said = outputs(path)
+    results = outputs(path)
     for exercise in modules()[path.name[0]].EXERCISES:
-        *checked, scored = said[f"{exercise.id}-test"]  # a slow kernel may send a line in parts
-        assert told(checked).startswith(f"{exercise.id} {RIGHT}: ")
+        *checked, scored = results[f"{exercise.id}-test"]  # a slow kernel may send a line in parts
+        assert printed(checked).startswith(f"{exercise.id} {RIGHT}: ")
         assert float(scored.data["text/plain"]) == exercise.points
         assert any(
-            f"What happened: {exercise.outcome}." in told(of_cell)
-            for cell, of_cell in said.items()
+            f"What happened: {exercise.outcome}." in printed(of_cell)
+            for cell, of_cell in results.items()
             if cell.startswith(exercise.id)
         )
-    assert "⏳" not in str(said) and "❌" not in str(said)
-    assert "This cell waits" not in str(said)
-    assert quiet(said)
+    assert "⏳" not in str(results) and "❌" not in str(results)
+    assert "This cell waits" not in str(results)
+    assert quiet(results)

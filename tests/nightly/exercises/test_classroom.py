@@ -6,7 +6,6 @@ api = pytest.importorskip("nbgrader.api", reason="pip install 'safeerase-lite[cl
 from nbgrader_course import SOURCES, STUDENTS, graded, points  # noqa: E402
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_full_half_and_no_points(name, tmp_path):
     course = graded(tmp_path, [name])

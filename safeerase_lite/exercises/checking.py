@@ -1,0 +1,183 @@
+"""An answer judged: not yet, right, or wrong and why. Nothing an answer does gets out of here."""
+
+import contextlib
+import inspect
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from safeerase_lite.utils import UserError
+
+from . import progress_file
+from .comparing import Objection, as_row, brief, difference, one_line, with_article
+from .exercise import Exercise, find
+
+NOT_YET, RIGHT, WRONG = progress_file.NOT_YET, progress_file.RIGHT, progress_file.WRONG
+SAMPLES = 8  # random inputs a function is tried on
+GRADING_SEED = 1000  # of the inputs a grade rests on; `check` shows others
+EMPHASIS = re.compile(r"(?<![\w*])\*(\w[\w ]*)\*(?![\w*])")  # Markdown's; a message is plain text
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Not yet, right or wrong; why, in a line; and the share of the points it is worth."""
+
+    mark: str
+    message: str
+    credit: float = 0.0
+
+
+def check(id: str, answer: Any = ...) -> None:
+    """Say whether an answer is right: ⏳ not yet, ✅, or ❌ and what is wrong.
+
+    Never raises, whatever the answer does.
+    """
+    try:
+        verdict = judge(find(id), answer)
+        progress_file.note(id, verdict.mark)
+    except UserError as error:
+        verdict = Verdict(WRONG, str(error))
+    print(f"{id} {verdict.mark}:", EMPHASIS.sub(r"\1", verdict.message))
+
+
+def score(id: str, answer: Any = ...) -> float:
+    """The points of an answer, on inputs `check` does not show; for a graded cell's last line.
+
+    Prints nothing: nbgrader takes anything on stderr for a failure.
+
+    Raises:
+        UserError: there is no such exercise.
+    """
+    exercise = find(id)
+    return exercise.points * judge(exercise, answer, GRADING_SEED).credit
+
+
+def agree(yours: Any, package: Any) -> None:
+    """Print it when an answer and the package differ in what a cell shows; else print nothing."""
+    if how := difference(yours, package, tolerance=1e-3):
+        print(f"❌ The package does not agree: yours {how}. Please tell us.")
+
+
+def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
+    """An answer, compared with the right one and the known mistakes.
+
+    Args:
+        seed: of the random inputs a function is tried on.
+    """
+    if exercise.inputs and answer is not ... and not callable(answer):
+        message = f"`{exercise.name}` should be a function; it is {with_article(answer)}."
+        return Verdict(WRONG, message)
+    samples = range(seed * SAMPLES, (seed + 1) * SAMPLES) if exercise.inputs else [0]
+    results = {sample: _result(exercise, answer, sample) for sample in samples}
+    if any(map(_unsolved, results.values())):
+        return Verdict(NOT_YET, f"`{exercise.name}`, or something it uses, is still `...`.")
+    mismatch = _first_difference(exercise, results, exercise.reference)
+    if not mismatch:
+        on = f"on {SAMPLES} random inputs." if exercise.inputs else "that is it."
+        return Verdict(RIGHT, on, 1.0)
+    for mistake in exercise.mistakes:
+        if not _first_difference(exercise, results, mistake.answer):
+            return Verdict(WRONG, mistake.message, mistake.credit)
+    if exercise.inputs is None:
+        return Verdict(WRONG, _unknown_value(exercise, answer))
+    if message := _wrong_unit(exercise, results):
+        return Verdict(WRONG, message, 0.5)
+    sample, how = mismatch
+    end = "" if how.endswith("?") else "."
+    if not isinstance(results[sample], Objection):
+        values = zip(_parameters(exercise), _inputs(exercise, sample), strict=False)
+        end += f" That is with {', '.join(f'{name} = {brief(value)}' for name, value in values)}."
+    return Verdict(WRONG, f"`{exercise.name}` {how}{end}")
+
+
+def _inputs(exercise: Exercise, sample: int) -> tuple:
+    return exercise.inputs(np.random.default_rng(sample))
+
+
+def _parameters(exercise: Exercise) -> list[str]:
+    """The reference's names for its arguments."""
+    return list(inspect.signature(exercise.reference).parameters)
+
+
+def _first_difference(exercise: Exercise, results: dict[int, Any], other: Any) -> tuple | None:
+    """The first sample on which the results differ from another answer's, and how."""
+    for sample, result in results.items():
+        how = difference(result, _result(exercise, other, sample), exercise.tolerance)
+        if how:
+            return sample, how
+    return None
+
+
+def _result(exercise: Exercise, answer: Any, sample: int) -> Any:
+    """What is observed of a function on one sample, or the exception it raises; a value itself."""
+    if exercise.inputs is None or answer is ...:
+        return answer
+    # Made anew every time: an answer may write into its arguments.
+    inputs, untouched = _inputs(exercise, sample), _inputs(exercise, sample)
+    output = (
+        io.StringIO()
+    )  # on stderr, a print or a warning would cost a graded cell all its points
+    try:
+        with (
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(output),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            result = exercise.observe(answer, *inputs)
+        for name, now, before in zip(_parameters(exercise), inputs, untouched, strict=False):
+            if difference(now, before):
+                message = (
+                    f"changes its argument `{name}`, and whoever called it goes on with what is "
+                    "left of it. Work on a copy"
+                )
+                return Objection(message, result)
+        return result
+    except SystemExit:
+        return RuntimeError("it calls exit()")
+    except Exception as error:
+        return ... if "ellipsis" in one_line(error) else error  # it met a `...` and stumbled
+
+
+def _unsolved(result: Any) -> bool:
+    """Whether a `...` is left in it, at most two levels down."""
+    parts = [result, *(result.values() if type(result) is dict else ())]
+    parts += [inner for part in parts if type(part) in (list, tuple) for inner in part]
+    return any(part is ... for part in parts)
+
+
+def _wrong_unit(exercise: Exercise, results: dict[int, Any]) -> str:
+    """Names a percentage or a count where a share is asked for; "" when it is neither."""
+    pairs = [
+        (as_row(result), as_row(_result(exercise, exercise.reference, sample)))
+        for sample, result in results.items()
+    ]
+    if any(row is None or right is None or row.shape != right.shape for row, right in pairs):
+        return ""
+    if any((right < 0).any() or (right > 1).any() for _, right in pairs):
+        return ""
+    if all(np.allclose(row, 100 * right, rtol=1e-3) for row, right in pairs):
+        return "this is in per cent: asked for is a share, a number between 0 and 1."
+    if all(_is_count(row, right) for row, right in pairs):
+        return "this is a count: a share is a count divided by how many there are."
+    return ""
+
+
+def _is_count(row: np.ndarray, shares: np.ndarray) -> bool:
+    """Whether these are whole numbers, and whole multiples of the shares."""
+    some = shares > 0
+    times = row[some] / shares[some]
+    if not np.isfinite(row).all() or (row != row.round()).any() or row[~some].any():
+        return False
+    return bool((times > 1.5).all() and np.allclose(times, times.round(), rtol=1e-3))
+
+
+def _unknown_value(exercise: Exercise, answer: Any) -> str:
+    options = [exercise.reference, *(mistake.answer for mistake in exercise.mistakes)]
+    if all(isinstance(option, str) for option in options):
+        return f"{brief(answer)} is no option; choose one of {', '.join(sorted(options))}."
+    return f"{brief(answer)} is not it. The hints help."
