@@ -35,12 +35,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from safeerase_lite.config import Profile
+from safeerase_lite.config import config
 from safeerase_lite.data.dataset import load_data
-from safeerase_lite.evaluation.evaluate import evaluate
 from safeerase_lite.models.inputs import IGNORED, encode_text
 from safeerase_lite.models.llava import load_model
-from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.runs.experiment import evaluate, open_run
 from safeerase_lite.tinyworld import facts
 from safeerase_lite.tinyworld.pictures import SIDE, draw
 from safeerase_lite.tinyworld.world import scene
@@ -370,12 +369,12 @@ def describe(out: Path, names: list[str]) -> pd.DataFrame:
 def _measured(folder: Path) -> pd.DataFrame:
     """What a model knows, on the val pictures of the default world."""
     with tempfile.TemporaryDirectory() as runs_dir:
-        profile = Profile(
-            name="tiny", model=str(folder), precision="dense", splits=("val",), samples=0
+        settings = config(
+            model=str(folder), objective="vanilla", precision="dense", splits=("val",), samples=0
         )
-        data = load_data(profile)
-        run = open_run(profile, data, objective="vanilla", runs_dir=runs_dir)
-        metrics = evaluate(load_model(profile), data, run).metrics
+        data = load_data(settings)
+        run = open_run(settings, data, runs_dir=runs_dir)
+        metrics = evaluate(load_model(settings), data, run).metrics
     return metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
 
 
