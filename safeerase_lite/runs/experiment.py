@@ -81,6 +81,7 @@ def unlearn(
     if run.main:
         run.write_history(history)
         save_adapter(model, run.adapter_dir)
+    launched().wait_for_everyone()  # the history is there for every process
     return run
 
 

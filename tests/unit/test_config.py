@@ -77,7 +77,9 @@ def test_a_model_may_bring_numbers_of_its_own():
 
 
 def test_gold_takes_the_gold_model_and_gives_it_back(monkeypatch, tiny_model_dir):
-    monkeypatch.setattr(sys.modules["safeerase_lite.config"], "shipped_model", lambda name: tiny_model_dir)
+    monkeypatch.setattr(
+        sys.modules["safeerase_lite.config"], "shipped_model", lambda name: tiny_model_dir
+    )
     gold = config(objective="gold", seed=3)
     assert gold.model == GOLD
     assert config(gold, objective="po", decouple="pd").model == "tiny-llava"
@@ -157,9 +159,9 @@ def test_an_objective_like_none_lists_what_there_is():
 
 
 def test_an_unknown_profile_names_the_near_miss():
-    assert "unknown profile 'tinny': choose one of tiny, t4, full; did you mean 'tiny'?" == refusal(
+    assert refusal(
         "tinny"
-    )
+    ) == "unknown profile 'tinny': choose one of tiny, t4, full; did you mean 'tiny'?"
 
 
 @pytest.mark.parametrize("objective", ["vanilla", "gold"])

@@ -1,19 +1,18 @@
-"""The frozen model is asked once, and says of an answer what a second pass would say."""
+"""The frozen reference is computed once, and gives what a second pass would give."""
+
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from safeerase_lite.models import forward as references
-from safeerase_lite.models.forward import Answers, Reference
+from safeerase_lite.models import forward
+from safeerase_lite.models.forward import Reference
 from safeerase_lite.models.inputs import IGNORED, encode
 from safeerase_lite.models.llava import load_model, reference
-from safeerase_lite.runs.experiment import open_run
-from safeerase_lite.unlearning.objectives import divergence
-from safeerase_lite.unlearning.trainer import unlearn
-
-pytestmark = pytest.mark.slow
+from safeerase_lite.runs.experiment import unlearn
+from safeerase_lite.unlearning.objectives import Answers, divergence
 
 
 @pytest.fixture
@@ -23,13 +22,13 @@ def rows(world):
 
 
 @pytest.fixture
-def asks(monkeypatch):
-    """The questions that pass through the frozen model, in order."""
-    asked, real = [], Reference._ask
+def computed(monkeypatch):
+    """The answers that pass through the frozen model, in order."""
+    answers, real = [], Reference._compute
     monkeypatch.setattr(
-        Reference, "_ask", lambda self, rows: (asked.extend(rows), real(self, rows))[1]
+        Reference, "_compute", lambda self, rows: (answers.extend(rows), real(self, rows))[1]
     )
-    return asked
+    return answers
 
 
 def second_pass(model, rows):
@@ -41,84 +40,75 @@ def second_pass(model, rows):
 
 @pytest.mark.parametrize("precision", ["nf4", "dense"])
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
-@pytest.mark.parametrize("together", [1, 3])
-def test_it_says_what_a_second_pass_says(make_profile, rows, precision, projector, together):
-    model = load_model(make_profile(precision=precision, projector=projector))
-    before = Reference(model, rows, together)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_it_gives_what_a_second_pass_gives(make_config, rows, precision, projector, batch_size):
+    model = load_model(make_config(precision=precision, projector=projector))
+    frozen = Reference(model, rows, batch_size)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.01)
-    for _ in range(2):
-        kept, plain = before.answers(rows), second_pass(model, rows)
-        torch.testing.assert_close(kept.nll, plain.nll, atol=1e-4, rtol=1e-5)
+    for _ in range(2):  # other batches, other padding: float32 rounding
+        cached, plain = frozen.answers(rows), second_pass(model, rows)
+        torch.testing.assert_close(cached.nll, plain.nll, atol=1e-4, rtol=1e-5)
         torch.testing.assert_close(
-            kept.logits[kept.mask], plain.logits[plain.mask], atol=1e-4, rtol=1e-5
+            cached.logits[cached.mask], plain.logits[plain.mask], atol=1e-4, rtol=1e-5
         )
-        assert divergence(kept, plain) == pytest.approx(0, abs=1e-6)
+        assert divergence(cached, plain) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_question_is_asked_once_whoever_comes_with_it(make_profile, rows, asks):
-    before = Reference(load_model(make_profile()))
-    together = before.answers(rows)
-    alone = [before.answers(rows.iloc[[n]]) for n in range(len(rows))]
-    assert len(asks) == len(rows)
-    for whole, one, labels in zip(together.logits, alone, together.labels, strict=True):
-        said = one.logits[0]
-        assert said.equal(whole[-len(said) :])
-        assert (labels != IGNORED).sum() == len(said)
+def test_an_answer_is_computed_once_whatever_shares_its_batch(make_config, rows, computed):
+    frozen = Reference(load_model(make_config()))
+    together = frozen.answers(rows)
+    alone = [frozen.answers(rows.iloc[[n]]) for n in range(len(rows))]
+    assert len(computed) == len(rows)
+    for logits, one, labels in zip(together.logits, alone, together.labels, strict=True):
+        assert one.logits[0].equal(logits[-len(one.logits[0]) :])
+        assert (labels != IGNORED).sum() == len(one.logits[0])
 
 
-def test_questions_come_with_the_same_others_whoever_is_asked_first(make_profile, rows, asks):
-    model = load_model(make_profile())
-    forward, backward = Reference(model, rows, 2), Reference(model, rows.iloc[::-1], 2)
-    said = [forward.answers(rows.iloc[[n]]).logits for n in range(len(rows))]
-    again = [backward.answers(rows.iloc[[n]]).logits for n in reversed(range(len(rows)))]
-    assert len(asks) == 2 * len(rows)
-    assert all(one.equal(other) for one, other in zip(said, reversed(again), strict=True))
+def test_an_answer_has_the_same_neighbours_whichever_comes_first(make_config, rows, computed):
+    model = load_model(make_config())
+    forwards, backwards = Reference(model, rows, 2), Reference(model, rows.iloc[::-1], 2)
+    order = range(len(rows))
+    logits = {n: forwards.answers(rows.iloc[[n]]).logits for n in order}
+    other = {n: backwards.answers(rows.iloc[[n]]).logits for n in reversed(order)}
+    assert len(computed) == 2 * len(rows)
+    assert all(logits[n].equal(other[n]) for n in order)
 
 
-def test_each_is_asked_alone_where_not_all_can_be_kept(make_profile, rows, asks, monkeypatch):
-    monkeypatch.setattr(references, "ROOM", 1)
-    before = Reference(load_model(make_profile()), rows, 2)
-    before.answers(rows.iloc[[0]])
-    assert len(asks) == 1
+def test_each_is_computed_alone_where_not_all_can_be_cached(
+    make_config, rows, computed, monkeypatch
+):
+    monkeypatch.setattr(forward, "REFERENCE_BYTES", 1)
+    Reference(load_model(make_config()), rows, 2).answers(rows.iloc[[0]])
+    assert len(computed) == 1
 
 
-def test_what_is_kept_is_a_width_a_token(make_profile, rows):
-    model = load_model(make_profile())
-    before = Reference(model)
-    before.answers(rows)
+def test_what_is_cached_is_a_width_per_token(make_config, rows):
+    model = load_model(make_config())
+    frozen = Reference(model)
+    frozen.answers(rows)
     width = model.config.text_config.hidden_size
-    assert {states.shape[-1] for states in before.states.tensors.values()} == {width}
+    assert {states.shape[-1] for states in frozen.states.tensors.values()} == {width}
 
 
 @pytest.mark.parametrize("objective", ["kl", "npo"])
-def test_a_run_of_single_questions_asks_each_once_and_is_the_run_it_was(
-    world, make_profile, tmp_path, asks, monkeypatch, objective
+def test_a_run_computes_each_answer_once_and_is_the_run_it_was_without_the_cache(
+    world, make_config, tmp_path, computed, monkeypatch, objective
 ):
-    """Four passes over eight questions, and the same with nothing kept: to the bit."""
-    fields = {"batch": 2, "accumulation": 2, "steps": 16}
-    data = few_trained(world)
+    """Four passes over eight questions, and the same with nothing cached: to the bit."""
+    config = make_config(objective=objective, batch=2, accumulation=2, steps=16)
+    data = replace(world, forget=world.forget.head(8), retain=world.retain.head(8))
 
     def train(ledger):
-        run = open_run(
-            make_profile(**fields), data, objective=objective, runs_dir=tmp_path / ledger
-        )
-        history = unlearn(load_model(make_profile(**fields)), data, run)
-        return history, load_file(run.adapter_dir / "adapter_model.safetensors")
+        run = unlearn(load_model(config), data, config, runs_dir=tmp_path / ledger)
+        return run.history, load_file(run.adapter_dir / "adapter_model.safetensors")
 
-    history, weights = train("kept")
-    assert len(asks) == 8 and len(set(asks)) == 8
-    monkeypatch.setattr(references, "ROOM", 0)
-    again, weights_too = train("forgotten")
-    assert len(asks) == 8 + 2 * 16
-    pd.testing.assert_frame_equal(history, again, check_exact=True)
-    assert all(weights[name].equal(weights_too[name]) for name in weights)
-
-
-def few_trained(world):
-    """Eight questions to train on."""
-    from dataclasses import replace
-
-    return replace(world, forget=world.forget.head(8), retain=world.retain.head(8))
+    history, weights = train("cached")
+    assert len(computed) == 8 and len(set(computed)) == 8
+    monkeypatch.setattr(forward, "REFERENCE_BYTES", 0)
+    other_history, other_weights = train("not cached")
+    assert len(computed) == 8 + 2 * 16
+    pd.testing.assert_frame_equal(history, other_history, check_exact=True)
+    assert all(weights[name].equal(other_weights[name]) for name in weights)

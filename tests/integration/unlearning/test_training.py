@@ -297,8 +297,9 @@ def test_the_loss_scale_of_half_precision_is_resumed(learn, monkeypatch):
     _, history, _ = learn("float32", steps=6)
     monkeypatch.setattr(trainer, "Accelerator", Scaling)
     _, scaled, weights = learn("complete", steps=6)
-    for column in ("loss", "gradient_norm"):  # fp16 autocast has three digits
-        assert scaled[column].tolist() == pytest.approx(history[column].tolist(), rel=0.02)
+    for column in ("loss", "gradient_norm"):  # half precision has three digits, Adam raises it
+        assert scaled[column][0] == pytest.approx(history[column][0], rel=0.01)
+        assert scaled[column].tolist() == pytest.approx(history[column].tolist(), rel=0.05)
     with monkeypatch.context() as patched, pytest.raises(Killed):
         kill_at(patched, 4)
         learn("killed", steps=6, checkpoint_every=2)

@@ -191,9 +191,7 @@ def test_an_optimizer_without_its_library_is_refused(refused, monkeypatch):
     assert "needs bitsandbytes" in message and "optimizer='adamw'" in message
 
 
-def test_a_judge_that_does_not_exist_or_does_not_know_the_data_is_refused(
-    refused, world, tmp_path
-):
+def test_a_judge_that_does_not_exist_or_does_not_know_the_data_is_refused(refused, world, tmp_path):
     assert "orakel" in refused(judge="orakel")
     real = replace(world, root=tmp_path)
     assert "the oracle knows the tiny world alone" in refused(data=real, judge="oracle")
