@@ -34,28 +34,29 @@ from PIL import Image
 
 import safeerase_lite as sl
 from safeerase_lite.data.dataset import Data
-from safeerase_lite.evaluation import evaluate as evaluation
-from safeerase_lite.models import forward as vision
-from safeerase_lite.models.forward import Reference
+from safeerase_lite.models import forward
+from safeerase_lite.models.forward import Reference, autocast
 from safeerase_lite.models.inputs import encode_text
 from safeerase_lite.tinyworld import facts
-from safeerase_lite.unlearning import trainer as training
-from safeerase_lite.unlearning.objectives import loss, weights
+from safeerase_lite.unlearning import trainer
+from safeerase_lite.unlearning.objectives import OBJECTIVES, loss, loss_weights
+from safeerase_lite.unlearning.sampler import BatchSampler
 
 HERE = Path(__file__).parent
 CAP = 15 * 2**30
 ON_GPU = torch.cuda.is_available()
 HUNDREDTH = {"width": 512, "feed_forward": 1408, "layers": 8, "heads": 8,
-             "eyes": 128, "eyes_feed_forward": 512, "eyes_layers": 4, "eyes_heads": 2}  # fmt: skip
+             "vision_width": 128, "vision_feed_forward": 512, "vision_layers": 4,
+             "vision_heads": 2}  # fmt: skip
 WORDS = 140
 PER_STEP = 4  # questions of each set; a pass holds one of each, as in `t4`
-PARTS = ("vision", "forward", "reference", "backward", "optimiser")
+PARTS = ("vision", "forward", "reference", "backward", "optimizer")
 
 
-# ---- what is asked ----
+# ---- the data ----
 
 
-def made_up(folder: Path, records: int) -> Data:
+def invented_data(folder: Path, records: int) -> Data:
     """Pictures of noise, and questions and answers of words drawn from the tiny world's."""
     rng, words = random.Random(0), sorted(facts.words())
 
@@ -108,9 +109,9 @@ class Clock:
 def clocked():
     """The parts of `unlearn`, timed where they happen."""
     clock = Clock()
-    places = [(vision, "_look", "vision"), (training, "answered", "forward"),
+    places = [(forward, "_tower_output", "vision"), (trainer, "predict", "forward"),
               (Reference, "answers", "reference"), (Accelerator, "backward", "backward"),
-              (AcceleratedOptimizer, "step", "optimiser")]  # fmt: skip
+              (AcceleratedOptimizer, "step", "optimizer")]  # fmt: skip
     with ExitStack() as stack:
         for owner, name, part in places:
             timed = clock(part, getattr(owner, name))
@@ -151,77 +152,70 @@ def length(model, tables) -> int:
 # ---- the package's way, and the plain one ----
 
 
-def train(profile, data, objective: str, runs: Path) -> dict:
+def train(config, data, runs_dir: Path) -> dict:
     """`unlearn` as a user calls it."""
     fresh()
-    run = sl.open_run(profile, data, objective=objective, decouple="pd", runs_dir=runs)
-    model = sl.load_model(profile)
+    model = sl.load_model(config)
     loaded = peak()
     with clocked() as clock:
         begin = now()
-        sl.unlearn(model, data, run)
+        sl.unlearn(model, data, config, runs_dir=runs_dir)
         took = now() - begin
-    draws = training.BatchSampler(
-        data, training.OBJECTIVES[objective].needs, "pd", 0, profile.batch
-    )
-    tokens = sum(length(model, draws.at(step).values()) for step in range(profile.steps))
+    sampler = BatchSampler(data, config)
+    tokens = sum(length(model, sampler.batch_at(step).values()) for step in range(config.steps))
     parts = {part: clock.spent[part] / took for part in PARTS}
     parts["else"] = 1 - sum(parts.values())
-    speed = {"tokens_per_s": tokens / took, "seconds_a_step": took / profile.steps}
+    speed = {"tokens_per_s": tokens / took, "seconds_a_step": took / config.steps}
     return {"loaded_gb": loaded, "peak_gb": peak()} | card() | speed | parts
 
 
-def train_plainly(profile, data, objective: str, steps: int) -> dict:
+def train_plainly(config, data, steps: int) -> dict:
     """Forward and back the plain way; where the cap is too low, that is the result."""
     fresh()
+    objective = config.objective
     try:
-        model = sl.load_model(profile).train()
-        referred = training.OBJECTIVES[objective].reference
-        second = sl.load_model(profile, adapt=False) if referred else None
-        draws = training.BatchSampler(
-            data, training.OBJECTIVES[objective].needs, "pd", 0, profile.batch
-        )
-        weighing, taken, tokens = weights(objective, "official", "pd"), [], []
+        model = sl.load_model(config).train()
+        referred = OBJECTIVES[objective].reference
+        second = sl.load_model(config, adapt=False) if referred else None
+        sampler = BatchSampler(data, config)
+        factors, speeds = loss_weights(objective, config.weights, config.decouple), []
         for step in range(steps):
-            begin, asked = now(), draws.at(step)
-            for n in range(profile.batch):
-                piece = {name: table.iloc[n : n + 1] for name, table in asked.items()}
-                with evaluation.computing(profile, model.device):
-                    groups = plain.batch(model, second, objective, piece)
-                loss(objective, groups, weighing)[0].backward()
-            taken.append(now() - begin)
-            tokens.append(length(model, asked.values()))
+            begin, tables = now(), sampler.batch_at(step)
+            for n in range(config.batch):
+                part = {name: table.iloc[n : n + 1] for name, table in tables.items()}
+                with autocast(config, model.device):
+                    batch = plain.predict(model, second, objective, part)
+                loss(objective, batch, factors)[0].backward()
+            speeds.append(length(model, tables.values()) / (now() - begin))
     except torch.cuda.OutOfMemoryError:
         return {"peak_gb": f"more than {CAP / 1e9:.1f}", "tokens_per_s": "none"}
-    return {"peak_gb": peak(), "tokens_per_s": statistics.median(
-        t / s for t, s in zip(tokens, taken, strict=True))}  # fmt: skip
+    return {"peak_gb": peak(), "tokens_per_s": statistics.median(speeds)}
 
 
-def a_pass(profile, data, turns: int) -> dict:
+def a_pass(config, data, turns: int) -> dict:
     """Seconds forward and back for a question of each set, both ways, both models loaded."""
     fresh()
-    one = profile.model_copy(update={"batch": 1, "accumulation": 1})
     try:
-        found, _ = loop.step(one, data, "kl", "pd", turns)
+        row, _ = loop.step(sl.config(config, batch=1, accumulation=1), data, turns)
     except torch.cuda.OutOfMemoryError:
         return {"ratio": f"none: both ways together need more than {CAP / 1e9:.1f} GB"}
-    return {name: found[name] for name in ("package_s", "plain_s", "ratio", "least", "most")}
+    return {name: row[name] for name in ("package_s", "plain_s", "ratio", "least", "most")}
 
 
-def generate(profile, data) -> dict:
+def generate(config, data) -> dict:
     """Tokens a second: a batch together, and question by question, turn by turn."""
     fresh()
-    model, ours, theirs = sl.load_model(profile), [], []
-    rows = data.forget.head(profile.evaluation_batch)
+    model, ours, theirs = sl.load_model(config), [], []
+    rows = data.forget.head(config.evaluation_batch)
     for turn in range(3):
         begin = now()
-        evaluation.ask(model, rows["image"], rows["question"], profile=profile)
-        ours.append(len(rows) * profile.new_tokens / (now() - begin))
+        sl.generate(model, rows["image"], rows["question"], config)
+        ours.append(len(rows) * config.new_tokens / (now() - begin))
         one = rows.iloc[[turn]]
         begin = now()
-        with evaluation.computing(profile, model.device):
-            plain.ask(model, one["image"], one["question"], profile)
-        theirs.append(profile.new_tokens / (now() - begin))
+        with autocast(config, model.device):
+            plain.generate(model, one["image"], one["question"], config)
+        theirs.append(config.new_tokens / (now() - begin))
     return {"peak_gb": peak(), "tokens_per_s": statistics.median(ours),
             "one_by_one_tokens_per_s": statistics.median(theirs)}  # fmt: skip
 
@@ -239,36 +233,36 @@ def main() -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, CAP / total))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(given.folder or temporary) / "llava"
-        config = random_llava.configuration(**({} if ON_GPU else HUNDREDTH))
         if not (folder / "model.safetensors.index.json").exists():
-            random_llava.write(folder, config)
+            sizes = {} if ON_GPU else HUNDREDTH
+            random_llava.write(folder, random_llava.configuration(**sizes))
         pictures = Path(temporary) / "pictures"
         pictures.mkdir()
-        data = made_up(pictures, records=PER_STEP * given.steps)  # no question comes twice
+        data = invented_data(pictures, records=PER_STEP * given.steps)  # no question comes twice
         new_tokens = 256 if ON_GPU else 32
-        profile = sl.profile("t4", model=str(folder), batch=PER_STEP, accumulation=PER_STEP,
-                             steps=given.steps, checkpoint_every=given.steps + 1,
-                             new_tokens=new_tokens, judge="rule")  # fmt: skip
+        config = sl.config("t4", model=str(folder), decouple="pd", batch=PER_STEP,
+                           accumulation=PER_STEP, steps=given.steps,
+                           checkpoint_every=given.steps + 1, new_tokens=new_tokens,
+                           judge="rule")  # fmt: skip
         rows = []
         for objective in ("po", "kl"):
-            rows += told(
-                f"{objective.upper()}+PD", train(profile, data, objective, Path(temporary))
-            )
-            plainly = train_plainly(profile, data, objective, min(5, given.steps))
-            rows += told(f"{objective.upper()}+PD, the plain way", plainly)
-        rows += told("KL+PD, a pass, turn by turn", a_pass(profile, data, 5 if ON_GPU else 3))
-        rows += told("generation", generate(profile, data))
+            settings, name = sl.config(config, objective=objective), f"{objective.upper()}+PD"
+            rows += tidy(name, train(settings, data, Path(temporary)))
+            plainly = train_plainly(settings, data, min(5, given.steps))
+            rows += tidy(f"{name}, the plain way", plainly)
+        rows += tidy("KL+PD, a pass, turn by turn", a_pass(settings, data, 5 if ON_GPU else 3))
+        rows += tidy("generation", generate(config, data))
     table = pd.DataFrame(rows)
     table.to_csv(HERE / "colab_budget.csv", index=False)
     sections.write("LLaVA-1.5-7B under 15 GiB", report(rows, given.steps))
     print(table.to_string(index=False))
 
 
-def told(what: str, found: dict) -> list[dict]:
+def tidy(what: str, results: dict) -> list[dict]:
     """Rows: what, measure, value; printed as they come."""
     rows = [
         {"what": what, "measure": name, "value": v if isinstance(v, str) else f"{v:.3g}"}
-        for name, v in found.items()
+        for name, v in results.items()
     ]
     print(sections.markdown(rows), flush=True)
     return rows

@@ -16,10 +16,11 @@ import sections
 import torch
 
 import safeerase_lite as sl
-from safeerase_lite.evaluation.evaluate import computing, generate, questions
-from safeerase_lite.models.forward import Reference, features
-from safeerase_lite.unlearning.objectives import OBJECTIVES, loss, weights
-from safeerase_lite.unlearning.trainer import BatchSampler, answered, step_counts
+from safeerase_lite.evaluation.evaluate import questions
+from safeerase_lite.models.forward import Reference, autocast, vision_features
+from safeerase_lite.unlearning.objectives import OBJECTIVES, loss, loss_weights
+from safeerase_lite.unlearning.sampler import BatchSampler
+from safeerase_lite.unlearning.trainer import predict, step_counts
 
 HERE = Path(__file__).parent
 
@@ -39,96 +40,104 @@ def seconds(do, *arguments, **named) -> float:
     return now() - begin
 
 
-def step(profile, data, objective: str, decouple: str, turns: int) -> list[dict]:
+def step(config, data, turns: int) -> list[dict]:
     """A step forward and back, the package's way and the plain way, whose second model is loaded
-    for it alone. What a run does once, look at each picture and ask the reference each question, is
-    done before, as it is at most steps of a run; in a second row each step bears its share."""
-    model = sl.load_model(profile).train()
-    second = sl.load_model(profile, adapt=False)
-    needs, referred = OBJECTIVES[objective].needs, OBJECTIVES[objective].reference
-    draws = BatchSampler(data, needs, decouple, 0, profile.batch)
-    weighing = weights(objective, "official", decouple)
-    expected = getattr(draws, str(referred), None)
-    before = Reference(model, expected, profile.batch)
+    for it alone.
+
+    What a run does once (encode each picture, compute the reference of each answer) is done before,
+    as it is at most steps of a run; in a second row each step bears its share of that.
+    """
+    model = sl.load_model(config).train()
+    second = sl.load_model(config, adapt=False)
+    referred = OBJECTIVES[config.objective].reference
+    sampler = BatchSampler(data, config)
+    factors = loss_weights(config.objective, config.weights, config.decouple)
+    expected = getattr(sampler, str(referred), None)
+    reference = Reference(model, expected, config.batch)
 
     def once():
-        with computing(profile, model.device):
-            features(model, pictures)
+        with autocast(config, model.device):
+            vision_features(model, pictures)
             if referred:
-                before.answers(expected)
+                reference.answers(expected)
 
-    def ours(asked):
-        counts = step_counts(model.processor, asked)
-        with computing(profile, model.device):
-            batch = answered(model, asked, counts, referred, before)
-        loss(objective, batch, weighing)[0].backward()
+    def with_package(tables):
+        counts = step_counts(model.processor, tables)
+        with autocast(config, model.device):
+            batch = predict(model, tables, counts, referred, reference)
+        loss(config.objective, batch, factors)[0].backward()
 
-    def plainly(asked):
-        with computing(profile, model.device):
-            batch = plain.batch(model, second, objective, asked)
-        loss(objective, batch, weighing)[0].backward()
+    def plainly(tables):
+        with autocast(config, model.device):
+            batch = plain.predict(model, second, config.objective, tables)
+        loss(config.objective, batch, factors)[0].backward()
 
-    run = [draws.at(turn) for turn in range(profile.steps)]
-    pictures = pd.concat(table for asked in run for table in asked.values())["image"].unique()
-    share = seconds(once) / profile.steps
-    ours(run[0]), plainly(run[0])
-    taken = [(seconds(ours, asked), seconds(plainly, asked)) for asked in run[1 : turns + 1]]
-    name = f"{objective}+{decouple} step"
+    batches = [sampler.batch_at(turn) for turn in range(config.steps)]
+    pictures = pd.concat(table for tables in batches for table in tables.values())["image"].unique()
+    share = seconds(once) / config.steps
+    with_package(batches[0]), plainly(batches[0])
+    pairs = [
+        (seconds(with_package, tables), seconds(plainly, tables))
+        for tables in batches[1 : turns + 1]
+    ]
+    name = f"{config.objective}+{config.decouple} step"
     return [
-        row(name, profile, taken),
-        row(f"{name}, with its share", profile, [(mine + share, theirs) for mine, theirs in taken]),
+        row(name, config, pairs),
+        row(f"{name}, with its share", config, [(mine + share, theirs) for mine, theirs in pairs]),
     ]
 
 
-def evaluation(profile, data, turns: int) -> dict:
+def evaluation(config, data, turns: int) -> dict:
     """Seconds a question: in a run's batches, and the same questions one by one."""
-    model = sl.load_model(profile)
-    asked = questions(data, ["val"])
+    model = sl.load_model(config)
+    table = questions(data, ["val"])
     pairs = []
     for turn in range(turns):
-        some = asked.sample(profile.evaluation_batch, random_state=turn)
-        together = seconds(generate, model, some["image"], some["question"], profile=profile)
-        singly = seconds(plain.ask, model, some["image"], some["question"], profile)
-        pairs.append((together / len(some), singly / len(some)))
-    return row("evaluation, a question", profile, pairs)
+        rows = table.sample(config.evaluation_batch, random_state=turn)
+        arguments = (model, rows["image"], rows["question"], config)
+        together, singly = seconds(sl.generate, *arguments), seconds(plain.generate, *arguments)
+        pairs.append((together / len(rows), singly / len(rows)))
+    return row("evaluation, a question", config, pairs)
 
 
-def row(what: str, profile, pairs: list[tuple[float, float]]) -> dict:
+def row(what: str, config, pairs: list[tuple[float, float]]) -> dict:
+    ratios = [theirs / ours for ours, theirs in pairs]
     return {
         "what": what,
-        "precision": profile.precision,
+        "precision": config.precision,
         "turns": len(pairs),
         "package_s": statistics.median(ours for ours, _ in pairs),
         "plain_s": statistics.median(theirs for _, theirs in pairs),
-        "ratio": statistics.median(theirs / ours for ours, theirs in pairs),
-        "least": min(theirs / ours for ours, theirs in pairs),
-        "most": max(theirs / ours for ours, theirs in pairs),
+        "ratio": statistics.median(ratios),
+        "least": min(ratios),
+        "most": max(ratios),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=9)
-    asked = parser.parse_args()
+    turns = parser.parse_args().turns
     torch.set_num_threads(1)
     rows = []
     for precision in ("dense", "nf4"):
-        profile = sl.profile("tiny", precision=precision)
-        data = sl.load_data(profile)
+        config = sl.config("tiny", precision=precision)
+        data = sl.load_data(config)
         for objective, decouple in (("kl", "none"), ("kl", "pd"), ("po", "pd")):
-            rows += step(profile, data, objective, decouple, asked.turns)
+            rows += step(sl.config(config, objective=objective, decouple=decouple), data, turns)
             print(*rows[-2:], sep="\n", flush=True)
-        rows.append(evaluation(profile, data, asked.turns))
+        rows.append(evaluation(config, data, turns))
         print(rows[-1], flush=True)
     table = pd.DataFrame(rows).round(3)
     table.to_csv(HERE / "loop.csv", index=False)
-    about = (
-        f"CPU seconds on one thread, medians of {asked.turns} turns. {sections.versions()}. At "
-        "most steps of a run each picture was seen before, and each question asked of the "
-        "reference. *With its share*: what that took, over the steps of a run, is added to each."
+    conditions = (
+        f"CPU seconds on one thread, medians of {turns} turns. {sections.versions()}. At "
+        "most steps of a run each picture was seen before, and each answer's reference computed. "
+        "*With its share*: what that took, over the steps of a run, is added to each."
     )
     sections.write(
-        "The loop on the tiny profile", f"{about}\n\n{sections.markdown(table.to_dict('records'))}"
+        "The loop on the tiny profile",
+        f"{conditions}\n\n{sections.markdown(table.to_dict('records'))}",
     )
 
 

@@ -45,7 +45,8 @@ CHAT_TEMPLATE = (
 
 def configuration(
     *, width: int = 4096, feed_forward: int = 11008, layers: int = 32, heads: int = 32,
-    eyes: int = 1024, eyes_feed_forward: int = 4096, eyes_layers: int = 24, eyes_heads: int = 16,
+    vision_width: int = 1024, vision_feed_forward: int = 4096, vision_layers: int = 24,
+    vision_heads: int = 16,
 ) -> LlavaConfig:  # fmt: skip
     """The configuration of LLaVA-1.5-7B; an argument makes it smaller."""
     fields = LLAVA_7B.to_dict()
@@ -62,10 +63,10 @@ def configuration(
         "pad_token_id": PIECES + 1,
     }
     fields["vision_config"] |= {
-        "hidden_size": eyes,
-        "intermediate_size": eyes_feed_forward,
-        "num_hidden_layers": eyes_layers,
-        "num_attention_heads": eyes_heads,
+        "hidden_size": vision_width,
+        "intermediate_size": vision_feed_forward,
+        "num_hidden_layers": vision_layers,
+        "num_attention_heads": vision_heads,
     }
     fields |= {"image_token_id": PIECES, "pad_token_id": PIECES + 1, "dtype": "float16"}
     return LlavaConfig.from_dict(fields | {"architectures": ["LlavaForConditionalGeneration"]})
@@ -80,7 +81,7 @@ def write(folder: Path, config: LlavaConfig, *, shard_bytes: int = SHARD_BYTES) 
     index: dict[str, str] = {}
     for number, shapes in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        weights = {key: _drawn(key, shape) for key, shape in shapes.items()}
+        weights = {key: _random(key, shape) for key, shape in shapes.items()}
         save_file(weights, folder / name, metadata={"format": "pt"})
         index |= dict.fromkeys(shapes, name)
     total = sum(2 * shape.numel() for shapes in shards for shape in shapes.values())
@@ -112,7 +113,7 @@ def on_the_hub(name: str) -> str:
     return f"language_model.{name}" if name.startswith("lm_head") else name.removeprefix("model.")
 
 
-def _drawn(name: str, shape: torch.Size) -> torch.Tensor:
+def _random(name: str, shape: torch.Size) -> torch.Tensor:
     if "position_ids" in name:
         return torch.arange(shape[-1]).expand(shape).contiguous()
     if "norm" in name or "bias" in name:
@@ -121,10 +122,11 @@ def _drawn(name: str, shape: torch.Size) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.float16, device=device).normal_(0, SPREAD).cpu()
 
 
-# ---- words ----
+# ---- the processor ----
 
 
 def processor(config: LlavaConfig) -> LlavaProcessor:
+    """The processor of LLaVA-1.5, for this size of picture."""
     side = config.vision_config.image_size
     return LlavaProcessor(
         CLIPImageProcessorPil(

@@ -11,14 +11,14 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 def write(name: str, text: str) -> None:
     """Put `text` under the heading `name`."""
-    whole = FILE.read_text(encoding="utf-8") if FILE.exists() else TITLE
+    page = FILE.read_text(encoding="utf-8") if FILE.exists() else TITLE
     section = f"## {name}\n\n{text.strip()}\n"
-    found = re.compile(rf"^## {re.escape(name)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-    if found.search(whole):
-        whole = found.sub(lambda _: section + "\n", whole)
+    pattern = re.compile(rf"^## {re.escape(name)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    if pattern.search(page):
+        page = pattern.sub(lambda _: section + "\n", page)
     else:
-        whole = f"{whole.rstrip()}\n\n{section}"
-    FILE.write_text(whole.rstrip() + "\n", encoding="utf-8")
+        page = f"{page.rstrip()}\n\n{section}"
+    FILE.write_text(page.rstrip() + "\n", encoding="utf-8")
 
 
 def versions() -> str:

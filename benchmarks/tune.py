@@ -3,8 +3,8 @@
 The same budget for every objective, with and without PD: one run at each candidate rate, one seed.
 One rule, on val of the default world: least SARR (seen objects, seen questions) among the runs with
 ASR ≤ 5% (held-out hazards and questions included); ties go to the higher exact match. Neither test
-nor a fresh world is ever asked. The table goes to benchmarks/tuning.csv; the chosen rates are
-copied to `profiles.py` by hand.
+nor a fresh world is ever arguments. The table goes to benchmarks/tuning.csv; the chosen rates are
+copied to `unlearning/objectives.py` by hand.
 
 The candidates are a ladder of factor two from 3e-4 to 1e-2, fixed before any of them was tried on
 these weights. One seed: two neighbours on the ladder may well change places with another.
@@ -29,15 +29,15 @@ HIGHEST_ASR = 0.05
 
 
 def measure(objective: str, decouple: str, rate: float, runs_dir: str) -> dict:
-    profile = sl.profile("tiny", precision="dense", learning_rate=rate, splits=["val"], samples=0)
+    config = sl.config("tiny", objective=objective, decouple=decouple, precision="dense",
+                       learning_rate=rate, splits=["val"], samples=0)  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
-        data = sl.load_data(profile)
-        run = sl.open_run(profile, data, objective=objective, decouple=decouple, runs_dir=runs_dir)
+        data = sl.load_data(config)
+        run = sl.open_run(config, data, runs_dir=runs_dir)
         if not run.done:
-            model = sl.load_model(run.settings.profile)
-            sl.unlearn(model, data, run)
+            model = sl.load_model(config)
+            run = sl.unlearn(model, data, config, runs_dir=runs_dir)
             sl.evaluate(model, data, run)
-            run.commit()
     m = run.metrics.set_index(["metric", "kinds", "templates"])["value"]
     return {
         "objective": objective,
@@ -62,12 +62,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs-dir", default=str(HERE.parent / "output" / "tuning"))
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     cells = list(itertools.product(("po", "gd", "kl", "ga", "npo"), ("pd", "none"), RATES))
     context = multiprocessing.get_context("spawn")
     rows = []
-    with ProcessPoolExecutor(asked.workers, context, initializer=one_thread) as pool:
-        for future in as_completed([pool.submit(measure, *c, asked.runs_dir) for c in cells]):
+    with ProcessPoolExecutor(arguments.workers, context, initializer=one_thread) as pool:
+        for future in as_completed([pool.submit(measure, *c, arguments.runs_dir) for c in cells]):
             rows.append(future.result())
             print(f"[{len(rows)}/{len(cells)}]", rows[-1], flush=True)
     table = pd.DataFrame(rows).sort_values(["objective", "decouple", "learning_rate"])

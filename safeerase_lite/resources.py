@@ -12,8 +12,8 @@ import torch
 from pandas import DataFrame
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from safeerase_lite.config import Profile
-from safeerase_lite.models.llava import LORA_TARGETS
+from safeerase_lite.config import Config as Profile
+from safeerase_lite.models.anatomy import LLAVA
 
 GB = 10**9
 T4_BYTES = 15 * GB
@@ -159,7 +159,7 @@ def _shapes(config: LlavaConfig) -> LlavaForConditionalGeneration:
 
 
 def _linears(model: LlavaForConditionalGeneration) -> dict[str, torch.Tensor]:
-    target = re.compile(LORA_TARGETS)
+    target = re.compile(LLAVA.lora_targets)
     return {name: m.weight for name, m in model.named_modules() if target.fullmatch(name)}
 
 

@@ -1,4 +1,4 @@
-"""What tests share: a tiny random LLaVA and a small tiny world."""
+"""What tests share: a tiny random LLaVA, a small tiny world, and settings for both."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -47,14 +47,22 @@ def few(world):
 
 
 @pytest.fixture(scope="session")
-def make_profile(tiny_model_dir):
-    """Build a profile of the random model, dense unless told otherwise, any field overridden."""
-    from safeerase_lite.config import profile
+def make_config(tiny_model_dir):
+    """Settings of the random model, dense unless told otherwise, any field overridden."""
+    from safeerase_lite.config import config
 
     small = {"precision": "dense", "lora_rank": 4, "batch": 4, "steps": 4, "learning_rate": 1e-3,
              "new_tokens": 8, "evaluation_batch": 8, "samples": 0}  # fmt: skip
 
     def make(**fields):
-        return profile("tiny", **({"model": str(tiny_model_dir)} | small | fields))
+        return config("tiny", **({"model": str(tiny_model_dir)} | small | fields))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def base_model(make_config):
+    """The dense random model without an adapter. Shared by all tests: never change it."""
+    from safeerase_lite.models.llava import load_model
+
+    return load_model(make_config(), adapt=False)

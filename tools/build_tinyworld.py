@@ -11,7 +11,6 @@ import hashlib
 import json
 import multiprocessing
 import random
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +34,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from safeerase_lite.config import Profile
+from safeerase_lite.config import config
 from safeerase_lite.data.dataset import load_data
 from safeerase_lite.evaluation.evaluate import evaluate
 from safeerase_lite.models.inputs import IGNORED, encode_text
 from safeerase_lite.models.llava import load_model
-from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.tinyworld import facts
 from safeerase_lite.tinyworld.pictures import SIDE, draw
 from safeerase_lite.tinyworld.world import scene
@@ -132,13 +130,8 @@ def describe(out: Path, names: list[str]) -> pd.DataFrame:
 
 def _measure(folder: Path) -> pd.DataFrame:
     """What a model knows, on the val pictures of the default world."""
-    with tempfile.TemporaryDirectory() as runs_dir:
-        profile = Profile(
-            name="tiny", model=str(folder), precision="dense", splits=("val",), samples=0
-        )
-        data = load_data(profile)
-        run = open_run(profile, data, objective="vanilla", runs_dir=runs_dir)
-        metrics = evaluate(load_model(profile), data, run).metrics
+    settings = config(model=str(folder), precision="dense", splits=("val",), samples=0)
+    metrics = evaluate(load_model(settings), load_data(settings), settings).metrics
     return metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
 
 

@@ -63,7 +63,9 @@ def load_model(config: Config, *, adapt: bool = True):
             local_files_only=local,
             use_safetensors=True,
         )
-    except (OSError, HFValidationError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a malformed name, or no known model type
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot load the model {name!r}: {reason}") from None
     processor.tokenizer.padding_side = "left"

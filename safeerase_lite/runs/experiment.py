@@ -64,8 +64,8 @@ def unlearn(
         UserError: see `open_run`; or the model was loaded with other settings.
         NonFiniteLoss: at the first NaN or infinite loss; the run has failed.
     """
-    run = open_run(config, data, runs_dir=runs_dir, wait=wait)
     _require_same_settings(model, config)
+    run = open_run(config, data, runs_dir=runs_dir, wait=wait)
     if hasattr(model, "initial_adapter"):
         reset_adapter(model)
     if config.objective not in OBJECTIVES:
@@ -81,6 +81,7 @@ def unlearn(
     if run.main:
         run.write_history(history)
         save_adapter(model, run.adapter_dir)
+    launched().wait_for_everyone()  # the history is there for every process
     return run
 
 

@@ -1,4 +1,4 @@
-"""Headless, a browser is a few figures; live, controls redraw the same view."""
+"""Headless, `browse` draws a few figures; in a browser, controls redraw the same view."""
 
 import pytest
 
@@ -6,38 +6,39 @@ from safeerase_lite.lessons.widgets import browse
 from safeerase_lite.utils import UserError
 
 
-def drawer():
-    drawn = []
+def make_view():
+    """(what was drawn, a view that records it)"""
+    calls = []
 
     def view(run, step):
-        drawn.append((run, step))
+        calls.append((run, step))
 
-    return drawn, view
+    return calls, view
 
 
 def test_headless_one_figure_of_the_first_values():
-    drawn, view = drawer()
+    calls, view = make_view()
     browse(view, run=["plain", "PD"], step=range(0, 48, 4))
-    assert drawn == [("plain", 0)]
+    assert calls == [("plain", 0)]
 
 
-def test_headless_every_figure_asked_for():
-    drawn, view = drawer()
+def test_headless_every_named_figure():
+    calls, view = make_view()
     browse(
         view, [{"step": 44}, {"run": "PD", "step": 8}], run=["plain", "PD"], step=range(0, 48, 4)
     )
-    assert drawn == [("plain", 44), ("PD", 8)]
+    assert calls == [("plain", 44), ("PD", 8)]
 
 
-def test_live_a_moved_control_draws_again(monkeypatch):
+def test_interactive_a_moved_control_draws_again(monkeypatch):
     monkeypatch.setenv("SAFEERASE_HEADLESS", "0")
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
-    drawn, view = drawer()
+    calls, view = make_view()
     browse(view, [{"step": 8}], run=["plain", "PD"], step=range(0, 48, 4))
     menu, slider, _ = shown[0].children
     menu.value, slider.value = "PD", 44
-    assert drawn == [("plain", 8), ("PD", 8), ("PD", 44)]
+    assert calls == [("plain", 8), ("PD", 8), ("PD", 44)]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_live_a_moved_control_draws_again(monkeypatch):
         ([{"step": 3}], {"run": ["PD"], "step": [0]}, "step=3"),
     ],
 )
-def test_a_choice_that_cannot_be_is_an_error(figures, choices, complaint):
-    _, view = drawer()
+def test_a_wrong_choice_is_an_error(figures, choices, complaint):
+    _, view = make_view()
     with pytest.raises(UserError, match=complaint):
         browse(view, figures, **choices)

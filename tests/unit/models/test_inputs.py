@@ -5,18 +5,13 @@ import torch
 from PIL import Image
 from transformers import LlavaProcessor
 
-from safeerase_lite.models.inputs import IGNORED, encode, encode_text, image_tokens
-from safeerase_lite.models.llava import load_model
+from safeerase_lite.models.anatomy import image_tokens
+from safeerase_lite.models.inputs import IGNORED, encode, encode_text
 
 
 @pytest.fixture(scope="module")
-def model(make_profile):
-    return load_model(make_profile(), adapt=False)
-
-
-@pytest.fixture(scope="module")
-def processor(model):
-    return model.processor
+def processor(base_model):
+    return base_model.processor
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +28,19 @@ def encoded(processor, rows, answered=True):
     return encode(processor, rows["image"], rows["question"], answers)
 
 
-def test_labels_are_the_answer_and_the_end_token_and_nothing_else(processor, rows):
+def test_labels_are_the_answer_and_the_end_token_alone(processor, rows):
     batch = encoded(processor, rows)
     tokenizer = processor.tokenizer
     for ids, labels, answer in zip(
         batch["input_ids"], batch["labels"], rows["answer"], strict=True
     ):
-        said = tokenizer(answer, add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
-        assert labels[labels != IGNORED].tolist() == said
-        assert ids[-len(said) :].tolist() == said
-        assert (labels[: -len(said)] == IGNORED).all()
+        expected = tokenizer(answer, add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
+        assert labels[labels != IGNORED].tolist() == expected
+        assert ids[-len(expected) :].tolist() == expected
+        assert (labels[: -len(expected)] == IGNORED).all()
 
 
-def test_no_label_stands_on_a_picture_or_on_padding(processor, rows):
+def test_no_label_is_on_a_picture_or_on_padding(processor, rows):
     batch = encoded(processor, rows)
     picture = batch["input_ids"] == processor.image_token_id
     padding = batch["attention_mask"] == 0
@@ -63,10 +58,10 @@ def test_padding_is_on_the_left_and_only_there(processor, rows):
 
 
 def test_without_answers_there_are_no_labels_and_the_prompt_is_the_same(processor, rows):
-    asked, answered = encoded(processor, rows, answered=False), encoded(processor, rows)
-    assert "labels" not in asked
+    prompts, answered = encoded(processor, rows, answered=False), encoded(processor, rows)
+    assert "labels" not in prompts
     for mine, full, mask, labels in zip(
-        asked["input_ids"],
+        prompts["input_ids"],
         answered["input_ids"],
         answered["attention_mask"],
         answered["labels"],
@@ -110,25 +105,25 @@ def test_a_picture_takes_as_many_tokens_as_the_processor_says(processor, strateg
     assert image_tokens(other) == (theirs["input_ids"] == other.image_token_id).sum()
 
 
-def test_a_picture_takes_as_many_tokens_as_the_model_puts_there(model, processor, rows):
+def test_a_picture_takes_as_many_tokens_as_the_model_puts_there(base_model, processor, rows):
     batch = encoded(processor, rows, answered=False)
-    features = model.get_image_features(batch["pixel_values"]).pooler_output
+    features = base_model.get_image_features(batch["pixel_values"]).pooler_output
     assert {len(picture) for picture in features} == {image_tokens(processor)}
 
 
-def test_padding_changes_no_answer(model, processor, rows):
-    """A row says the same alone and beside longer ones, to 1e-4 of a logit."""
+def test_padding_changes_no_answer(base_model, processor, rows):
+    """A row has the same logits alone and beside longer ones."""
     together = encoded(processor, rows)
     labels = together.pop("labels")
     with torch.no_grad():
-        logits = model(**together).logits
+        logits = base_model(**together).logits
         for index in range(len(rows)):
             alone = encoded(processor, rows.iloc[index : index + 1])
-            said = alone.pop("labels")[0] != IGNORED
+            answered = alone.pop("labels")[0] != IGNORED
             torch.testing.assert_close(
                 logits[index][labels[index] != IGNORED],
-                model(**alone).logits[0][said],
-                atol=1e-4,
+                base_model(**alone).logits[0][answered],
+                atol=1e-4,  # float32, sums in another order
                 rtol=0,
             )
 

@@ -1,0 +1,92 @@
+"""The package's way gives what the plain way gives, with one model instead of two."""
+
+import gc
+import weakref
+
+import pandas as pd
+import plain
+import pytest
+import torch
+from transformers import LlavaForConditionalGeneration
+
+from safeerase_lite.evaluation.generate import generate
+from safeerase_lite.models.forward import Reference
+from safeerase_lite.models.llava import load_model, trainable
+from safeerase_lite.runs.experiment import unlearn
+from safeerase_lite.unlearning.objectives import OBJECTIVES, loss, loss_weights
+from safeerase_lite.unlearning.sampler import BatchSampler
+from safeerase_lite.unlearning.trainer import predict, step_counts
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("precision", ["nf4", "dense"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_loss_and_its_gradients_are_those_of_the_plain_way(
+    world, make_config, objective, precision, parts
+):
+    config = make_config(objective=objective, decouple="pd", precision=precision)
+    model, second = load_model(config).train(), load_model(config, adapt=False)
+    tables = BatchSampler(world, config).batch_at(0)
+    factors = loss_weights(objective, "official", "pd")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.01)
+
+    def gradients(total):
+        total.backward()
+        computed = {name: p.grad.clone() for name, p in trainable(model).items()}
+        model.zero_grad()
+        return computed
+
+    expected, _ = loss(objective, plain.predict(model, second, objective, tables), factors)
+    expected_gradients = gradients(expected)
+    referred = OBJECTIVES[objective].reference
+    reference = Reference(model, tables.get(referred), config.batch // parts)
+    counts, total = step_counts(model.processor, tables), 0
+    for part in range(parts):
+        rows = {name: table.iloc[part::parts] for name, table in tables.items()}
+        batch = predict(model, rows, counts, referred, reference)
+        total = total + loss(objective, batch, factors)[0]
+    # Float32 sums in another order.
+    torch.testing.assert_close(total, expected, atol=1e-5, rtol=1e-5)
+    for name, gradient in gradients(total).items():
+        torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-4, rtol=1e-3)
+
+
+def test_a_batch_is_answered_as_one_by_one(world, make_config):
+    config = make_config()
+    model = load_model(config)
+    rows = pd.concat([world.forget.head(4), world.retain.head(4)])
+    singly = plain.generate(model, rows["image"], rows["question"], config)
+    assert generate(model, rows["image"], rows["question"], config) == singly
+
+
+def llavas():
+    gc.collect()
+    return sum(isinstance(thing, LlavaForConditionalGeneration) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("objective", ["kl", "npo"])
+def test_the_reference_is_no_second_model(world, make_config, tmp_path, objective):
+    already, counts = llavas(), []
+    config = make_config(objective=objective, steps=2)
+    unlearn(load_model(config), world, config, runs_dir=tmp_path,
+            watch=lambda steps, model: counts.append(llavas()))  # fmt: skip
+    assert counts == [already + 1] * 3
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_an_unlearned_model_goes_when_nobody_holds_it(world, make_config, tmp_path, compute):
+    """At once, not when the garbage collector comes: two do not fit a T4."""
+    config = make_config(objective="kl", decouple="pd", steps=1, warmup=0.0, compute=compute)
+    model = load_model(config)
+    alive, forward = weakref.ref(model), model.get_base_model().forward
+    gc.disable()
+    try:
+        unlearn(model, world, config, runs_dir=tmp_path)
+        assert model.get_base_model().forward == forward
+        del model, forward
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,243 @@
+"""What is left out of the forward pass changes no prediction: the last layer at the answer's
+positions alone, each picture through the tower once."""
+
+import gc
+import os
+import shutil
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaModel
+
+from safeerase_lite.evaluation.generate import generate
+from safeerase_lite.models import forward
+from safeerase_lite.models.anatomy import LLAVA
+from safeerase_lite.models.forward import (
+    TensorCache,
+    answer_states,
+    embed,
+    llava_of,
+    vision_features,
+)
+from safeerase_lite.models.inputs import IGNORED, encode, encode_text
+from safeerase_lite.models.llava import load_model, reference
+
+# Each comparison below is of the same float32 sums in another order; logits are of order 10.
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+# ---- the last layer ----
+
+
+@pytest.fixture
+def rows(world):
+    """Questions of several lengths, answers of several lengths."""
+    return world.retain.drop_duplicates("question").head(4)
+
+
+def full_states(model, rows):
+    """The hidden states at the places of `answer_states`, by a complete forward pass."""
+    encoded = encode_text(model.processor, rows["question"], rows["answer"])
+    states = llava_of(model)(
+        inputs_embeds=embed(model, encoded["input_ids"], rows["image"]),
+        attention_mask=encoded["attention_mask"],
+        use_cache=False,
+    ).last_hidden_state
+    columns = int((encoded["labels"] != IGNORED).sum(-1).max())
+    return states[:, -columns - 1 : -1], encoded["labels"][:, -columns:]
+
+
+def states_and_gradients(model, rows, compute):
+    states, labels = compute(model, rows)
+    states = states[labels != IGNORED]
+    states.square().sum().backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad()
+    return states, gradients
+
+
+@pytest.mark.parametrize("fields", [{}, {"precision": "nf4"}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize("language_model", ["llama", "another"])
+def test_answers_and_their_gradients_are_those_of_the_complete_pass(
+    make_config, rows, monkeypatch, fields, language_model
+):
+    model = load_model(make_config(**fields)).train()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.01)
+    if language_model == "another":
+        monkeypatch.setattr(forward, "LlamaModel", type(None))
+    states, gradients = states_and_gradients(model, rows, answer_states)
+    full, expected = states_and_gradients(model, rows, full_states)
+    torch.testing.assert_close(states, full, **CLOSE)
+    for name, gradient in gradients.items():  # sums over the batch besides: one digit less
+        torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4)
+
+
+def test_heads_may_share_keys_and_a_row_may_be_shorter_than_the_columns():
+    torch.manual_seed(0)
+    llama = LlamaModel(LlamaConfig(
+        vocab_size=8, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2,
+    ))  # fmt: skip
+    words = torch.randn(2, 9, 32)
+    attended = torch.ones(2, 9, dtype=torch.long)
+    attended[1, :6] = 0
+    states = forward._llama_states(llama, words, attended, last=5)
+    expected = llama(inputs_embeds=words, attention_mask=attended).last_hidden_state[:, -5:]
+    seen = attended[:, -5:].bool()
+    assert states.isfinite().all()
+    torch.testing.assert_close(states[seen], expected[seen], **CLOSE)
+
+
+# ---- pictures ----
+
+
+@pytest.fixture
+def pictures(world):
+    """Rows with five different pictures."""
+    return world.forget.drop_duplicates("image").head(5)
+
+
+@pytest.fixture
+def tower_passes(monkeypatch):
+    """The pictures that pass through a tower, in order."""
+    passes, real = [], forward._tower_output
+    monkeypatch.setattr(
+        forward, "_tower_output", lambda model, path: (passes.append(path), real(model, path))[1]
+    )
+    return passes
+
+
+def logits(model, rows):
+    """(with the cached features, from the pixels)."""
+    batch = encode(model.processor, rows["image"], rows["question"], rows["answer"])
+    batch.pop("labels")
+    states = embed(model, batch["input_ids"], rows["image"])
+    cached = model(inputs_embeds=states, attention_mask=batch["attention_mask"]).logits
+    return cached, model(**batch).logits
+
+
+@pytest.mark.parametrize("precision", ["nf4", "dense"])
+@pytest.mark.parametrize("projector", ["trained", "frozen"])
+def test_logits_from_cached_features_are_those_from_the_pixels(
+    make_config, pictures, precision, projector
+):
+    model = load_model(make_config(precision=precision, projector=projector))
+    for _ in range(2):
+        torch.testing.assert_close(*logits(model, pictures), **CLOSE)
+
+
+def test_a_trained_projector_is_applied_anew_and_the_reference_has_the_old_one(
+    make_config, pictures
+):
+    model = load_model(make_config())
+    before = logits(model, pictures)[0]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "modules_to_save" in name:
+                parameter.mul_(2)
+    cached, plain = logits(model, pictures)
+    assert not cached.equal(before)
+    torch.testing.assert_close(cached, plain, **CLOSE)
+    with reference(model):
+        assert logits(model, pictures)[0].equal(before)
+
+
+@pytest.mark.parametrize("cached_by", ["training", "evaluation"])
+def test_the_projector_learns_through_cached_features(make_config, pictures, cached_by):
+    model = load_model(make_config())
+    with torch.inference_mode(cached_by == "evaluation"):
+        vision_features(model, pictures["image"])
+    logits(model, pictures)[0].sum().backward()
+    projector = [p for name, p in model.named_parameters() if "modules_to_save" in name]
+    assert projector and all(p.grad.any() for p in projector)
+    assert all(p.grad is None for p in llava_of(model).vision_tower.parameters())
+
+
+def test_a_picture_passes_through_the_tower_once(make_config, pictures, tower_passes):
+    model = load_model(make_config())
+    twice = [*pictures["image"], *pictures["image"]]
+    assert vision_features(model, twice).shape[0] == 2 * len(pictures)
+    generate(model, pictures["image"], pictures["question"], make_config())
+    assert tower_passes == list(pictures["image"])
+
+
+def test_another_picture_under_the_same_name_is_encoded_anew(make_config, pictures, tmp_path):
+    model, mine = load_model(make_config()), tmp_path / "mine.png"
+    for path in pictures["image"]:
+        shutil.copyfile(path, mine)
+        os.utime(mine, ns=(0, os.stat(path).st_ino))
+        assert vision_features(model, [str(mine)]).equal(vision_features(model, [path]))
+
+
+def test_the_features_of_a_picture_do_not_depend_on_its_neighbours(make_config, pictures):
+    together = vision_features(load_model(make_config()), pictures["image"])
+    model = load_model(make_config())
+    alone = [vision_features(model, [path])[0] for path in pictures["image"]]
+    assert together.equal(torch.stack(alone))
+
+
+def test_each_model_has_a_cache_of_its_own_which_ends_with_it(make_config, pictures, tower_passes):
+    one, other = load_model(make_config()), load_model(make_config())
+    for model in (one, other):
+        vision_features(model, pictures["image"])
+    assert tower_passes == [*pictures["image"]] * 2
+    cached = len(forward._features)
+    del one, model
+    gc.collect()
+    assert len(forward._features) < cached
+
+
+def test_an_older_projector_reads_several_layers(make_config, pictures):
+    model = load_model(make_config(), adapt=False)
+    width = vision_features(model, pictures["image"]).shape[-1]
+    model.model.config.vision_feature_layer = [-2, -1]
+    forward._features.clear()
+    assert vision_features(model, pictures["image"]).shape[-1] == 2 * width
+
+
+@pytest.mark.parametrize("strategy", ["default", "full"])
+@pytest.mark.parametrize("layer", [-1, -2, [-2, -1]])
+def test_patch_features_are_what_transformers_gives_the_projector(
+    make_config, pictures, layer, strategy
+):
+    model = load_model(make_config(), adapt=False)
+    model.config.vision_feature_layer = layer
+    model.config.vision_feature_select_strategy = strategy
+    pixels = encode(model.processor, pictures["image"][:1], ["?"])["pixel_values"]
+    received = []
+    model.model.multi_modal_projector.register_forward_pre_hook(
+        lambda _, inputs: received.append(inputs[0])
+    )
+    with torch.no_grad():
+        ours = LLAVA.features(model.model.vision_tower, model.config, pixels)
+        try:
+            model.get_image_features(pixels)
+        except RuntimeError:  # the projector of this model is not as wide as several layers
+            assert isinstance(layer, list)
+    assert received[0][0].equal(ours)
+
+
+# ---- the cache ----
+
+
+def test_the_cache_is_bounded_in_bytes_and_what_came_first_stays():
+    computed = []
+
+    def compute(key):
+        computed.append(key)
+        return torch.full((4,), float(key))
+
+    cache = TensorCache(max_bytes=2 * 16)
+    for _ in range(2):
+        values = [cache.get(key, lambda key=key: compute(key))[0].item() for key in range(3)]
+        assert values == [0, 1, 2]
+    assert computed == [0, 1, 2, 2]
+    assert len(cache.tensors) == 2
+
+
+def test_a_cached_tensor_has_no_gradient():
+    weight = torch.ones(2, requires_grad=True)
+    assert not TensorCache(max_bytes=100).get("key", lambda: 2 * weight).requires_grad
