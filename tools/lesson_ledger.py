@@ -14,7 +14,8 @@ import torch
 import transformers
 
 import safeerase_lite as sl
-from safeerase_lite.lessons.demo import OBJECTIVES, Job, run_all
+from safeerase_lite.config import Config, config
+from safeerase_lite.lessons.demo import OBJECTIVES, run_all
 
 RUNS = Path("output/lessons")
 TARGET = Path(sl.__file__).parent / "tinyworld" / "assets" / "lessons"
@@ -23,16 +24,26 @@ SETTINGS = ["objective", "decouple", "weights", "projector", "cue", "seed"]
 COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "high", "n"]
 
 
-def grid() -> list[Job]:
+def grid() -> list[Config]:
+    base = config(precision="dense")
     pairs = list(product(OBJECTIVES, ("none", "pd")))
     baselines = [("vanilla", "none"), ("po", "placebo")]
     cells = [*baselines, ("gold", "none"), *pairs, ("npo", "none"), ("npo", "pd")]
-    return [
-        *(Job("default", *cell) for cell in cells),
-        *(Job("default", objective, "pd", weights="matched") for objective in ("ga", "gd", "npo")),
-        *(Job("default", "po", decouple, projector="frozen") for decouple in ("none", "pd")),
-        *(Job("default", *cell, cue=cue) for cue in (0.0, 0.8) for cell in [*baselines, *pairs]),
+    fields = [{"objective": objective, "decouple": decouple} for objective, decouple in cells]
+    fields += [
+        {"objective": objective, "decouple": "pd", "weights": "matched"}
+        for objective in ("ga", "gd", "npo")
     ]
+    fields += [
+        {"objective": "po", "decouple": decouple, "projector": "frozen"}
+        for decouple in ("none", "pd")
+    ]
+    fields += [
+        {"objective": objective, "decouple": decouple, "cue": cue}
+        for cue in (0.0, 0.8)
+        for objective, decouple in [*baselines, *pairs]
+    ]
+    return [config(base, **changes) for changes in fields]
 
 
 def table(runs: Path) -> pd.DataFrame:

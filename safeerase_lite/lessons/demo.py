@@ -7,17 +7,21 @@ Everything goes to one folder: `runs/` (the ledger, so that a killed demo contin
 import contextlib
 import io
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from safeerase_lite.config import Config, config
+from safeerase_lite.evaluation import metrics
+from safeerase_lite.report.notes import PAPER_FALL
+from safeerase_lite.runs import store
 from safeerase_lite.runs.executor import parallel_map
+from safeerase_lite.tinyworld import DEFAULT_SEED, FRESH_SEED
+from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
 from safeerase_lite.utils import UserError, peak_memory_gb
 
-DEFAULT_SEED, FRESH_SEED = 0, 7919  # the fresh world: nothing was ever chosen on it
-PAPER_FALL = 0.795  # SafeEraser's abstract: PD lowers SARR by 79.5% (science: averaged how?)
 OBJECTIVES = ("ga", "gd", "kl", "po")
+WORLDS = {"default": DEFAULT_SEED, "fresh": FRESH_SEED}
 FIRST_LESSONS = ("00_quickstart", "03_unlearn")
 
 
@@ -37,8 +41,8 @@ def demo(output: Path, workers: int = 2, *, every_lesson: bool = False) -> None:
     output = Path(output).resolve()
     output.mkdir(parents=True, exist_ok=True)
     runs_dir = output / "runs"
-    run_all(grid(), runs_dir, workers)
-    summary, nf4 = tables(runs_dir)
+    run_ids = run_all(grid(), runs_dir, workers)
+    summary, nf4 = tables(runs_dir, run_ids)
     summary.to_csv(output / "summary.csv", index=False)
     nf4.to_csv(output / "nf4.csv", index=False)
     chart = plots.over_forgetting(summary, split="test", world="default")
@@ -55,7 +59,7 @@ def demo(output: Path, workers: int = 2, *, every_lesson: bool = False) -> None:
         from safeerase_lite.relations.demo import demo as relations_demo
 
         relations_demo(output, workers=workers)
-    print_headline(summary, nf4, runs_dir)
+    print_headline(summary, nf4, runs_dir, run_ids)
     minutes, memory = (time.perf_counter() - begin) / 60, peak_memory_gb(ended_processes=True)
     print(f"\n{minutes:.1f} minutes; the largest process held {memory:.2f} GB.")
 
@@ -71,73 +75,39 @@ def lessons() -> list[Path]:
 # ---- the grid ----
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run of the grid."""
-
-    world: str
-    objective: str
-    decouple: str = "none"
-    precision: str = "dense"
-    seed: int = 0
-    weights: str = "official"
-    cue: float = 1.0
-    projector: str = "trained"
-
-    @property
-    def label(self) -> str:
-        added = "" if self.decouple == "none" else f" + {self.decouple}"
-        return f"{self.objective}{added} ({self.world} world, {self.precision})"
-
-
-def grid() -> list[Job]:
+def grid() -> list[Config]:
     """Vanilla, gold, four objectives plain and with PD, PO with placebo, in both worlds; and PO
     with and without PD in NF4, to be compared with the dense runs."""
     cells = [("vanilla", "none"), ("gold", "none"), ("po", "placebo")]
     cells += [(objective, decouple) for objective in OBJECTIVES for decouple in ("none", "pd")]
-    jobs = [Job("default", "po", decouple, "nf4") for decouple in ("none", "pd")]
-    return jobs + [Job(world, *cell) for world in ("default", "fresh") for cell in cells]
+    configs = [
+        config(objective="po", decouple=decouple, precision="nf4") for decouple in ("none", "pd")
+    ]
+    for seed in WORLDS.values():
+        splits = ("train", "val", "test") if seed == DEFAULT_SEED else ("train", "test")
+        base = config(world_seed=seed, precision="dense", splits=splits)
+        configs += [config(base, objective=o, decouple=decouple) for o, decouple in cells]
+    return configs
 
 
-def run_all(jobs: list[Job], runs_dir: Path, workers: int) -> None:
-    """Run every job that the ledger does not have."""
-    print(f"{len(jobs)} runs, {workers} at a time; finished ones stay in {runs_dir}", flush=True)
-    tasks = [(job, runs_dir) for job in jobs]
-    parallel_map(run_job, tasks, workers=workers, labels=[job.label for job in jobs])
+def run_all(configs: list[Config], runs_dir: Path, workers: int) -> list[str]:
+    """Run every experiment that the ledger does not have; the ids of all."""
+    print(f"{len(configs)} runs, {workers} at a time; finished ones stay in {runs_dir}", flush=True)
+    labels = [f"{c.label} (world {c.world_seed}, {c.precision})" for c in configs]
+    return parallel_map(run, [(c, runs_dir) for c in configs], workers=workers, labels=labels)
 
 
-def run_job(job: Job, runs_dir: Path) -> None:
-    """One run, start to commit."""
+def run(config: Config, runs_dir: Path) -> str:
+    """One experiment, from its data to the ledger; returns the run's id."""
     import safeerase_lite as sl
 
-    profile = sl.profile(
-        "tiny",
-        precision=job.precision,
-        projector=job.projector,
-        world_seed={"default": DEFAULT_SEED, "fresh": FRESH_SEED}[job.world],
-        cue=job.cue,
-        splits=("train", "val", "test") if job.world == "default" else ("train", "test"),
-    )
     with contextlib.redirect_stdout(io.StringIO()):
-        data = sl.load_data(profile)
-        run = sl.open_run(
-            profile,
-            data,
-            objective=job.objective,
-            decouple=job.decouple,
-            weights=job.weights,
-            seed=job.seed,
-            runs_dir=runs_dir,
-        )
+        data = sl.load_data(config)
+        run = sl.open_run(config, data, runs_dir=runs_dir)
         if not run.done:
-            try:
-                model = sl.load_model(run.settings.profile, seed=job.seed)
-                sl.unlearn(model, data, run)
-                sl.evaluate(model, data, run)
-            except Exception as error:
-                run.fail(error)
-                raise
-            run.commit(world=job.world)
+            model = sl.load_model(config)
+            sl.evaluate(model, data, sl.unlearn(model, data, config, runs_dir=runs_dir))
+    return run.id
 
 
 # ---- tables ----
@@ -148,27 +118,29 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def tables(runs_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The grid's metrics, tidy: those of the dense runs, and those of the NF4 runs."""
-    from safeerase_lite.runs import store
-
-    metrics = store.load(runs_dir, allow_mixed=True).metrics
-    order = ["vanilla", "gold", *OBJECTIVES].index
+def tables(runs_dir: Path, run_ids: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The metrics of these runs, tidy: those of the dense runs, and those of the NF4 runs."""
+    metrics = _of_runs(store.load(runs_dir, allow_mixed=True).metrics, run_ids)
+    order = [*UNTRAINED, *OBJECTIVES].index
     metrics = metrics.assign(order=metrics["objective"].map(order))
     metrics = metrics.sort_values(["world", "order", "decouple"], kind="stable")
     dense = metrics["precision"] == "dense"
     return metrics.loc[dense, COLUMNS], metrics.loc[~dense, COLUMNS]
 
 
-def falls(runs_dir: Path, *, world: str, split: str) -> pd.DataFrame:
+def _of_runs(table: pd.DataFrame, run_ids: list[str]) -> pd.DataFrame:
+    """The rows of these runs, with the names of their worlds."""
+    names = {seed: name for name, seed in WORLDS.items()}
+    table = table[table["id"].isin(run_ids)]
+    return table.assign(world=table["world_seed"].map(names))
+
+
+def falls(runs_dir: Path, run_ids: list[str], *, world: str, split: str) -> pd.DataFrame:
     """The paired difference in SARR, PD − plain (and placebo − plain), on seen kinds and templates.
 
     Columns: objective, against, plain, value, low, high, relative (the fall as a share of plain).
     """
-    from safeerase_lite.evaluation import metrics
-    from safeerase_lite.runs import store
-
-    runs = store.load(runs_dir, allow_mixed=True).runs
+    runs = _of_runs(store.load(runs_dir, allow_mixed=True).runs, run_ids)
     runs = runs[(runs["world"] == world) & (runs["precision"] == "dense")]
     answers = {}
     for run in runs.itertuples():
@@ -215,7 +187,9 @@ HEADLINE = {
 }
 
 
-def print_headline(summary: pd.DataFrame, nf4: pd.DataFrame, runs_dir: Path) -> None:
+def print_headline(
+    summary: pd.DataFrame, nf4: pd.DataFrame, runs_dir: Path, run_ids: list[str]
+) -> None:
     """Print the results beside what the paper reports."""
     from rich.console import Console
     from rich.table import Table
@@ -235,7 +209,7 @@ def print_headline(summary: pd.DataFrame, nf4: pd.DataFrame, runs_dir: Path) -> 
             f"[bold]What PD changes in SARR[/bold] ({world} world, {split}, seen objects and "
             f"questions); the paper's abstract says −{PAPER_FALL:.1%}"
         )
-        for row in falls(runs_dir, world=world, split=split).itertuples():
+        for row in falls(runs_dir, run_ids, world=world, split=split).itertuples():
             console.print(
                 f"  {_label(row.objective, row.against):12s} plain {row.plain:.0%}, points "
                 f"{row.value:+.0%} [{row.low:+.0%}, {row.high:+.0%}], relative {-row.relative:+.0%}"
@@ -255,5 +229,4 @@ def _test_rows(table: pd.DataFrame, metric: str, kinds: str, templates: str) -> 
 
 
 def _label(objective: str, decouple: str) -> str:
-    name = objective.upper() if objective in OBJECTIVES else objective
-    return name + {"none": "", "pd": "+PD", "placebo": "+placebo"}[decouple]
+    return label_of(objective) + {"none": "", "pd": "+PD", "placebo": "+placebo"}[decouple]
