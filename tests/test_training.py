@@ -368,15 +368,19 @@ def test_the_scale_of_half_precision_is_taken_up_again(learn, monkeypatch):
 
     _, history, _ = learn("float32", steps=6)
     monkeypatch.setattr(training, "Accelerator", Scaling)
-    _, scaled, weights = learn("whole", steps=6)
-    for told in ("loss", "gradient_norm"):
-        assert scaled[told].tolist() == pytest.approx(history[told].tolist(), rel=0.02)
+    _, scaled, weights = learn("complete", steps=6)
     with monkeypatch.context() as patched, pytest.raises(Killed):
         kill_at(patched, 4)
         learn("killed", steps=6, checkpoint_every=2)
-    _, _, weights_too = learn("killed", steps=6, checkpoint_every=2)
+    _, resumed, weights_too = learn("killed", steps=6, checkpoint_every=2)
+    pd.testing.assert_frame_equal(resumed, scaled, check_exact=True)
     assert same(weights, weights_too)
-    assert scalers[0].get_scale() == scalers[2].get_scale() == 4.0 * 2**6
+    assert scalers[2].state_dict() == scalers[0].state_dict()
+    assert scalers[0].get_scale() == 4.0 * 2**6
+    for column in ("loss", "gradient_norm"):
+        # Not a comparison of precisions: what float16 rounds away depends on the processor. A value
+        # that still carried the scale would be 4 to 128 times too large.
+        assert scaled[column].tolist() == pytest.approx(history[column].tolist(), rel=0.5)
 
 
 def test_one_checkpoint_is_kept_and_nothing_in_it_is_pickled(learn, monkeypatch, tmp_path):
