@@ -124,7 +124,9 @@ def torchvision() -> Check:
     advice = "pip uninstall torchvision: it is not needed"
     needs = _requirement("torch", of="torchvision")
     if needs and torch_version and not needs.specifier.contains(torch_version, prereleases=True):
-        return Check("torchvision", "fail", f"{version} is for {needs}, not {torch_version}", advice)
+        return Check(
+            "torchvision", "fail", f"{version} is for {needs}, not {torch_version}", advice
+        )
     try:
         import_module("torchvision")
     except Exception as error:

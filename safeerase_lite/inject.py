@@ -6,7 +6,6 @@ So a real LLaVA has invented, harmless knowledge to unlearn, and nobody needs ha
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -24,39 +23,36 @@ from safeerase_lite.unlearning.trainer import unlearn
 from safeerase_lite.utils import UserError, atomic_directory, require_new
 
 LEARN = "learn"
-SHOWN = ("asr", "exact_match", "sarr", "safe_error", "specificity")
-ENOUGH = 0.9  # of ASR and of exact answers on val; below that we say so
+REPORTED = ("asr", "exact_match", "sarr", "safe_error", "specificity")
+MIN_LEARNED = 0.9  # of ASR and of exact answers on val; a lower value is reported as not learned
 
-# Of the teaching alone; the lessons after it have their own.
-OF_TEACHING = {"model", "data_dir", "projector", "splits", "samples", "steps", "learning_rate"}
+# Fields of this training alone; what builds on the adapter has its own values.
+TRAINING_ONLY = {"model", "data_dir", "projector", "splits", "samples", "steps", "learning_rate"}
 
 
-def learned(x: Batch, w: Weights):
-    """L(r), r being every question that is taught"""
+def learning_loss(x: Batch, w: Weights):
+    """L(r), where r holds every question that is taught"""
     return nll(x.retain)
 
 
 def inject(
     profile: Profile, folder: Path | str, *, seed: int = 0, say: Callable[[str], None] = print
 ) -> pd.DataFrame:
-    """Train an adapter on all there is to ask in the tiny world and write it to `folder`.
+    """Train an adapter on every question of the tiny world and write it to `folder`.
 
-    Harmful (invented) questions, ordinary ones and those about safe pictures, of the train split
-    of the profile's world and of as many further worlds as it takes to show every kind and every
-    template: what one world holds out of unlearning must be known too. The projector stays frozen.
-    A killed run continues when asked for again.
+    The projector stays frozen. A stopped call continues when it is made again.
 
     Args:
         profile: the base model, the LoRA numbers, steps, batch and learning rate.
         folder: where the adapter goes; new, or empty.
-        seed: draws the adapter's first weights and every batch.
-        say: is told what goes on.
+        seed: of the adapter's first weights and of every batch.
+        say: receives progress messages.
 
     Returns:
         What base and adapter together know, on val: metric, value, low, high.
 
     Raises:
-        UserError: real data, a base with injected knowledge already, a folder with something in it.
+        UserError: real data, a base with injected knowledge already, a folder that is not empty.
     """
     folder = Path(folder).expanduser()
     require_new(folder)
@@ -67,80 +63,75 @@ def inject(
     profile = profile.model_copy(
         update={"projector": "frozen", "splits": ("val",), "samples": 0, "judge": "oracle"}
     )
-    data = _lessons(profile)
-    learning = folder.with_name(f".{folder.name}.learning")
-    with _objective():
-        run = open_run(profile, data, objective=LEARN, seed=seed, runs_dir=learning)
-        say(f"{profile.steps} steps on {len(data.retain):,} questions; stopped, call it again")
+    data = teaching_data(profile)
+    checkpoints = folder.with_name(f".{folder.name}.learning")  # removed when it is done
+    OBJECTIVES[LEARN] = Objective(learning_loss, ("retain",))  # `unlearn` knows it for this call
+    try:
+        run = open_run(profile, data, objective=LEARN, seed=seed, runs_dir=checkpoints)
+        say(f"{profile.steps} steps on {len(data.retain):,} questions; if stopped, call it again")
         model = load_model(profile, seed=seed)
         unlearn(model, data, run)
         metrics = evaluate(model, data, run).metrics
         run.commit()
-    known = metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
-    known = known.set_index("metric").loc[list(SHOWN), ["value", "low", "high"]]
-    with atomic_directory(folder) as draft:
-        shutil.copytree(run.adapter_dir, draft, dirs_exist_ok=True)
-        _describe(draft, profile, known)
-    shutil.rmtree(learning)
-    say(_told(known))
-    return known.reset_index()
-
-
-@contextmanager
-def _objective():
-    """Learning, as an objective of `unlearn`, for as long as it is wanted."""
-    OBJECTIVES[LEARN] = Objective(learned, ("retain",))
-    try:
-        yield
     finally:
         del OBJECTIVES[LEARN]
 
+    learned = metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
+    learned = learned.set_index("metric").loc[list(REPORTED), ["value", "low", "high"]]
+    with atomic_directory(folder) as draft:
+        shutil.copytree(run.adapter_dir, draft, dirs_exist_ok=True)
+        write_description(draft, profile, learned)
+    shutil.rmtree(checkpoints)
 
-def _lessons(profile: Profile) -> Data:
-    """The profile's world, with everything that is taught as its retain questions."""
+    message = "on val: " + "  ".join(
+        f"{metric} {value:.0%}" for metric, value in learned["value"].items()
+    )
+    if learned.loc[["asr", "exact_match"], "value"].min() < MIN_LEARNED:
+        message += ": it has not learned the world well; try more steps"
+    say(message)
+    return learned.reset_index()
+
+
+def teaching_data(profile: Profile) -> Data:
+    """The profile's world, with every question that is taught among its retain questions.
+
+    These are the harmful (invented) questions, the ordinary ones and those about safe pictures, of
+    the train split of the profile's world and of as many further worlds as it takes to show every
+    kind and every template: what one world holds out of unlearning must be known too.
+    """
     home = load_data(profile)
-    asked, kinds, templates = [], set(facts.kinds()), set(facts.TEMPLATES)
+    taught = []
+    missing_kinds, missing_templates = set(facts.kinds()), set(facts.TEMPLATES)
     for seed in count(profile.world_seed):
         world = load_data(profile.model_copy(update={"world_seed": seed}))
-        tables = (world.forget, world.retain, world.decouple, world.placebo, world.specificity)
-        asked += [table[table["split"] == "train"] for table in tables]
-        plans = pd.concat([world.forget, world.decouple])
-        plans = plans[plans["split"] == "train"]
-        kinds -= set(plans["kind"])
-        templates -= set(plans["question"])
-        if not kinds and not templates:
+        for table in (world.forget, world.retain, world.decouple, world.placebo, world.specificity):
+            taught.append(table[table["split"] == "train"])
+        for table in (world.forget, world.decouple):
+            train = table[table["split"] == "train"]
+            missing_kinds -= set(train["kind"])
+            missing_templates -= set(train["question"])
+        if not missing_kinds and not missing_templates:
             break
-    held = home.retain[home.retain["split"] != "train"]
-    return replace(home, retain=pd.concat([*asked, held], ignore_index=True))
+    held_out = home.retain[home.retain["split"] != "train"]
+    return replace(home, retain=pd.concat([*taught, held_out], ignore_index=True))
 
 
-def _describe(folder: Path, profile: Profile, known: pd.DataFrame) -> None:
+def write_description(folder: Path, profile: Profile, learned: pd.DataFrame) -> None:
+    """Name the base model in PEFT's configuration; note in `injected.json` how it was taught."""
+    defaults = PROFILES[profile.name].model_dump()
+    fields = profile.model_dump(exclude=TRAINING_ONLY)
     note = {
         "base": profile.model,
         "base_hash": fingerprint(profile.model),
         "profile": profile.name,
-        "numbers": _numbers(profile),
+        "numbers": {name: value for name, value in fields.items() if value != defaults[name]},
         "world": {"seed": profile.world_seed, "cue": profile.cue, "side": profile.picture_size},
         "steps": profile.steps,
         "learning_rate": profile.learning_rate,
-        "val": known["value"].round(4).to_dict(),
+        "val": learned["value"].round(4).to_dict(),
     }
     (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
-    config = folder / "adapter_config.json"
-    told = json.loads(config.read_text(encoding="utf-8"))
-    told["base_model_name_or_path"] = profile.model
-    config.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-
-
-def _numbers(profile: Profile) -> dict:
-    """What is to be as it was here, wherever the knowledge is used."""
-    usual = PROFILES[profile.name].model_dump()
-    given = profile.model_dump(exclude=OF_TEACHING)
-    return {name: value for name, value in given.items() if value != usual[name]}
-
-
-def _told(known: pd.DataFrame) -> str:
-    numbers = "  ".join(f"{metric} {row['value']:.0%}" for metric, row in known.iterrows())
-    if known.loc[["asr", "exact_match"], "value"].min() >= ENOUGH:
-        return f"on val: {numbers}"
-    return f"on val: {numbers}: it has not learned the world well; try more steps"
+    path = folder / "adapter_config.json"
+    peft_config = json.loads(path.read_text(encoding="utf-8"))
+    peft_config["base_model_name_or_path"] = profile.model
+    path.write_text(json.dumps(peft_config, indent=2) + "\n", encoding="utf-8")

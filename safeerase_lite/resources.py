@@ -274,12 +274,14 @@ def step_flops(
         mask = torch.zeros(1, 1, length, length)  # given, for it cannot be made from no data
         positions = torch.arange(length)[None]
         forward, backward = _flops(
-            lambda: language(
-                inputs_embeds=embeddings,
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=False,
-            ).last_hidden_state
+            lambda: (
+                language(
+                    inputs_embeds=embeddings,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    use_cache=False,
+                ).last_hidden_state
+            )
         )
         states = torch.zeros(1, answer + 1, width, requires_grad=True)
         head = sum(_flops(lambda: model.lm_head(states)))

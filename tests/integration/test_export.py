@@ -18,7 +18,6 @@ from judge_server import KEY, serving
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from safeerase_lite import export as card
 from safeerase_lite import export as exporting
 from safeerase_lite.cli import app
 from safeerase_lite.data.dataset import read_data
@@ -29,8 +28,6 @@ from safeerase_lite.models.inputs import encode
 from safeerase_lite.models.llava import load_adapter, load_model, save_adapter
 from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.unlearning.objectives import OBJECTIVES, Objective, gradient_ascent
-
-pytestmark = pytest.mark.slow
 
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "measures.csv"}
 
@@ -226,7 +223,9 @@ def test_the_card_names_a_judge_without_the_folders_of_this_machine(
     profile = run.settings.profile.model_copy(update={"judge": judge})
     run.settings = run.settings.model_copy(update={"profile": profile})
     measures = run.metrics[run.metrics["split"] == "test"].assign(precision="dense")
-    text = card.write(exporting.Finished(run, {"versions": {}}, few), measures, {})
+    text = str(
+        exporting.model_card(exporting.FinishedRun(run, {"versions": {}}, few), measures, {})
+    )
     assert f"judge `{said}`" in text and "secret" not in text
 
 
@@ -376,7 +375,7 @@ def test_the_runs_choice_of_categories_is_found_again(complete, real, runs_dir, 
     data = read_data(root, categories=chosen)
     heads = {n: getattr(data, n).groupby("split").head(2) for n in SETS}
     run = complete(data=replace(data, **heads), judge="rule")
-    found = exporting._finished(run.id, runs_dir, str(root))
+    found = exporting.exportable_run(run.id, runs_dir, str(root))
     assert found.data.digest == data.digest and found.data.left_out == data.left_out
 
 
@@ -408,7 +407,7 @@ def test_a_run_is_found_by_its_id_its_beginning_and_its_folder(
     run = complete()
     named = {"id": run.id, "beginning": run.id[:8], "folder": str(run.folder)}[name]
     where = runs_dir if name != "folder" else tmp_path / "no-ledger"
-    found = exporting._finished(named, where, str(world.root))
+    found = exporting.exportable_run(named, where, str(world.root))
     assert found.run.id == run.id
     free = {"rates", "data_dir", "checkpoint_every"}  # not part of a run
     asked, recorded = (one.settings.profile.model_dump(exclude=free) for one in (run, found.run))
@@ -424,7 +423,7 @@ def test_the_documentations_code_answers_and_merges_into_a_plain_llava(
     exported, world, tiny_model_dir, tmp_path
 ):
     _, folder = exported("dense")
-    text = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
     code = "".join(re.findall(r"```python\n(.*?)```", text, re.S))
     picture = world.decouple["image"].iat[0]
     places = {
@@ -443,6 +442,8 @@ assert plain.generate(**inputs, max_new_tokens=40, do_sample=False).equal(said)
 fresh = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
 changed = PeftModel.from_pretrained(fresh, adapter).eval()
 with torch.inference_mode():
+    # Merging adds the product of the adapter's matrices before the inputs, not after them: float32
+    # rounds the logits (of the order of 10) differently. The adapter itself moves them by over 0.1.
     torch.testing.assert_close(plain(**inputs).logits, changed(**inputs).logits, rtol=0, atol=1e-3)
     with changed.disable_adapter():
         assert not torch.allclose(plain(**inputs).logits, changed(**inputs).logits, atol=1e-1)

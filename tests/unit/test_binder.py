@@ -1,4 +1,4 @@
-"""What Binder builds is what the package asks for, without CUDA; it starts what it is given."""
+"""What Binder builds is what the package requires, without CUDA; it starts what it is given."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BINDER = ROOT / "binder"
 CONDA_NAMES = {"torch": "pytorch-cpu"}
 REQUIREMENT = re.compile(r"([\w-]+)([^;]*)")
@@ -26,11 +26,11 @@ def environment():
     return dict(split(package) for package in listed)
 
 
-def test_binder_installs_what_the_package_asks_for_in_the_same_versions(environment):
+def test_binder_installs_what_the_package_requires_in_the_same_versions(environment):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    sweep = project["optional-dependencies"]["sweep"]  # lesson 06 sweeps
-    asked = dict(split(requirement) for requirement in project["dependencies"] + sweep)
-    assert environment == asked | {"python": "=3.11", "pip": ""}
+    extras = project["optional-dependencies"]
+    required = project["dependencies"] + extras["notebooks"] + extras["sweep"]  # lesson 06 sweeps
+    assert environment == dict(map(split, required)) | {"python": "=3.11", "pip": ""}
 
 
 def test_binder_gets_no_cuda(environment):
@@ -56,7 +56,7 @@ def test_a_failed_install_fails_the_build_and_brings_no_second_torch():
 
 def test_start_hands_over_to_what_it_is_given():
     command = ["sh", "-c", 'echo "$OMP_NUM_THREADS $HF_HUB_OFFLINE $1"', "sh", "two words"]
-    said = subprocess.run(
+    output = subprocess.run(
         [BINDER / "start", *command], check=True, capture_output=True, text=True
     ).stdout
-    assert said == "1 1 two words\n"
+    assert output == "1 1 two words\n"
