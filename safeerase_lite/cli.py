@@ -13,6 +13,9 @@ from safeerase_lite.utils import UserError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
+RunsDir = Annotated[Path | None, typer.Option(help="The ledger.", show_default="runs/")]
+AdapterDir = Annotated[Path, typer.Argument(metavar="DIR", help="Where the adapter goes.")]
+
 
 class OneLineErrors(TyperGroup):
     """Turns a UserError or a NotebookFailed into one line on stderr instead of a traceback."""
@@ -151,7 +154,7 @@ def sweep(
         typer.Option(min=1, help="Runs at a time.", show_default="as the file says"),
     ] = None,
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
-    runs_dir: Annotated[Path | None, typer.Option(help="The ledger.", show_default="runs/")] = None,
+    runs_dir: RunsDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, start none.")] = False,
 ) -> None:
     """Execute a grid of runs through papermill; what is complete is not repeated."""
@@ -210,9 +213,7 @@ def build(
         Path, typer.Option(help="Where the models go.", show_default="the package's own")
     ] = ASSETS,
     seed: Annotated[int, typer.Option(help="Of the world and of the first weights.")] = 0,
-    gold: Annotated[
-        bool, typer.Option(help="Also the model that never saw a forget answer.")
-    ] = True,
+    gold: Annotated[bool, typer.Option(help="Also the model without the forget answers.")] = True,
 ) -> None:
     """Rebuild the tiny world's models from a seed."""
     from safeerase_lite.tinyworld.build import build
@@ -222,7 +223,7 @@ def build(
 
 @app.command()
 def report(
-    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The ledger: a folder of runs.")],
+    runs: Annotated[Path, typer.Argument(help="The ledger: a folder of runs.")],
     output: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("output/report"),
     sweep: Annotated[
         Path | None,
@@ -245,14 +246,10 @@ def report(
 
 @app.command()
 def export(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or folder.")
-    ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the adapter goes.")],
-    runs_dir: Annotated[Path | None, typer.Option(help="The ledger.", show_default="runs/")] = None,
-    data: Annotated[
-        str, typer.Option(metavar="DIR", help="The run's data, if not a tiny world.")
-    ] = "",
+    run: Annotated[str, typer.Argument(help="A run's id, its beginning, or its folder.")],
+    folder: AdapterDir,
+    runs_dir: RunsDir = None,
+    data: Annotated[str, typer.Option(metavar="DIR", help="Its data, if not a tiny world.")] = "",
     judge_consent: Annotated[
         bool, typer.Option("--judge-consent", help="Let texts leave this machine to be judged.")
     ] = False,
@@ -260,24 +257,18 @@ def export(
     """Write a run's adapter for PEFT, measured in 4-bit and dense, with a model card."""
     from safeerase_lite.export import export
 
-    export(
-        run,
-        folder,
-        runs_dir=runs_dir,
-        data_dir=data,
-        judge_consent=judge_consent,
-        say=typer.echo,
-    )
+    options = {"runs_dir": runs_dir, "data_dir": data, "judge_consent": judge_consent}
+    export(run, folder, **options, say=typer.echo)
 
 
 @app.command()
 def inject(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the adapter goes.")],
+    folder: AdapterDir,
     profile: Annotated[str, typer.Option(help="tiny, t4 or full.")] = "t4",
     model: Annotated[
-        str, typer.Option(help="A LLaVA's folder or hub name.", show_default="the profile's")
-    ] = "",
-    steps: Annotated[int, typer.Option(help="0: the profile's.")] = 0,
+        str | None, typer.Option(help="A LLaVA's folder or Hub name.", show_default="the profile's")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(show_default="the profile's")] = None,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 2e-4,
     world_seed: Annotated[int, typer.Option(help="Which tiny world.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the first weights and of the batches.")] = 0,
@@ -287,10 +278,8 @@ def inject(
     from safeerase_lite.inject import inject
 
     fields = {"learning_rate": learning_rate, "world_seed": world_seed}
-    if model:
-        fields["model"] = model
-    if steps:
-        fields["steps"] = steps
+    fields |= {"model": model} if model is not None else {}
+    fields |= {"steps": steps} if steps is not None else {}
     inject(by_name(profile, **fields), folder, seed=seed, say=typer.echo)
 
 

@@ -14,7 +14,7 @@ import torch
 from pandas import DataFrame
 from peft import LoraConfig, inject_adapter_in_model
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from safeerase_lite.config import Profile
 from safeerase_lite.models.llava import LORA_TARGETS
@@ -30,16 +30,7 @@ SETS_PER_PASS = 3  # forget or refuse, retain, decouple: one forward pass for al
 
 
 def _llava_1_5(width: int, feed_forward: int, layers: int) -> LlavaConfig:
-    vision = CLIPVisionConfig(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        patch_size=14,
-        image_size=336,
-        projection_dim=768,
-    )
-    language = LlamaConfig(
+    vicuna = LlamaConfig(
         hidden_size=width,
         intermediate_size=feed_forward,
         num_hidden_layers=layers,
@@ -47,10 +38,9 @@ def _llava_1_5(width: int, feed_forward: int, layers: int) -> LlavaConfig:
         vocab_size=32064,
         max_position_embeddings=4096,
     )
-    return LlavaConfig(vision_config=vision, text_config=language)
+    return LlavaConfig(text_config=vicuna)  # its vision tower is LLaVA-1.5's: ViT-L/14 at 336 px
 
 
-# LLaVA-1.5: CLIP ViT-L/14 at 336 pixels, and Vicuna.
 LLAVA_7B = _llava_1_5(width=4096, feed_forward=11008, layers=32)
 LLAVA_13B = _llava_1_5(width=5120, feed_forward=13824, layers=40)
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from jinja2 import Environment, meta
 from judge_server import KEY, serving
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -197,9 +198,23 @@ def test_the_card_is_valid_for_the_hub_and_says_what_it_is_and_is_not(exported):
                  "4-bit NF4, computing in float32", "ASR", "SARR", "specificity", "harm_nll",
                  "0.001", "peft 0."):  # fmt: skip
         assert said in text, said
+    assert run.parameters["model_hash"] in text
     assert "{" not in re.sub(r"```.*?```|\{idk, r\}", "", text, flags=re.S)
     table = [row for row in text.splitlines() if row.startswith("| ASR")]
     assert len(table) == 1 and table[0].count("%") == 6
+
+
+def test_the_cards_template_uses_what_it_is_given_and_nothing_else(complete, few, monkeypatch):
+    """Jinja writes nothing, and raises nothing, where a name is missing."""
+    given = {"card_data"}
+    monkeypatch.setattr(
+        ModelCard, "from_template", lambda data, template_path, **kw: given.update(kw)
+    )
+    run = complete()
+    measures = run.metrics[run.metrics["split"] == "test"].assign(precision="dense")
+    exporting.model_card(exporting.FinishedRun(run, {"versions": {}}, few), measures, {})
+    template = Path(exporting.__file__).with_name("card.md").read_text(encoding="utf-8")
+    assert meta.find_undeclared_variables(Environment().parse(template)) == given
 
 
 @pytest.mark.parametrize(
@@ -431,19 +446,19 @@ def test_the_documentations_code_answers_and_merges_into_a_plain_llava(
         "path/to/picture.png": picture, "path/to/merged": str(tmp_path / "merged"),
         "torch.float16": "torch.float32",
     }  # fmt: skip
-    for said, place in places.items():
-        assert said in code
-        code = code.replace(said, place)
+    for placeholder, value in places.items():
+        assert placeholder in code
+        code = code.replace(placeholder, value)
     code += f"""
 plain = AutoModelForImageTextToText.from_pretrained("{tmp_path / "merged"}", dtype=torch.float32)
 again = AutoProcessor.from_pretrained("{tmp_path / "merged"}")
-inputs = again(images=picture, text=prompt, return_tensors="pt")
-assert plain.generate(**inputs, max_new_tokens=40, do_sample=False).equal(said)
+inputs = again(images=image, text=prompt, return_tensors="pt")
+assert plain.generate(**inputs, max_new_tokens=40, do_sample=False).equal(output)
 fresh = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
 changed = PeftModel.from_pretrained(fresh, adapter).eval()
 with torch.inference_mode():
-    # Merging adds the product of the adapter's matrices before the inputs, not after them: float32
-    # rounds the logits (of the order of 10) differently. The adapter itself moves them by over 0.1.
+    # Merging multiplies the adapter's matrices before the inputs come, not after, so float32
+    # rounds the logits differently. The adapter itself moves them by more than 0.1, as below.
     torch.testing.assert_close(plain(**inputs).logits, changed(**inputs).logits, rtol=0, atol=1e-3)
     with changed.disable_adapter():
         assert not torch.allclose(plain(**inputs).logits, changed(**inputs).logits, atol=1e-1)

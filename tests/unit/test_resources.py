@@ -170,9 +170,8 @@ def test_activations_are_what_autograd_saves(config, make_profile, batch, precis
                     prompt_tokens=length - image_tokens(config) - answer)  # fmt: skip
     log_probabilities = rows * answer * config.text_config.vocab_size * 4
     saved = saved_for_backward(model, batch, compute) - log_probabilities
-    # An estimate: autograd also saves small tensors (position ids, rotary angles, norms) that the
-    # formula leaves out, a larger share in this tiny model than in a real one.
-    assert counted(table, "activations") == pytest.approx(saved, rel=0.05)
+    # An estimate: what all layers share (positions, the mask's indices) is not counted.
+    assert counted(table, "activations") == pytest.approx(saved, rel=0.01)
 
 
 def test_checkpointing_keeps_one_layer_and_costs_nothing_else():
@@ -203,21 +202,21 @@ def test_a_step_takes_the_operations_that_torch_counts_in_a_real_one(
     rows = world.decouple.head(3 * numbers.batch)
     batch = encode_text(model.processor, rows["question"], rows["answer"])
     features(model, rows["image"])
+    embeddings = embed(model, batch["input_ids"], rows["image"]).detach().requires_grad_()
     answer = int((batch["labels"] != IGNORED).sum(-1).max())
     with FlopCounterMode(display=False) as counter:
         logits = model(
-            inputs_embeds=embed(model, batch["input_ids"], rows["image"]),
+            inputs_embeds=embeddings,
             attention_mask=batch["attention_mask"],
             logits_to_keep=answer + 1,
             use_cache=False,
         ).logits
         nll(Answers(logits[:, :-1], batch["labels"][:, -answer:])).backward()
     prompt = batch["input_ids"].shape[1] - image_tokens(config) - answer
-    expected = counter.get_total_flops()
-    # The projector is not counted; in this tiny model it is up to a twentieth of the operations.
-    assert step_flops(config, numbers, prompt_tokens=prompt, answer_tokens=answer) == pytest.approx(
-        expected, rel=0.05
-    )
+    flops = step_flops(config, numbers, prompt_tokens=prompt, answer_tokens=answer)
+    # Recomputing a layer stops before its last product: the backward pass does not need it.
+    tolerance = 0.01 if checkpointing else 0
+    assert flops == pytest.approx(counter.get_total_flops(), rel=tolerance)
 
 
 def test_hours_are_operations_over_the_used_share_of_the_peak():
@@ -237,7 +236,7 @@ def test_13b_takes_about_13_over_7_of_7b():
     numbers = profile("t4")
     ratio = step_flops(LLAVA_13B, numbers) / step_flops(LLAVA_7B, numbers)
     # The names round the sizes, and attention grows with width and layers, not with weights.
-    assert ratio == pytest.approx(13.0 / 6.7, rel=0.05)
+    assert ratio == pytest.approx(13.0 / 6.7, rel=0.02)
 
 
 # ---- what follows from it ----
