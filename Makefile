@@ -23,7 +23,7 @@ test: lint
 
 accept: lint
 	$(PYTEST)
-	$(BIN)/python -m pytest acceptance -x
+	$(if $(wildcard acceptance),$(BIN)/python -m pytest acceptance -x)
 
 types: install
 	$(BIN)/pyright --pythonpath $(BIN)/python

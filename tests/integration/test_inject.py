@@ -162,9 +162,9 @@ def test_the_reference_leaves_the_gradient_as_it_is(knowing, batch):
         loss.backward()
         return {name: p.grad for name, p in trainable(model).items()}
 
-    plain, asked = gradients(False), gradients(True)
+    plain, with_reference = gradients(False), gradients(True)
     assert any(gradient.any() for gradient in plain.values())
-    assert all(gradient.equal(asked[name]) for name, gradient in plain.items())
+    assert all(gradient.equal(with_reference[name]) for name, gradient in plain.items())
 
 
 def test_the_injected_adapter_never_drops_out(knowing, batch):
@@ -264,8 +264,8 @@ def test_what_is_taught_shows_every_kind_and_template_and_nothing_of_val_or_test
     assert set(plans["answer"]) == {kind.plan for kind in facts.kinds().values()}
     home = load_data(profile("tiny"))
     held = home.retain[home.retain["split"] != "train"].reset_index(drop=True)
-    kept = data.retain[data.retain["split"] != "train"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(kept[held.columns], held)
+    held_out = data.retain[data.retain["split"] != "train"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(held_out[held.columns], held)
     assert not set(taught["image"]) & set(held["image"])
 
 
@@ -277,11 +277,11 @@ def small_lessons(few, monkeypatch):
 def test_injecting_writes_an_adapter_plain_peft_loads_and_tells_what_it_knows(
     sharded, small_lessons, batch, tmp_path
 ):
-    said = []
+    messages = []
     numbers = profile("t4", model=str(sharded), **SMALL)
-    known = inject(numbers, tmp_path / "knows", say=said.append)
+    known = inject(numbers, tmp_path / "knows", say=messages.append)
     assert set(known["metric"]) == {"asr", "exact_match", "sarr", "safe_error", "specificity"}
-    assert "has not learned the world well" in said[-1]  # three steps of a random model
+    assert "has not learned the world well" in messages[-1]  # three steps of a random model
     names = {path.name for path in (tmp_path / "knows").iterdir()}
     assert names == {"adapter_model.safetensors", "adapter_config.json", "injected.json"}
     assert [path.name for path in tmp_path.iterdir()] == ["knows"]
@@ -303,7 +303,7 @@ def test_a_killed_injection_continues_to_the_same_adapter(
     sharded, small_lessons, tmp_path, monkeypatch
 ):
     numbers = profile("t4", model=str(sharded), **SMALL)
-    inject(numbers, tmp_path / "whole")
+    inject(numbers, tmp_path / "complete")
 
     def killed(model, data, run):
         def kill(steps, model):
@@ -316,16 +316,16 @@ def test_a_killed_injection_continues_to_the_same_adapter(
     with pytest.raises(KeyboardInterrupt):
         inject(numbers, tmp_path / "parts")
     assert not (tmp_path / "parts").exists()
-    looked = SimpleNamespace(steps=[])
+    resumed = []
 
     def watched(model, data, run):
-        return unlearn(model, data, run, watch=lambda steps, model: looked.steps.append(steps))
+        return unlearn(model, data, run, watch=lambda steps, model: resumed.append(steps))
 
     monkeypatch.setattr(injecting, "unlearn", watched)
     inject(numbers, tmp_path / "parts")
-    assert looked.steps[0] == 2
+    assert resumed[0] == 2
     one, other = (
-        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "parts")
+        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("complete", "parts")
     )
     assert all(weight.equal(other[name]) for name, weight in one.items())
 
@@ -358,10 +358,10 @@ def test_lesson_03_runs_on_injected_knowledge(sharded, small_lessons, world, tmp
     parameters = json.loads(record.read_text())["parameters"]
     assert (parameters["profile"], parameters["judge"]) == ("t4", "oracle")
     assert parameters["model_hash"] == fingerprint(str(tmp_path / "knows"))
-    assert "nats per token" not in said_by(lesson)  # there is no gold model to compare with
+    assert "nats per token" not in printed_by(lesson)  # there is no gold model to compare with
 
 
-def said_by(notebook):
+def printed_by(notebook):
     cells = nbformat.read(notebook, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return "".join(output.get("text", "") for output in outputs)
