@@ -3,7 +3,6 @@ only the unlearning adapter is saved. On a small random LLaVA in the files of a 
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
