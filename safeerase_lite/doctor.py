@@ -22,15 +22,8 @@ from safeerase_lite.runs.store import PROJECT, default_runs_dir
 from safeerase_lite.tinyworld import shipped_model
 
 GIB = 2**30
-LIBRARIES = (
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "accelerate",
-    "altair",
-    "papermill",
-    "jupyterlab",
-)
+LIBRARIES = ("transformers", "peft", "bitsandbytes", "accelerate")
+NOTEBOOK_LIBRARIES = ("altair", "papermill", "jupyterlab")
 MODELS = ("tiny-llava", "tiny-llava-gold")
 MIN_MEMORY, MIN_DISK = 2, 1  # GiB that the tiny profile needs
 OVERHEAD = 1.5e9  # bytes of CUDA's context and of fragmentation: an assumption, not yet measured
@@ -55,7 +48,7 @@ def examine() -> list[Check]:
         PROJECT: package,
         "torch": lambda: library("torch"),  # first: every other library builds on it
         "torchvision": torchvision,
-        **{name: lambda name=name: library(name) for name in LIBRARIES},
+        **{name: lambda name=name: library(name) for name in LIBRARIES + NOTEBOOK_LIBRARIES},
         "GPU": gpu,
         "precision": precision,
         "4-bit": four_bit,
@@ -106,10 +99,8 @@ def library(name: str) -> Check:
         return Check(name, "fail", "not installed", advice)
     if requirement and not requirement.specifier.contains(version, prereleases=True):
         return Check(name, "fail", f"{version}, needs {requirement.specifier}", advice)
-    try:
-        import_module(name)
-    except Exception as error:
-        return Check(name, "fail", f"{version} does not import: {_first_line(error)}", advice)
+    if problem := _import_problem(name):
+        return Check(name, "fail", f"{version} {problem}", advice)
     return Check(name, "ok", version)
 
 
@@ -124,14 +115,10 @@ def torchvision() -> Check:
     advice = "pip uninstall torchvision: it is not needed"
     needs = _requirement("torch", of="torchvision")
     if needs and torch_version and not needs.specifier.contains(torch_version, prereleases=True):
-        return Check(
-            "torchvision", "fail", f"{version} is for {needs}, not {torch_version}", advice
-        )
-    try:
-        import_module("torchvision")
-    except Exception as error:
-        result = f"{version} does not import: {_first_line(error)}"
+        result = f"{version} is for {needs}, not {torch_version}"
         return Check("torchvision", "fail", result, advice)
+    if problem := _import_problem("torchvision"):
+        return Check("torchvision", "fail", f"{version} {problem}", advice)
     return Check("torchvision", "ok", f"{version}, fits torch")
 
 
@@ -345,6 +332,15 @@ def _requirement(name: str, of: str = PROJECT):
         if applies and requirement.name == name:
             return requirement
     return None
+
+
+def _import_problem(name: str) -> str:
+    """Why a library does not import; empty when it does."""
+    try:
+        import_module(name)
+    except Exception as error:
+        return f"does not import: {_first_line(error)}"
+    return ""
 
 
 def _first_line(error: Exception) -> str:

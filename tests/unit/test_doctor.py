@@ -29,6 +29,7 @@ def versions(monkeypatch):
 @pytest.fixture
 def card(monkeypatch):
     """Pretend that there is a GPU."""
+    import bitsandbytes  # noqa: F401  before: on import it binds to CUDA, if there seems to be one
 
     def plug(name, gib, major, minor):
         properties = SimpleNamespace(name=name, total_memory=gib * 2**30, major=major, minor=minor)
