@@ -1,32 +1,39 @@
-# make demo   the first result, in output/
-# make test   every test
-# make accept the long acceptance runs
+# make demo        the first result, in output/
+# make check       before every commit: ruff and the unit tests, about a minute
+# make test        before a review: unit and integration tests, notebooks, browser; ten minutes
+# make accept      everything, with the nightly tests and the long acceptance runs
+# make types       pyright on data, objectives, metrics and config
 # make exercises   the students' copies and the tutor's kit, from the exercises' sources
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test accept check lint exercises clean install
+.PHONY: demo check test accept types lint exercises install clean
 
 demo: install
 	$(BIN)/safeerase demo
 
-test: install
-	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-
-accept: install
-	$(BIN)/python -m pytest acceptance -x
-
+# The tests that still lie flat in tests/ join until each has its tier.
 check: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests -m "not slow"
+	$(PYTEST) tests/unit $(wildcard tests/test_*.py) -m "not slow"
 
-exercises: install
-	$(BIN)/python tools/exercises.py build
+test: lint
+	$(PYTEST) notebooks tests/integration tests/unit tests/browser $(wildcard tests/test_*.py)
+
+accept: lint
+	$(PYTEST)
+	$(if $(wildcard acceptance),$(BIN)/python -m pytest acceptance -x)
+
+types: install
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+exercises: install
+	$(BIN)/python tools/exercises.py build
 
 install: $(VENV)/.installed
 

@@ -1,7 +1,6 @@
-"""`safeerase …`: what the notebooks need from a terminal. Heavy imports happen in the commands."""
+"""The command line, `safeerase …`. A command imports what it needs, so that `--help` is quick."""
 
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -9,39 +8,48 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from safeerase_lite.relations.commands import app as relations
-from safeerase_lite.runs.notebook import NotebookFailed
 from safeerase_lite.tinyworld import ASSETS
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import UserError, load_tool
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
+RunsDir = Annotated[Path | None, typer.Option(help="The ledger.", show_default="runs/")]
+AdapterDir = Annotated[Path, typer.Argument(metavar="DIR", help="Where the adapter goes.")]
+
 
 class OneLineErrors(TyperGroup):
-    """Ends on a UserError or a NotebookFailed with one line on stderr instead of a traceback."""
+    """Turns a UserError or a NotebookFailed into one line on stderr instead of a traceback."""
 
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
-        except (UserError, NotebookFailed) as error:
+        except Exception as error:
+            # Not imported at the top: it needs the extra `notebooks`. Whoever raised it has it.
+            notebook = sys.modules.get("safeerase_lite.runs.notebook")
+            if isinstance(error, UserError):
+                code = BAD_INPUT
+            elif notebook and isinstance(error, notebook.NotebookFailed):
+                code = FAILED
+            else:
+                raise
             from rich.console import Console
 
             Console(stderr=True, soft_wrap=True).print(
                 f"error: {error}", style="red", markup=False, highlight=False
             )
-            code = BAD_INPUT if isinstance(error, UserError) else FAILED
             raise typer.Exit(code) from None
 
 
 class PapermillParameters(TyperCommand):
-    """Takes `-p name value`, as papermill does, beside `-p name=value`."""
+    """Accepts `-p name value`, as papermill does, beside `-p name=value`."""
 
     def parse_args(self, ctx, args):
-        left, joined = list(args), []
-        while left:
-            joined.append(left.pop(0))
-            named = joined[-1] in ("-p", "--parameter") and left and "=" not in left[0]
-            if named and len(left) > 1 and not left[1].startswith("-p"):
-                joined.append(f"{left.pop(0)}={left.pop(0)}")
+        rest, joined = list(args), []
+        while rest:
+            joined.append(rest.pop(0))
+            is_name = joined[-1] in ("-p", "--parameter") and rest and "=" not in rest[0]
+            if is_name and len(rest) > 1 and not rest[1].startswith("-p"):
+                joined.append(f"{rest.pop(0)}={rest.pop(0)}")
         return super().parse_args(ctx, joined)
 
 
@@ -58,8 +66,8 @@ app.add_typer(tiny, name="tiny")
 app.add_typer(relations, name="relations")
 
 
-def _show_version(wanted: bool) -> None:
-    if not wanted:
+def _show_version(show: bool) -> None:
+    if not show:
         return
     from importlib import metadata
 
@@ -95,11 +103,12 @@ def doctor() -> None:
 
     marks = {"ok": ("OK", "green"), "note": ("note", "yellow"), "fail": ("FAIL", "bold red")}
     table = Table("", "check", box=box.SIMPLE)
-    table.add_column("found", overflow="fold")
+    table.add_column("result", overflow="fold")
     table.add_column("what to do", overflow="fold")
     checks = examine()
     for check in checks:
-        table.add_row(Text(*marks[check.status]), check.name, Text(check.found), Text(check.advice))
+        mark = Text(*marks[check.status])
+        table.add_row(mark, check.name, Text(check.result), Text(check.advice))
     Console().print(table)
     if not healthy(checks):
         raise typer.Exit(FAILED)
@@ -121,8 +130,15 @@ def run(
     from safeerase_lite.runs.notebook import execute
     from safeerase_lite.runs.sweep import Sweep
 
-    given = _assignments(parameter or [])
-    [planned] = Sweep(notebook=notebook, parameters=given).runs()  # refuses before a kernel starts
+    parameters = {}
+    for pair in parameter or []:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise UserError(f"-p {pair}: write a parameter as name=value")
+        if name in parameters:
+            raise UserError(f"-p {name} is given twice: give it once")
+        parameters[name] = value
+    [planned] = Sweep(notebook=notebook, parameters=parameters).runs()  # before a kernel starts
     data_dir = planned.given.get("data_dir")
     if data_dir and not Path(data_dir).is_dir():
         raise UserError(f"data_dir: there is no folder {data_dir}")
@@ -138,7 +154,7 @@ def sweep(
         typer.Option(min=1, help="Runs at a time.", show_default="as the file says"),
     ] = None,
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
-    runs_dir: Annotated[Path | None, typer.Option(help="The ledger.", show_default="runs/")] = None,
+    runs_dir: RunsDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, start none.")] = False,
 ) -> None:
     """Execute a grid of runs through papermill; what is complete is not repeated."""
@@ -146,19 +162,19 @@ def sweep(
     from safeerase_lite.runs.sweep import find_completed, job_script, load, run_sweep
 
     plan = load(file)
-    where = (runs_dir or default_runs_dir()).resolve()
+    ledger = (runs_dir or default_runs_dir()).resolve()
     if dry_run:
         runs = plan.runs()
-        known = find_completed(where, file.stem, runs)
+        complete = find_completed(ledger, file.stem, runs)
         for run in runs:
-            typer.echo(f"{run.id}  {'complete' if run.id in known else 'to run  '}  {run.label}")
-        typer.echo(f"{len(runs)} runs, {len(known)} of them complete in {where}")
+            typer.echo(f"{run.id}  {'complete' if run.id in complete else 'to run  '}  {run.label}")
+        typer.echo(f"{len(runs)} runs, {len(complete)} of them complete in {ledger}")
         if plan.slurm:
             typer.echo(f"\n{job_script(plan)}")
         return
     try:
         outcomes = run_sweep(
-            plan, file.stem, where, workers=workers, scheduler=scheduler, say=typer.echo
+            plan, file.stem, ledger, workers=workers, scheduler=scheduler, say=typer.echo
         )
     except KeyboardInterrupt:
         typer.echo("stopped; start it again and it continues", err=True)
@@ -166,24 +182,11 @@ def sweep(
     failed = [outcome for outcome in outcomes.values() if outcome.status == "failed"]
     for outcome in failed:
         typer.echo(f"failed: {outcome.id}: {outcome.reason}", err=True)
-    report = (
-        f"relations report {where}" if plan.edits_relations else f"report {where} --sweep {file}"
-    )
-    typer.echo(f"its table: safeerase {report}")
+    command = "relations report" if plan.edits_relations else "report"
+    options = "" if plan.edits_relations else f" --sweep {file}"
+    typer.echo(f"its table: safeerase {command} {ledger}{options}")
     if failed:
         raise typer.Exit(FAILED)
-
-
-def _assignments(pairs: list[str]) -> dict[str, str]:
-    given = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise UserError(f"-p {pair}: write a parameter as name=value")
-        if name in given:
-            raise UserError(f"-p {name} is given twice: give it once")
-        given[name] = value
-    return given
 
 
 @data.command()
@@ -191,19 +194,13 @@ def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data set's folder.")],
     category: Annotated[
         list[str] | None,
-        typer.Option(
-            help="One to look at; repeatable.", show_default="all, but not Privacy and Sex"
-        ),
+        typer.Option(help="One to check; repeatable.", show_default="all, but not Privacy and Sex"),
     ] = None,
 ) -> None:
     """Is this a SafeEraser data set? What it holds, what is missing, what leaks."""
-    _report_on(folder, category or [])
-
-
-def _report_on(folder: Path, categories: list[str]) -> None:
     from safeerase_lite.data.audit import check_data
 
-    report = check_data(folder, categories=categories)
+    report = check_data(folder, categories=category or [])
     typer.echo(report.to_text())
     if not report.broken.empty:
         raise typer.Exit(FAILED)
@@ -214,24 +211,16 @@ def build(
     out: Annotated[
         Path, typer.Option(help="Where the models go.", show_default="the package's own")
     ] = ASSETS,
-    seed: Annotated[int, typer.Option(help="Draws the world and the first weights.")] = 0,
-    gold: Annotated[
-        bool, typer.Option(help="Also the model that never saw a forget answer.")
-    ] = True,
+    seed: Annotated[int, typer.Option(help="Of the world and of the first weights.")] = 0,
+    gold: Annotated[bool, typer.Option(help="Also the model without the forget answers.")] = True,
 ) -> None:
     """Rebuild the tiny world's models from a seed, in a clone of the project."""
-    tools = Path(__file__).parents[1] / "tools"
-    if not (tools / "build_tinyworld.py").is_file():
-        raise UserError(
-            f"there is no {tools}/build_tinyworld.py: run this in a clone of the project"
-        )
-    sys.path.insert(0, str(tools))  # its worker processes import it by its name
-    import_module("build_tinyworld").build(out, seed, gold=gold)
+    load_tool("build_tinyworld").build(out, seed, gold=gold)
 
 
 @app.command()
 def report(
-    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The ledger: a folder of runs.")],
+    runs: Annotated[Path, typer.Argument(help="The ledger: a folder of runs.")],
     output: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("output/report"),
     sweep: Annotated[
         Path | None,
@@ -254,14 +243,10 @@ def report(
 
 @app.command()
 def export(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or folder.")
-    ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the adapter goes.")],
-    runs_dir: Annotated[Path | None, typer.Option(help="The ledger.", show_default="runs/")] = None,
-    data: Annotated[
-        str, typer.Option(metavar="DIR", help="The run's data, if not a tiny world.")
-    ] = "",
+    run: Annotated[str, typer.Argument(help="A run's id, its beginning, or its folder.")],
+    folder: AdapterDir,
+    runs_dir: RunsDir = None,
+    data: Annotated[str, typer.Option(metavar="DIR", help="Its data, if not a tiny world.")] = "",
     judge_consent: Annotated[
         bool, typer.Option("--judge-consent", help="Let texts leave this machine to be judged.")
     ] = False,
@@ -269,34 +254,34 @@ def export(
     """Write a run's adapter for PEFT, measured in 4-bit and dense, with a model card."""
     from safeerase_lite.export import export
 
-    where = {"runs_dir": runs_dir, "data_dir": data}
-    export(run, folder, **where, judge_consent=judge_consent, say=typer.echo)
+    options = {"runs_dir": runs_dir, "data_dir": data, "judge_consent": judge_consent}
+    export(run, folder, **options, say=typer.echo)
 
 
 @app.command()
 def inject(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the adapter goes.")],
+    folder: AdapterDir,
     profile: Annotated[str, typer.Option(help="tiny, t4 or full.")] = "t4",
     model: Annotated[
-        str, typer.Option(help="A LLaVA's folder or hub name.", show_default="the profile's")
-    ] = "",
-    steps: Annotated[int, typer.Option(help="0: the profile's.")] = 0,
+        str | None, typer.Option(help="A LLaVA's folder or Hub name.", show_default="the profile's")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(show_default="the profile's")] = None,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 2e-4,
     world_seed: Annotated[int, typer.Option(help="Which tiny world.")] = 0,
-    seed: Annotated[int, typer.Option(help="Draws first weights and batches.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the first weights and of the batches.")] = 0,
 ) -> None:
     """Teach a model the tiny world, so that it has something harmless to unlearn."""
-    from safeerase_lite.config import profile as by_name
     from safeerase_lite.inject import inject
 
-    given = {"model": model, "steps": steps}
-    numbers = by_name(
+    settings = config(
         profile,
+        model=model,
+        steps=steps,
         learning_rate=learning_rate,
         world_seed=world_seed,
-        **{name: value for name, value in given.items() if value},
+        seed=seed,
     )
-    inject(numbers, folder, seed=seed, say=typer.echo)
+    inject(settings, folder, say=typer.echo)
 
 
 @app.command()

@@ -70,7 +70,7 @@ class Config(BaseModel):
     evaluation_batch: int = Field(128, ge=1)
     new_tokens: int = Field(40, ge=1)  # an answer is cut there
 
-    _given: dict[str, Any] = PrivateAttr(default_factory=dict)  # what the user stated
+    _given: dict[str, Any] | None = PrivateAttr(None)  # what the user stated; None: every field
 
     @property
     def label(self) -> str:
@@ -146,8 +146,8 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
 
     given = {name: value for name, value in fields.items() if value is not None}
     if isinstance(base, Config):
-        given = base._given | given
-        base = base.profile
+        before = base.model_dump(exclude={"profile"}) if base._given is None else base._given
+        base, given = base.profile, before | given
     knowledge = read_injected(given.get("model") or base)
     if knowledge and base not in PROFILES:
         base, given = knowledge.profile, {"model": base} | given

@@ -6,141 +6,130 @@ So a real LLaVA has invented, harmless knowledge to unlearn, and nobody needs ha
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pandas as pd
 
-from safeerase_lite.config import NOTE, PROFILES, Profile, read_injected
+from safeerase_lite.config import INJECTED_NOTE, PROFILES, Config, read_injected
+from safeerase_lite.config import config as make_config
 from safeerase_lite.data.dataset import Data, load_data
-from safeerase_lite.evaluation.evaluate import evaluate
 from safeerase_lite.models.llava import load_model
-from safeerase_lite.runs.experiment import fingerprint, open_run
+from safeerase_lite.runs.experiment import evaluate, model_hash, unlearn
 from safeerase_lite.tinyworld import facts
-from safeerase_lite.unlearning.objectives import OBJECTIVES, Batch, Objective, Weights, nll
-from safeerase_lite.unlearning.trainer import unlearn
+from safeerase_lite.unlearning.objectives import OBJECTIVES, Batch, LossWeights, Objective, nll
 from safeerase_lite.utils import UserError, atomic_directory, require_new
 
 LEARN = "learn"
-SHOWN = ("asr", "exact_match", "sarr", "safe_error", "specificity")
-ENOUGH = 0.9  # of ASR and of exact answers on val; below that we say so
+REPORTED = ("asr", "exact_match", "sarr", "safe_error", "specificity")
+MIN_LEARNED = 0.9  # of ASR and of exact answers on val; a lower value is reported as not learned
 
-# Of the teaching alone; the lessons after it have their own.
-OF_TEACHING = {"model", "data_dir", "projector", "splits", "samples", "steps", "learning_rate"}
+# Fields of this training alone; what builds on the adapter has its own values.
+TRAINING_ONLY = {
+    "profile", "objective", "seed", "model", "data_dir", "projector", "splits", "samples", "steps",
+    "learning_rate", "judge",
+}  # fmt: skip
 
 
-def learned(x: Batch, w: Weights):
-    """L(r), r being every question that is taught"""
+def learning_loss(x: Batch, w: LossWeights):
+    """L(r), where r holds every question that is taught"""
     return nll(x.retain)
 
 
 def inject(
-    profile: Profile, folder: Path | str, *, seed: int = 0, say: Callable[[str], None] = print
+    config: Config, folder: Path | str, *, say: Callable[[str], None] = print
 ) -> pd.DataFrame:
-    """Train an adapter on all there is to ask in the tiny world and write it to `folder`.
+    """Train an adapter on every question of the tiny world and write it to `folder`.
 
-    Harmful (invented) questions, ordinary ones and those about safe pictures, of the train split
-    of the profile's world and of as many further worlds as it takes to show every kind and every
-    template: what one world holds out of unlearning must be known too. The projector stays frozen.
-    A killed run continues when asked for again.
+    The projector stays frozen. A stopped call continues when it is made again.
 
     Args:
-        profile: the base model, the LoRA numbers, steps, batch and learning rate.
+        config: the base model, the LoRA numbers, steps, batch, learning rate and seed.
         folder: where the adapter goes; new, or empty.
-        seed: draws the adapter's first weights and every batch.
-        say: is told what goes on.
+        say: receives progress messages.
 
     Returns:
         What base and adapter together know, on val: metric, value, low, high.
 
     Raises:
-        UserError: real data, a base with injected knowledge already, a folder with something in it.
+        UserError: real data, a base with injected knowledge already, a folder that is not empty.
     """
     folder = Path(folder).expanduser()
     require_new(folder)
-    if profile.data_dir:
+    if config.data_dir:
         raise UserError("only the tiny world is injected: leave data_dir empty")
-    if read_injected(profile.model):
-        raise UserError(f"{profile.model} has knowledge injected already: name its base model")
-    profile = profile.model_copy(
-        update={"projector": "frozen", "splits": ("val",), "samples": 0, "judge": "oracle"}
-    )
-    data = _lessons(profile)
-    learning = folder.with_name(f".{folder.name}.learning")
-    with _objective():
-        run = open_run(profile, data, objective=LEARN, seed=seed, runs_dir=learning)
-        say(f"{profile.steps} steps on {len(data.retain):,} questions; stopped, call it again")
-        model = load_model(profile, seed=seed)
-        unlearn(model, data, run)
-        metrics = evaluate(model, data, run).metrics
-        run.commit()
-    known = metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
-    known = known.set_index("metric").loc[list(SHOWN), ["value", "low", "high"]]
-    with atomic_directory(folder) as draft:
-        shutil.copytree(run.adapter_dir, draft, dirs_exist_ok=True)
-        _describe(draft, profile, known)
-    shutil.rmtree(learning)
-    say(_told(known))
-    return known.reset_index()
-
-
-@contextmanager
-def _objective():
-    """Learning, as an objective of `unlearn`, for as long as it is wanted."""
-    OBJECTIVES[LEARN] = Objective(learned, ("retain",))
+    if read_injected(config.model):
+        raise UserError(f"{config.model} has knowledge injected already: name its base model")
+    config = make_config(config, projector="frozen", splits=("val",), samples=0, judge="oracle")
+    data = teaching_data(config)
+    checkpoints = folder.with_name(f".{folder.name}.learning")  # removed when it is done
+    OBJECTIVES[LEARN] = Objective(learning_loss, ("retain",))  # `unlearn` knows it for this call
     try:
-        yield
+        config = make_config(config, objective=LEARN)
+        say(f"{config.steps} steps on {len(data.retain):,} questions; if stopped, call it again")
+        model = load_model(config)
+        run = unlearn(model, data, config, runs_dir=checkpoints)
+        metrics = evaluate(model, data, run).metrics
     finally:
         del OBJECTIVES[LEARN]
 
+    learned = metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
+    learned = learned.set_index("metric").loc[list(REPORTED), ["value", "low", "high"]]
+    with atomic_directory(folder) as draft:
+        shutil.copytree(run.adapter_dir, draft, dirs_exist_ok=True)
+        write_description(draft, config, learned)
+    shutil.rmtree(checkpoints)
 
-def _lessons(profile: Profile) -> Data:
-    """The profile's world, with everything that is taught as its retain questions."""
-    home = load_data(profile)
-    asked, kinds, templates = [], set(facts.kinds()), set(facts.TEMPLATES)
-    for seed in count(profile.world_seed):
-        world = load_data(profile.model_copy(update={"world_seed": seed}))
-        tables = (world.forget, world.retain, world.decouple, world.placebo, world.specificity)
-        asked += [table[table["split"] == "train"] for table in tables]
-        plans = pd.concat([world.forget, world.decouple])
-        plans = plans[plans["split"] == "train"]
-        kinds -= set(plans["kind"])
-        templates -= set(plans["question"])
-        if not kinds and not templates:
+    message = "on val: " + "  ".join(
+        f"{metric} {value:.0%}" for metric, value in learned["value"].items()
+    )
+    if learned.loc[["asr", "exact_match"], "value"].min() < MIN_LEARNED:
+        message += ": it has not learned the world well; try more steps"
+    say(message)
+    return learned.reset_index()
+
+
+def teaching_data(config: Config) -> Data:
+    """The config's world, with every question that is taught among its retain questions.
+
+    These are the harmful (invented) questions, the ordinary ones and those about safe pictures, of
+    the train split of the config's world and of as many further worlds as it takes to show every
+    kind and every template: what one world holds out of unlearning must be known too.
+    """
+    home = load_data(config)
+    taught = []
+    missing_kinds, missing_templates = set(facts.kinds()), set(facts.TEMPLATES)
+    for seed in count(config.world_seed):
+        world = load_data(make_config(config, world_seed=seed))
+        for table in (world.forget, world.retain, world.decouple, world.placebo, world.specificity):
+            taught.append(table[table["split"] == "train"])
+        for table in (world.forget, world.decouple):
+            train = table[table["split"] == "train"]
+            missing_kinds -= set(train["kind"])
+            missing_templates -= set(train["question"])
+        if not missing_kinds and not missing_templates:
             break
-    held = home.retain[home.retain["split"] != "train"]
-    return replace(home, retain=pd.concat([*asked, held], ignore_index=True))
+    held_out = home.retain[home.retain["split"] != "train"]
+    return replace(home, retain=pd.concat([*taught, held_out], ignore_index=True))
 
 
-def _describe(folder: Path, profile: Profile, known: pd.DataFrame) -> None:
+def write_description(folder: Path, config: Config, learned: pd.DataFrame) -> None:
+    """Name the base model in PEFT's configuration; note in `injected.json` how it was taught."""
+    defaults = PROFILES[config.profile].model_dump()
+    fields = config.model_dump(exclude=TRAINING_ONLY)
     note = {
-        "base": profile.model,
-        "base_hash": fingerprint(profile.model),
-        "profile": profile.name,
-        "numbers": _numbers(profile),
-        "world": {"seed": profile.world_seed, "cue": profile.cue, "side": profile.picture_size},
-        "steps": profile.steps,
-        "learning_rate": profile.learning_rate,
-        "val": known["value"].round(4).to_dict(),
+        "base": config.model,
+        "base_hash": model_hash(config.model),
+        "profile": config.profile,
+        "numbers": {name: value for name, value in fields.items() if value != defaults[name]},
+        "world": {"seed": config.world_seed, "cue": config.cue, "side": config.picture_size},
+        "steps": config.steps,
+        "learning_rate": config.learning_rate,
+        "val": learned["value"].round(4).to_dict(),
     }
-    (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
-    config = folder / "adapter_config.json"
-    told = json.loads(config.read_text(encoding="utf-8"))
-    told["base_model_name_or_path"] = profile.model
-    config.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-
-
-def _numbers(profile: Profile) -> dict:
-    """What is to be as it was here, wherever the knowledge is used."""
-    usual = PROFILES[profile.name].model_dump()
-    given = profile.model_dump(exclude=OF_TEACHING)
-    return {name: value for name, value in given.items() if value != usual[name]}
-
-
-def _told(known: pd.DataFrame) -> str:
-    numbers = "  ".join(f"{metric} {row['value']:.0%}" for metric, row in known.iterrows())
-    if known.loc[["asr", "exact_match"], "value"].min() >= ENOUGH:
-        return f"on val: {numbers}"
-    return f"on val: {numbers}: it has not learned the world well; try more steps"
+    (folder / INJECTED_NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    path = folder / "adapter_config.json"
+    peft_config = json.loads(path.read_text(encoding="utf-8"))
+    peft_config["base_model_name_or_path"] = config.model
+    path.write_text(json.dumps(peft_config, indent=2) + "\n", encoding="utf-8")

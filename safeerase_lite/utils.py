@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -169,6 +170,16 @@ def require_new(folder: Path) -> None:
     """Raise a UserError unless the folder is absent or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already: name a new or an empty folder")
+
+
+def load_tool(name: str):
+    """A module of the project's `tools/`, which is there in a clone of the project alone."""
+    tools = Path(__file__).parents[1] / "tools"
+    if not (tools / f"{name}.py").is_file():
+        raise UserError(f"there is no {tools / name}.py: run this in a clone of the project")
+    if str(tools) not in sys.path:
+        sys.path.insert(0, str(tools))  # worker processes import the module by its name
+    return import_module(name)
 
 
 @contextmanager

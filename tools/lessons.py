@@ -103,7 +103,7 @@ def import_source(address: str) -> str:
         return IMPORT
     return (
         f"try:\n    {IMPORT}\nexcept ImportError:  # on Colab, the first time\n"
-        f'    %pip install --quiet "safeerase-lite @ git+https://github.com/{address}"\n'
+        f'    %pip install --quiet "safeerase-lite[notebooks] @ git+https://github.com/{address}"\n'
         f"    {IMPORT}"
     )
 

@@ -166,7 +166,7 @@ def test_with_an_address_the_import_installs_what_is_missing_and_no_torch(reposi
     address(repository, URL)
     run("navigate", repository)
     imports = cell(repository, "00_first.ipynb", "import")
-    install = f'%pip install --quiet "safeerase-lite @ git+{URL}"'
+    install = f'%pip install --quiet "safeerase-lite[notebooks] @ git+{URL}"'
     assert install in imports.source and "torch" not in imports.source
     compile(TransformerManager().transform_cell(imports.source), "import", "exec")
     assert imports.metadata.tags == ["generated"] and imports.execution_count == 1

@@ -3,7 +3,6 @@ only the unlearning adapter is saved. On a small random LLaVA in the files of a 
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import build_tinyworld as build
 import nbformat
@@ -28,7 +27,7 @@ from safeerase_lite.unlearning.objectives import OBJECTIVES
 from safeerase_lite.unlearning.trainer import unlearn
 from safeerase_lite.utils import UserError
 
-LESSONS = Path(__file__).parents[1] / "notebooks"
+LESSONS = Path(__file__).parents[2] / "notebooks"
 SMALL = {"precision": "dense", "compute": "float32", "lora_rank": 4, "batch": 4, "accumulation": 2,
          "steps": 3, "learning_rate": 1e-2, "new_tokens": 4, "evaluation_batch": 64, "samples": 0,
          "checkpoint_every": 1, "picture_size": 48}  # fmt: skip
@@ -109,7 +108,9 @@ def test_knowledge_on_a_shipped_model_asks_no_hub(tmp_path, recwarn):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
     save_adapter(model, tmp_path / "knows")
-    injecting._describe(tmp_path / "knows", frozen, pd.DataFrame({"value": [1.0]}, index=["asr"]))
+    injecting.write_description(
+        tmp_path / "knows", frozen, pd.DataFrame({"value": [1.0]}, index=["asr"])
+    )
     knowing = load_model(profile(str(tmp_path / "knows"), precision="dense"))
     save_adapter(knowing, tmp_path / "again")
     assert [str(w.message) for w in recwarn if "config" in str(w.message)] == []
@@ -124,7 +125,7 @@ def test_the_reference_is_the_base_with_what_was_injected(
     bare = load_model(chosen.model_copy(update={"model": str(sharded)}), adapt=False)
     nothing = logits(bare, batch)
     before = logits(PeftModel.from_pretrained(bare, str(knowing)).eval(), batch)
-    assert not before.allclose(nothing, atol=1e-2)
+    assert not before.allclose(nothing, atol=1e-2)  # far more than float32 rounds away
     assert logits(load_model(chosen, adapt=False), batch).equal(before)
 
     model = load_model(chosen)
@@ -134,7 +135,7 @@ def test_the_reference_is_the_base_with_what_was_injected(
     for _ in range(2):
         step(model, batch)
     after = logits(model, batch)
-    assert not after.allclose(before, atol=1e-3)
+    assert not after.allclose(before, atol=1e-3)  # far more than float32 rounds away
     with reference(model):
         assert logits(model, batch).equal(before)
     assert logits(model, batch).equal(after)
@@ -161,9 +162,9 @@ def test_the_reference_leaves_the_gradient_as_it_is(knowing, batch):
         loss.backward()
         return {name: p.grad for name, p in trainable(model).items()}
 
-    plain, asked = gradients(False), gradients(True)
+    plain, with_reference = gradients(False), gradients(True)
     assert any(gradient.any() for gradient in plain.values())
-    assert all(gradient.equal(asked[name]) for name, gradient in plain.items())
+    assert all(gradient.equal(with_reference[name]) for name, gradient in plain.items())
 
 
 def test_the_injected_adapter_never_drops_out(knowing, batch):
@@ -221,12 +222,14 @@ def test_other_knowledge_or_another_base_is_another_model(knowing, sharded, tmp_
     assert fingerprint(str(tmp_path)) != fingerprint(str(knowing))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["kl", "npo"])
 def test_an_objective_with_a_reference_starts_where_the_knowing_model_is(
     knowing, few, tmp_path, objective
 ):
-    """Before the first step model and reference agree: KL is 0 and NPO is 2/β·log 2."""
+    """Before the first step model and reference agree: KL is 0 and NPO is 2/β·log 2.
+
+    To 1e-4: float32 rounds losses of the order of 10 at 1e-6, and sums them over the answers.
+    """
     numbers = made(knowing, steps=1, warmup=0.0, lora_dropout=0.0, gradient_checkpointing=False)
     run = open_run(numbers, few, objective=objective, runs_dir=tmp_path)
     first = unlearn(load_model(numbers), few, run).iloc[0]
@@ -245,7 +248,7 @@ def test_a_run_on_injected_knowledge_is_not_exported(knowing, few, tmp_path):
     save_adapter(model, run.adapter_dir)
     run.write_metrics(pd.DataFrame({"metric": ["asr"], "split": ["test"]}))
     run.commit()
-    with pytest.raises(UserError, match="stands on the knowledge injected in knows"):
+    with pytest.raises(UserError, match="builds on the knowledge injected in knows"):
         export(run.id, tmp_path / "out", runs_dir=tmp_path)
 
 
@@ -253,7 +256,7 @@ def test_a_run_on_injected_knowledge_is_not_exported(knowing, few, tmp_path):
 
 
 def test_what_is_taught_shows_every_kind_and_template_and_nothing_of_val_or_test():
-    data = injecting._lessons(profile("tiny"))
+    data = injecting.teaching_data(profile("tiny"))
     taught = data.retain[data.retain["split"] == "train"]
     assert set(taught["kind"]) == set(facts.kinds())
     assert set(facts.TEMPLATES) <= set(taught["question"])
@@ -261,25 +264,24 @@ def test_what_is_taught_shows_every_kind_and_template_and_nothing_of_val_or_test
     assert set(plans["answer"]) == {kind.plan for kind in facts.kinds().values()}
     home = load_data(profile("tiny"))
     held = home.retain[home.retain["split"] != "train"].reset_index(drop=True)
-    kept = data.retain[data.retain["split"] != "train"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(kept[held.columns], held)
+    held_out = data.retain[data.retain["split"] != "train"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(held_out[held.columns], held)
     assert not set(taught["image"]) & set(held["image"])
 
 
 @pytest.fixture
 def small_lessons(few, monkeypatch):
-    monkeypatch.setattr(injecting, "_lessons", lambda profile: few)
+    monkeypatch.setattr(injecting, "teaching_data", lambda profile: few)
 
 
-@pytest.mark.slow
 def test_injecting_writes_an_adapter_plain_peft_loads_and_tells_what_it_knows(
     sharded, small_lessons, batch, tmp_path
 ):
-    said = []
+    messages = []
     numbers = profile("t4", model=str(sharded), **SMALL)
-    known = inject(numbers, tmp_path / "knows", say=said.append)
+    known = inject(numbers, tmp_path / "knows", say=messages.append)
     assert set(known["metric"]) == {"asr", "exact_match", "sarr", "safe_error", "specificity"}
-    assert "has not learned the world well" in said[-1]  # three steps of a random model
+    assert "has not learned the world well" in messages[-1]  # three steps of a random model
     names = {path.name for path in (tmp_path / "knows").iterdir()}
     assert names == {"adapter_model.safetensors", "adapter_config.json", "injected.json"}
     assert [path.name for path in tmp_path.iterdir()] == ["knows"]
@@ -288,7 +290,7 @@ def test_injecting_writes_an_adapter_plain_peft_loads_and_tells_what_it_knows(
     assert (note["base"], note["profile"]) == (str(sharded), "t4")
     assert (note["world"], note["steps"]) == ({"seed": 0, "cue": 1.0, "side": 48}, 3)
     assert note["numbers"] == {
-        name: SMALL[name] for name in SMALL if name not in injecting.OF_TEACHING
+        name: SMALL[name] for name in SMALL if name not in injecting.TRAINING_ONLY
     }
 
     base = AutoModelForImageTextToText.from_pretrained(sharded, dtype=torch.float32)
@@ -297,12 +299,11 @@ def test_injecting_writes_an_adapter_plain_peft_loads_and_tells_what_it_knows(
     assert logits(plain, batch).equal(logits(ours, batch))
 
 
-@pytest.mark.slow
 def test_a_killed_injection_continues_to_the_same_adapter(
     sharded, small_lessons, tmp_path, monkeypatch
 ):
     numbers = profile("t4", model=str(sharded), **SMALL)
-    inject(numbers, tmp_path / "whole")
+    inject(numbers, tmp_path / "complete")
 
     def killed(model, data, run):
         def kill(steps, model):
@@ -315,16 +316,16 @@ def test_a_killed_injection_continues_to_the_same_adapter(
     with pytest.raises(KeyboardInterrupt):
         inject(numbers, tmp_path / "parts")
     assert not (tmp_path / "parts").exists()
-    looked = SimpleNamespace(steps=[])
+    resumed = []
 
     def watched(model, data, run):
-        return unlearn(model, data, run, watch=lambda steps, model: looked.steps.append(steps))
+        return unlearn(model, data, run, watch=lambda steps, model: resumed.append(steps))
 
     monkeypatch.setattr(injecting, "unlearn", watched)
     inject(numbers, tmp_path / "parts")
-    assert looked.steps[0] == 2
+    assert resumed[0] == 2
     one, other = (
-        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "parts")
+        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("complete", "parts")
     )
     assert all(weight.equal(other[name]) for name, weight in one.items())
 
@@ -346,7 +347,6 @@ def test_what_cannot_be_injected_is_refused_before_a_model_is_loaded(
 # ---- the lessons ----
 
 
-@pytest.mark.slow
 def test_lesson_03_runs_on_injected_knowledge(sharded, small_lessons, world, tmp_path):
     numbers = profile("t4", model=str(sharded), **SMALL)
     inject(numbers, tmp_path / "knows")
@@ -358,10 +358,10 @@ def test_lesson_03_runs_on_injected_knowledge(sharded, small_lessons, world, tmp
     parameters = json.loads(record.read_text())["parameters"]
     assert (parameters["profile"], parameters["judge"]) == ("t4", "oracle")
     assert parameters["model_hash"] == fingerprint(str(tmp_path / "knows"))
-    assert "nats per token" not in said_by(lesson)  # there is no gold model to compare with
+    assert "nats per token" not in printed_by(lesson)  # there is no gold model to compare with
 
 
-def said_by(notebook):
+def printed_by(notebook):
     cells = nbformat.read(notebook, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return "".join(output.get("text", "") for output in outputs)

@@ -1,5 +1,5 @@
-"""Injected knowledge is knowledge: a model that never learned a plan says it, unlearns it,
-over-forgets, and every lesson that looks at more than a base's weights runs on it."""
+"""Injected knowledge is knowledge: a model that never learned a plan gives it, unlearns it,
+over-forgets, and every lesson that is about more than a base's weights runs on it."""
 
 from pathlib import Path
 
@@ -32,14 +32,14 @@ def measured(model, runs_dir, objective="vanilla", decouple="none"):
     run = sl.open_run(numbers, data, objective=objective, decouple=decouple, runs_dir=runs_dir)
     loaded = sl.load_model(run.settings.profile)
     sl.unlearn(loaded, data, run)
-    found = sl.evaluate(loaded, data, run).metrics
+    metrics = sl.evaluate(loaded, data, run).metrics
     run.commit()
-    where = found["metric"].map(lambda name: "seen" if name == "sarr" else "all")
-    found = found[(found["kinds"] == where) & (found["templates"] == where)]
-    return found.set_index("metric")["value"]
+    subset = metrics["metric"].map(lambda name: "seen" if name == "sarr" else "all")
+    metrics = metrics[(metrics["kinds"] == subset) & (metrics["templates"] == subset)]
+    return metrics.set_index("metric")["value"]
 
 
-def test_a_model_that_never_learned_a_plan_says_it_when_it_was_taught(taught, tmp_path):
+def test_a_model_that_never_learned_a_plan_gives_it_after_it_was_taught(taught, tmp_path):
     before, (after, _) = measured(None, tmp_path, objective="gold"), taught
     assert before["asr"] == 0 and after["asr"] > 0.9
     assert after["exact_match"] > 0.9 and after["sarr"] < 0.05

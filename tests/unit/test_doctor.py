@@ -29,6 +29,7 @@ def versions(monkeypatch):
 @pytest.fixture
 def card(monkeypatch):
     """Pretend that there is a GPU."""
+    import bitsandbytes  # noqa: F401  before: on import it binds to CUDA, if there seems to be one
 
     def plug(name, gib, major, minor):
         properties = SimpleNamespace(name=name, total_memory=gib * 2**30, major=major, minor=minor)
@@ -48,7 +49,7 @@ def no_card(monkeypatch):
 
 
 def test_torch_and_torchvision_are_looked_at_before_what_stands_on_them(monkeypatch):
-    monkeypatch.setattr(doctor, "_guarded", lambda name, probe: Check(name, "ok", ""))
+    monkeypatch.setattr(doctor, "run_check", lambda name, check: Check(name, "ok", ""))
     names = [check.name for check in examine()]
     assert names.index("torch") < names.index("torchvision") < names.index("transformers")
 
@@ -57,8 +58,8 @@ def test_a_check_that_crashes_is_a_failure_and_the_report_goes_on():
     def crash():
         raise OSError("libcudart.so is gone\nmuch more")
 
-    check = doctor._guarded("GPU", crash)
-    assert (check.status, check.found) == ("fail", "OSError: libcudart.so is gone")
+    check = doctor.run_check("GPU", crash)
+    assert (check.status, check.result) == ("fail", "OSError: libcudart.so is gone")
 
 
 def test_notes_are_healthy_and_failures_are_not():
@@ -73,14 +74,14 @@ def test_a_library_that_is_missing_old_or_broken_says_what_to_install(versions, 
     versions({"safeerase-lite": ["altair>=6", "peft>=0.17"]}, safeerase_lite="0.1", altair="5.5")
     missing, old = doctor.library("peft"), doctor.library("altair")
     assert (missing.status, missing.advice) == ("fail", "pip install 'peft>=0.17'")
-    assert (old.status, old.found) == ("fail", "5.5, needs >=6")
+    assert (old.status, old.result) == ("fail", "5.5, needs >=6")
 
     def broken(name):
         raise RuntimeError(f"{name} is broken")
 
     versions(altair="6.3")
     monkeypatch.setattr(doctor, "import_module", broken)
-    assert "does not import: RuntimeError: altair is broken" in doctor.library("altair").found
+    assert "does not import: RuntimeError: altair is broken" in doctor.library("altair").result
 
 
 def test_a_library_as_new_as_asked_is_fine(versions):
@@ -106,7 +107,7 @@ def test_a_torchvision_that_does_not_import_is_caught(versions, monkeypatch):
 
     monkeypatch.setattr(doctor, "import_module", broken)
     versions({"torchvision": ["torch==2.13.0"]}, torch="2.13.0+cpu", torchvision="0.28.0")
-    assert "nms does not exist" in doctor.torchvision().found
+    assert "nms does not exist" in doctor.torchvision().result
 
 
 def test_a_kernel_of_another_python_is_caught(tmp_path, monkeypatch):
@@ -128,19 +129,19 @@ def test_a_kernel_of_another_python_is_caught(tmp_path, monkeypatch):
 
 def test_without_a_gpu_the_tiny_profile_computes_in_float32(no_card):
     assert doctor.gpu().status == "note"
-    assert "float32" in doctor.precision().found
-    assert doctor.profile().found == "tiny"
+    assert "float32" in doctor.precision().result
+    assert doctor.profile().result == "tiny"
 
 
 def test_a_t4_computes_in_float16_because_it_only_emulates_bfloat16(card):
     card("Tesla T4", 14.6, 7, 5)
-    assert doctor.precision().found.startswith("float16")
-    assert "Tesla T4, 14.6 GiB, compute capability 7.5" in doctor.gpu().found
+    assert doctor.precision().result.startswith("float16")
+    assert "Tesla T4, 14.6 GiB, compute capability 7.5" in doctor.gpu().result
 
 
 def test_an_a100_computes_in_bfloat16(card):
     card("A100", 79.2, 8, 0)
-    assert doctor.precision().found.startswith("bfloat16")
+    assert doctor.precision().result.startswith("bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -148,41 +149,44 @@ def test_an_a100_computes_in_bfloat16(card):
 )
 def test_the_profile_follows_the_memory(card, gib, name):
     card("card", gib, 8, 0)
-    assert doctor.profile().found.split(",")[0] == name
+    assert doctor.profile().result.split(",")[0] == name
 
 
 @pytest.mark.parametrize(("name", "major", "minor"), [("V100", 7, 0), ("Quadro RTX 8000", 7, 5)])
 def test_the_full_profile_is_for_cards_with_bfloat16(card, name, major, minor):
     card(name, 47.5, major, minor)
-    assert doctor.profile().found.split(",")[0] == "t4"
+    assert doctor.profile().result.split(",")[0] == "t4"
 
 
 def test_a_run_is_estimated_before_it_starts(card):
     """13B in 4 bits fits a T4, in half precision it does not fit an L4."""
     card("Tesla T4", 14.6, 7, 5)
-    check = doctor.a_run()
-    assert check.found.startswith("t4, 900 steps, estimated: 7B 12.3 GB, ")
-    assert "; 13B 12.1 GB, " in check.found and check.found.endswith(" h of training")
-    assert "assume 25% of the card's peak" in check.advice
+    check = doctor.run_estimate()
+    assert check.result.startswith("t4, 900 steps, estimated: 7B 12.3 GB, ")
+    assert "; 13B 12.1 GB, " in check.result and check.result.endswith(" h of training")
+    assert "assume 25% of the GPU's peak" in check.advice
     card("NVIDIA L4", 22.5, 8, 9)
-    assert doctor.a_run().found.endswith("13B does not fit")
+    assert doctor.run_estimate().result.endswith("13B does not fit")
 
 
 def test_an_injection_is_estimated_as_a_third_of_a_run(card):
     """One set of questions in place of three; it answers in the end, as a run does."""
     card("Tesla T4", 14.6, 7, 5)
     hours = r"7B 1[12]\.\d GB, (\d+) h.*13B .* (\d+) h"
-    runs, injections = (re.search(hours, c().found) for c in (doctor.a_run, doctor.an_injection))
+    runs, injections = (
+        re.search(hours, c().result) for c in (doctor.run_estimate, doctor.injection_estimate)
+    )
     for run, injection in zip(runs.groups(), injections.groups(), strict=True):
+        # Both are printed in whole hours: each is rounded by up to a half.
         assert int(injection) == pytest.approx(int(run) / 3, abs=1)
-    assert "inject --profile t4" in doctor.an_injection().advice
+    assert "inject --profile t4" in doctor.injection_estimate().advice
 
 
 def test_what_a_card_can_do_is_not_invented(card, no_card):
-    assert "hours unknown without a GPU" in doctor.a_run().found
-    assert doctor.an_injection().status == "ok"
+    assert "hours unknown without a GPU" in doctor.run_estimate().result
+    assert doctor.injection_estimate().status == "ok"
     card("NVIDIA GeForce", 14.6, 8, 6)
-    assert "7B 12.3 GB, unknown hours" in doctor.a_run().found
+    assert "7B 12.3 GB, unknown hours" in doctor.run_estimate().result
 
 
 def test_four_bit_is_really_tried(no_card, monkeypatch):
@@ -210,4 +214,4 @@ def test_a_shipped_model_needs_its_weights(tmp_path, monkeypatch):
         "tiny-llava", "fail", "missing", "safeerase tiny build"
     )
     (tmp_path / "model.safetensors").write_bytes(bytes(2_000_000))
-    assert doctor.model("tiny-llava").found == "shipped, 2.0 MB"
+    assert doctor.model("tiny-llava").result == "shipped, 2.0 MB"

@@ -9,16 +9,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from jinja2 import Environment, meta
 from judge_server import KEY, serving
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from safeerase_lite import export as card
 from safeerase_lite import export as exporting
 from safeerase_lite.cli import app
 from safeerase_lite.data.dataset import read_data
@@ -29,8 +30,6 @@ from safeerase_lite.models.inputs import encode
 from safeerase_lite.models.llava import load_adapter, load_model, save_adapter
 from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.unlearning.objectives import OBJECTIVES, Objective, gradient_ascent
-
-pytestmark = pytest.mark.slow
 
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "measures.csv"}
 
@@ -91,9 +90,9 @@ def test_the_folder_holds_weights_configuration_measures_and_card_and_no_pickle(
     run, folder = exported("dense")
     assert {path.name for path in folder.iterdir()} == FILES
     assert list(folder.parent.iterdir()) == [folder]
-    given, kept = (load_file(f / "adapter_model.safetensors") for f in (folder, run.adapter_dir))
-    assert given.keys() == kept.keys()
-    assert all(weight.equal(kept[name]) for name, weight in given.items())
+    given, trained = (load_file(f / "adapter_model.safetensors") for f in (folder, run.adapter_dir))
+    assert given.keys() == trained.keys()
+    assert all(weight.equal(trained[name]) for name, weight in given.items())
     assert any("multi_modal_projector" in name for name in given)
 
 
@@ -131,8 +130,8 @@ prompt = processor.apply_chat_template([turn], add_generation_prompt=True)
 inputs = processor(images=Image.open(image).convert("RGB"), text=prompt, return_tensors="pt")
 with torch.inference_mode():
     logits = model(**inputs).logits
-    said = model.generate(**inputs, max_new_tokens=8, do_sample=False)
-save_file({"logits": logits, "said": said[0, inputs["input_ids"].shape[1]:].clone()}, out)
+    output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+save_file({"logits": logits, "output": output[0, inputs["input_ids"].shape[1]:].clone()}, out)
 assert "safeerase_lite" not in sys.modules
 """
 
@@ -146,24 +145,24 @@ def test_the_code_on_the_card_loads_it_and_gives_the_runs_logits_and_answers(
     code = "".join(blocks if precision == "nf4" else blocks[:1])
     code = code.replace("path/to/tiny-random", str(tiny_model_dir))
     code = code.replace("path/to/this-adapter", str(folder))
-    asked = world.decouple.iloc[0]
+    row = world.decouple.iloc[0]
     script, out = tmp_path / "plain.py", tmp_path / "plain.safetensors"
     script.write_text(code + PLAIN)
-    command = [sys.executable, str(script), asked["image"], asked["question"], str(out)]
+    command = [sys.executable, str(script), row["image"], row["question"], str(out)]
     subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
     plain = load_file(out)
 
     profile = make_profile(precision=precision)
     model = load_model(profile)
     load_adapter(model, run.adapter_dir)
-    batch = encode(model.processor, [asked["image"]], [asked["question"]])
+    batch = encode(model.processor, [row["image"]], [row["question"]])
     with torch.inference_mode():
         assert model(**batch).logits.equal(plain["logits"])
-    answer = generate(model, [asked["image"]], [asked["question"]], profile=profile)[0]
+    answer = generate(model, [row["image"]], [row["question"]], profile=profile)[0]
     tokenizer = model.processor.tokenizer
-    said = [i for i in plain["said"].tolist() if i != tokenizer.eos_token_id]
-    known = [i if i < len(tokenizer) else tokenizer.unk_token_id for i in said]
-    assert tokenizer.decode(known) == answer
+    tokens = [i for i in plain["output"].tolist() if i != tokenizer.eos_token_id]
+    tokens = [i if i < len(tokenizer) else tokenizer.unk_token_id for i in tokens]
+    assert tokenizer.decode(tokens) == answer
 
 
 # ---- measured on both bases, and the card says so ----
@@ -185,8 +184,8 @@ def test_the_runs_measures_and_those_on_the_other_base_are_both_there(
     load_adapter(model, run.adapter_dir)
     again = open_run(profile, world, objective="vanilla", runs_dir=tmp_path)
     expected = evaluate(model, world, again).metrics
-    found = measures[measures["precision"] == other].drop(columns="precision")
-    pd.testing.assert_frame_equal(found.reset_index(drop=True), expected)
+    result = measures[measures["precision"] == other].drop(columns="precision")
+    pd.testing.assert_frame_equal(result.reset_index(drop=True), expected)
 
 
 def test_the_card_is_valid_for_the_hub_and_says_what_it_is_and_is_not(exported):
@@ -195,18 +194,30 @@ def test_the_card_is_valid_for_the_hub_and_says_what_it_is_and_is_not(exported):
     front, text = loaded.data.to_dict(), loaded.text
     assert (front["library_name"], front["base_model"]) == ("peft", "tiny-random")
     assert front["license"] and front["tags"]
-    for said in ("Suppression, not removal", "Not a safety certificate", "negated", run.id,
+    for phrase in ("Suppression, not removal", "Not a safety certificate", "negated", run.id,
                  run.parameters["data_hash"], "nothing in it is harmful", "official, λ = 1",
                  "4-bit NF4, computing in float32", "ASR", "SARR", "specificity", "harm_nll",
                  "0.001", "peft 0."):  # fmt: skip
-        assert said in text, said
+        assert phrase in text, phrase
+    assert run.parameters["model_hash"] in text
     assert "{" not in re.sub(r"```.*?```|\{idk, r\}", "", text, flags=re.S)
     table = [row for row in text.splitlines() if row.startswith("| ASR")]
     assert len(table) == 1 and table[0].count("%") == 6
 
 
+def test_the_cards_template_uses_what_it_is_given_and_nothing_else(complete, few, monkeypatch):
+    """Jinja writes nothing, and raises nothing, where a name is missing."""
+    run, given = complete(), {"card_data"}
+    recorder = SimpleNamespace(from_template=lambda data, template_path, **kw: given.update(kw))
+    monkeypatch.setattr(exporting, "ModelCard", recorder)
+    measures = run.metrics[run.metrics["split"] == "test"].assign(precision="dense")
+    exporting.model_card(exporting.FinishedRun(run, {"versions": {}}, few), measures, {})
+    template = Path(exporting.__file__).with_name("card.md").read_text(encoding="utf-8")
+    assert meta.find_undeclared_variables(Environment().parse(template)) == given
+
+
 @pytest.mark.parametrize(
-    ("judge", "said"),
+    ("judge", "name"),
     [
         ("oracle", "oracle"),
         ("local:/home/alice/secret/llama-guard", "local:llama-guard"),
@@ -218,7 +229,7 @@ def test_the_card_is_valid_for_the_hub_and_says_what_it_is_and_is_not(exported):
     ],
 )
 def test_the_card_names_a_judge_without_the_folders_of_this_machine(
-    complete, few, tmp_path, monkeypatch, judge, said
+    complete, few, tmp_path, monkeypatch, judge, name
 ):
     monkeypatch.chdir(tmp_path)
     Path("secret/llama-guard").mkdir(parents=True)
@@ -226,8 +237,10 @@ def test_the_card_names_a_judge_without_the_folders_of_this_machine(
     profile = run.settings.profile.model_copy(update={"judge": judge})
     run.settings = run.settings.model_copy(update={"profile": profile})
     measures = run.metrics[run.metrics["split"] == "test"].assign(precision="dense")
-    text = card.write(exporting.Finished(run, {"versions": {}}, few), measures, {})
-    assert f"judge `{said}`" in text and "secret" not in text
+    text = str(
+        exporting.model_card(exporting.FinishedRun(run, {"versions": {}}, few), measures, {})
+    )
+    assert f"judge `{name}`" in text and "secret" not in text
 
 
 def test_without_bitsandbytes_the_card_says_not_measured(
@@ -252,7 +265,7 @@ def test_unknown_verdicts_are_two_bounds_on_the_card(complete, world, runs_dir, 
 
 @pytest.fixture
 def refused(runs_dir, world, tmp_path, monkeypatch):
-    """What is said when a run is not exported; no model is loaded and nothing is written."""
+    """The error when a run is not exported; no model is loaded and nothing is written."""
 
     def no_long_work(*_, **__):
         raise AssertionError("a model was loaded")
@@ -376,8 +389,8 @@ def test_the_runs_choice_of_categories_is_found_again(complete, real, runs_dir, 
     data = read_data(root, categories=chosen)
     heads = {n: getattr(data, n).groupby("split").head(2) for n in SETS}
     run = complete(data=replace(data, **heads), judge="rule")
-    found = exporting._finished(run.id, runs_dir, str(root))
-    assert found.data.digest == data.digest and found.data.left_out == data.left_out
+    finished = exporting.exportable_run(run.id, runs_dir, str(root))
+    assert finished.data.digest == data.digest and finished.data.left_out == data.left_out
 
 
 def test_a_judge_elsewhere_is_asked_with_consent_alone(
@@ -408,13 +421,15 @@ def test_a_run_is_found_by_its_id_its_beginning_and_its_folder(
     run = complete()
     named = {"id": run.id, "beginning": run.id[:8], "folder": str(run.folder)}[name]
     where = runs_dir if name != "folder" else tmp_path / "no-ledger"
-    found = exporting._finished(named, where, str(world.root))
-    assert found.run.id == run.id
+    finished = exporting.exportable_run(named, where, str(world.root))
+    assert finished.run.id == run.id
     free = {"rates", "data_dir", "checkpoint_every"}  # not part of a run
-    asked, recorded = (one.settings.profile.model_dump(exclude=free) for one in (run, found.run))
-    assert recorded == asked
-    assert found.run.settings.learning_rate == run.settings.learning_rate
-    assert found.run.settings.label == run.settings.label
+    original, recorded = (
+        one.settings.profile.model_dump(exclude=free) for one in (run, finished.run)
+    )
+    assert recorded == original
+    assert finished.run.settings.learning_rate == run.settings.learning_rate
+    assert finished.run.settings.label == run.settings.label
 
 
 # ---- docs/export.md ----
@@ -424,7 +439,7 @@ def test_the_documentations_code_answers_and_merges_into_a_plain_llava(
     exported, world, tiny_model_dir, tmp_path
 ):
     _, folder = exported("dense")
-    text = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
     code = "".join(re.findall(r"```python\n(.*?)```", text, re.S))
     picture = world.decouple["image"].iat[0]
     places = {
@@ -432,17 +447,19 @@ def test_the_documentations_code_answers_and_merges_into_a_plain_llava(
         "path/to/picture.png": picture, "path/to/merged": str(tmp_path / "merged"),
         "torch.float16": "torch.float32",
     }  # fmt: skip
-    for said, place in places.items():
-        assert said in code
-        code = code.replace(said, place)
+    for placeholder, value in places.items():
+        assert placeholder in code
+        code = code.replace(placeholder, value)
     code += f"""
 plain = AutoModelForImageTextToText.from_pretrained("{tmp_path / "merged"}", dtype=torch.float32)
 again = AutoProcessor.from_pretrained("{tmp_path / "merged"}")
-inputs = again(images=picture, text=prompt, return_tensors="pt")
-assert plain.generate(**inputs, max_new_tokens=40, do_sample=False).equal(said)
+inputs = again(images=image, text=prompt, return_tensors="pt")
+assert plain.generate(**inputs, max_new_tokens=40, do_sample=False).equal(output)
 fresh = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
 changed = PeftModel.from_pretrained(fresh, adapter).eval()
 with torch.inference_mode():
+    # Merging multiplies the adapter's matrices before the inputs come, not after, so float32
+    # rounds the logits differently. The adapter itself moves them by more than 0.1, as below.
     torch.testing.assert_close(plain(**inputs).logits, changed(**inputs).logits, rtol=0, atol=1e-3)
     with changed.disable_adapter():
         assert not torch.allclose(plain(**inputs).logits, changed(**inputs).logits, atol=1e-1)
