@@ -271,6 +271,7 @@ def inject(
     seed: Annotated[int, typer.Option(help="Of the first weights and of the batches.")] = 0,
 ) -> None:
     """Teach a model the tiny world, so that it has something harmless to unlearn."""
+    from safeerase_lite.config import config
     from safeerase_lite.inject import inject
 
     settings = config(
