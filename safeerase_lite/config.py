@@ -20,6 +20,8 @@ WeightPreset = Literal["official", "matched"]
 Projector = Literal["trained", "frozen"]
 Split = Literal["train", "val", "test"]
 
+# Fields that a run does not record: hashes stand for the data, and the rest changes no result.
+NOT_RECORDED = ("rates", "data_dir", "categories", "checkpoint_every", "judge_consent")
 ORACLE = "oracle"  # the judge that knows the tiny world
 LLAVA_7B = "llava-hf/llava-1.5-7b-hf"
 LLAVA_13B = "llava-hf/llava-1.5-13b-hf"

@@ -18,7 +18,7 @@ def rows():
 
 @pytest.fixture
 def chart(rows):
-    return charts.interval_steps(rows, x="copies", y="share right", series="val", said="Leaks.")
+    return charts.interval_steps(rows, x="copies", y="share right", series="val", about="Leaks.")
 
 
 def test_series_are_told_apart_by_shape_and_by_place_as_well_as_by_colour(chart):

@@ -11,7 +11,7 @@ import pandas as pd
 import typer
 
 import safeerase_lite as sl
-from safeerase_lite.report import reading
+from safeerase_lite.report import rows
 from safeerase_lite.runs import sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +33,7 @@ def finished(runs: Path) -> list[str]:
     found = []
     for name in SWEEPS:
         planned = [run.settings for run in planned_by(name)]
-        if not reading.missing(planned, reading.read(runs, planned=planned).runs):
+        if not rows.missing(planned, rows.read(runs, planned=planned).runs):
             found.append(name)
     return found
 
@@ -51,7 +51,7 @@ def table(runs: Path, ids: pd.Index) -> pd.DataFrame:
 def main(runs: Annotated[Path, typer.Argument(help="The ledger.")] = ROOT / "runs") -> None:
     names = finished(runs)
     planned = [run.settings for name in names for run in planned_by(name)]
-    found = reading.read(runs, planned=planned).runs
+    found = rows.read(runs, planned=planned).runs
     TARGET.mkdir(exist_ok=True)
     table(runs, found.index).to_csv(TARGET / "metrics.csv", index=False, float_format="%.4g")
     (TARGET / "about.txt").write_text(

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from safeerase_lite.report.notes import PAPER_FALL
 from safeerase_lite.runs.pool import in_processes
+from safeerase_lite.tinyworld import DEFAULT_SEED, FRESH_SEED
 from safeerase_lite.utils import UserError
 
-DEFAULT_SEED, FRESH_SEED = 0, 7919  # the fresh world: nothing was ever chosen on it
-PAPER_FALL = 0.795  # SafeEraser's abstract: PD lowers SARR by 79.5% (science: averaged how?)
 OBJECTIVES = ("ga", "gd", "kl", "po")
 FIRST_LESSONS = ("00_quickstart", "03_unlearn")
 

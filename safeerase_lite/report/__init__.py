@@ -1,1 +1,1 @@
-"""Tables, text and charts of a ledger."""
+"""Tables, text and charts of a ledger. `report` writes them; `study` computes them."""

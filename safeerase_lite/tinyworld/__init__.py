@@ -3,6 +3,7 @@
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
+DEFAULT_SEED, FRESH_SEED = 0, 7919  # the fresh world: nothing was ever chosen on it
 WORLD_FILE = "world.json"  # marks a folder as a tiny world
 
 

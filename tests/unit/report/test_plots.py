@@ -18,7 +18,7 @@ KB = 1024
 @pytest.fixture
 def summary():
     """Every objective, plain, with PD and with placebo, and the two that are not trained."""
-    trained = product(charts.OBJECTIVES, ["none", "pd", "placebo"])
+    trained = product(charts.objective_order(), ["none", "pd", "placebo"])
     rows = [
         {"objective": o, "decouple": d, "kinds": k, "templates": t, "value": 0.1 * n % 1, "n": 96}
         for n, ((o, d), k, t) in enumerate(
@@ -66,7 +66,7 @@ def by_cue(summary):
 
 @pytest.fixture
 def stepped():
-    rows = product(charts.OBJECTIVES, ["none", "pd"], ["harmful", "safe", "retain"])
+    rows = product(charts.objective_order(), ["none", "pd"], ["harmful", "safe", "retain"])
     table = pd.DataFrame(rows, columns=["objective", "decouple", "answer"])
     return table.assign(before=0.9, after=[0.03 * n for n in range(len(table))])
 

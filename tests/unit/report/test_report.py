@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from safeerase_lite.cli import app
 from safeerase_lite.evaluation import metrics
-from safeerase_lite.report.formats import Document, Section, Sheet, html, latex, markdown, tex
+from safeerase_lite.report.document import document
+from safeerase_lite.report.formats import Document, Section, Table, html, latex, markdown, tex
 from safeerase_lite.report.tables import report, study
-from safeerase_lite.report.text import document
 from safeerase_lite.utils import UserError
 
 FORMATS = ["report.md", "report.tex", "report.html", "table.csv", "differences.csv"]
@@ -297,8 +297,8 @@ def test_latex_escapes_what_it_would_read_as_a_command():
 
 
 def test_a_text_that_looks_like_markup_stays_a_text():
-    sheet = Sheet("<b>", ["a|b"], [["<script>"]], ["50% & more"])
-    page = Document("x", [Section("s", ["1 < 2"], [sheet])])
+    table = Table("<b>", pd.DataFrame({"a|b": ["<script>"]}), ["50% & more"])
+    page = Document("x", [Section("s", ["1 < 2"], [table])])
     assert r"a\|b" in markdown(page)
     assert "<script" not in html(page) and "&lt;script&gt;" in html(page)
     assert r"50\% \& more" in latex(page)
@@ -431,7 +431,7 @@ def test_a_sweep_says_what_is_reported_and_what_is_expected(tmp_path):
         complete(tmp_path / "runs", seed=seed, weights="official")
     complete(tmp_path / "runs", objective="kl")
     complete(tmp_path / "runs", projector="frozen")  # 03 leaves it to the profile: trained
-    notebook = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
+    notebook = Path(__file__).parents[3] / "notebooks" / "03_unlearn.ipynb"
     file = tmp_path / "grid.yaml"
     file.write_text(f"notebook: {notebook}\nseeds: [0, 7]\ngrid: {{objective: po, decouple: none}}")
     found = study(tmp_path / "runs", sweep=file)
