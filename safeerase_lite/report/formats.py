@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
+from string import Template
 from typing import Any
 
 import pandas as pd
@@ -107,47 +109,18 @@ def _latex_table(section: str, table: Table) -> str:
 
 # ---- HTML ----
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #222; --paper: #fff; --line: #ccc; --faint: #f4f4f4; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e6e6; --paper: #16181c; --line: #444a52; --faint: #22262c; }
-}
-body { color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sans-serif;
-  max-width: 84rem; margin: 0 auto; padding: 1rem; }
-.wide, details { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.8rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding: 0.4rem 0; }
-th, td { padding: 0.25rem 0.45rem; border-bottom: 1px solid var(--line); text-align: right;
-  white-space: nowrap; }
-details :is(th, td):first-child { text-align: left; }
-thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; white-space: normal; }
-tbody tr:nth-child(even) { background: var(--faint); }
-.note { font-size: 0.8rem; max-width: 60rem; }
-figure { margin: 1rem 0; }
-figure svg { max-width: 100%; height: auto; border-radius: 6px; }
-"""
-# The first n columns of a table of class words-n are words.
-WORDS = [f".words-{n} :is(th, td):nth-child(-n+{n})" for n in range(1, 10)]
-STYLE += f"{', '.join(WORDS)} {{ text-align: left; }}\n"
+PAGE = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
 
 
 def html(document: Document) -> str:
     """One page that needs nothing else: charts as inline SVG, light or dark as the reader likes."""
-    body = [f"<h1>{escape(document.title)}</h1>"]
+    body = []
     for section in document.sections:
-        body.append(f"<h2>{escape(section.title)}</h2>")
-        if section.lines:
-            lines = "".join(f"<li>{escape(line)}</li>" for line in section.lines)
-            body.append(f"<ul>{lines}</ul>")
+        lines = "".join(f"<li>{escape(line)}</li>" for line in section.lines)
+        body += [f"<h2>{escape(section.title)}</h2>", f"<ul>{lines}</ul>" if lines else ""]
         body += [_html_table(table) for table in section.tables]
         body += [_figure(title, chart) for title, chart in section.charts]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(document.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
-    )
+    return PAGE.substitute(title=escape(document.title), body="\n".join(filter(None, body)))
 
 
 def _html_table(table: Table) -> str:

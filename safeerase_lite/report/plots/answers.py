@@ -3,20 +3,12 @@
 import altair as alt
 import pandas as pd
 
-from .theme import (
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    SKY,
-    VERMILION,
-    encode_by,
-    percents,
-    styled,
-)
+from . import theme
 
 MARKS = {"right": "+", "wrong": "x", "refused": "–", "gibberish": "~", "unknown": "?"}
-COLOURS = dict(zip(MARKS, [GREEN, ORANGE, VERMILION, SKY, GREY], strict=True))
+COLOURS = dict(
+    zip(MARKS, [theme.GREEN, theme.ORANGE, theme.VERMILION, theme.SKY, theme.GREY], strict=True)
+)
 VERDICTS = list(MARKS)
 
 
@@ -41,8 +33,8 @@ def verdicts(answers: pd.DataFrame, *, split: str = "test"):
         order="rank:Q",
     )
     bars = base.mark_bar(stroke="white").encode(
-        color=_by_verdict(set(counts["verdict"])),
-        tooltip=["run", "verdict", "answers", *percents("share")],
+        color=_by_verdict(counts["verdict"]),
+        tooltip=["run", "verdict", "answers", *theme.percents("share")],
     )
     text = (
         base.transform_filter("datum.share > 0.12")
@@ -50,12 +42,9 @@ def verdicts(answers: pd.DataFrame, *, split: str = "test"):
         .encode(text="verdict:N", x=alt.X("share:Q", stack="zero"))
     )
     chart = alt.layer(bars, text).properties(width=480, height=44 * counts["run"].nunique())
-    shares = "; ".join(
-        f"{run}: " + ", ".join(f"{row.verdict} {row.share:.0%}" for row in part.itertuples())
-        for run, part in counts.groupby("run", sort=False)
-    )
+    shares = theme.listed_by(counts, ["run"], "{verdict} {share:.0%}")
     table = counts[["run", "verdict", "answers", "share"]]
-    return styled(chart, f"Verdicts on harmless pictures. {shares}.", table)
+    return theme.styled(chart, f"Verdicts on harmless pictures. {shares}.", table)
 
 
 def heat_map(answers: pd.DataFrame):
@@ -77,23 +66,21 @@ def heat_map(answers: pd.DataFrame):
     labels = " : ".join(f"datum.label == '{v}' ? '{MARKS[v]}  {v}'" for v in order)
     colour = _by_verdict(order, legend=alt.Legend(labelExpr=f"{labels} : datum.label"))
     cells = base.mark_rect(stroke="white").encode(color=colour)
-    marks = base.mark_text(fontSize=13, color=INK).encode(text="mark:N")
+    marks = base.mark_text(fontSize=13, color=theme.INK).encode(text="mark:N")
     chart = (
         alt.layer(cells, marks)
         .properties(width=20 * len(kinds), height=20 * len(questions))
         .facet(alt.Facet("run:N", title=None, sort=runs), columns=2)
     )
-    counts = pd.crosstab(rows["run"], rows["verdict"]).reindex(columns=order, fill_value=0)
-    shares = "; ".join(
-        f"{run}: " + ", ".join(f"{verdict} {counts.loc[run, verdict]}" for verdict in order)
-        for run in runs
-    )
+    counts = pd.crosstab(rows["run"], rows["verdict"]).reindex(runs, columns=order, fill_value=0)
+    counts = counts.stack().rename("answers").reset_index()
+    shares = theme.listed_by(counts, ["run"], "{verdict} {answers}")
     key = ", ".join(f"{MARKS[verdict]} {verdict}" for verdict in order)
     description = f"Verdicts by kind of object and question ({key}). {shares}."
     table = rows.pivot_table("mark", ["run", "kind"], "question", "first", sort=False)
-    return styled(chart, description, table.reset_index())
+    return theme.styled(chart, description, table.reset_index())
 
 
 def _by_verdict(present, **options) -> alt.Color:
-    colours = {verdict: colour for verdict, colour in COLOURS.items() if verdict in present}
-    return encode_by(alt.Color, "verdict", colours, "verdict", **options)
+    order = theme.in_order(present, VERDICTS)
+    return theme.encode_by(alt.Color, "verdict", order, COLOURS, "verdict", **options)

@@ -6,17 +6,7 @@ import pandas as pd
 from safeerase_lite.utils import UserError
 
 from ..labels import in_display_order, model_label
-from .theme import (
-    INK,
-    PALETTE,
-    by_training,
-    encode_by,
-    in_order,
-    labelled,
-    percents,
-    share_axis,
-    styled,
-)
+from . import theme
 
 PANELS = {
     (kinds, templates): f"{kinds} objects, {templates} questions"
@@ -43,31 +33,28 @@ def over_forgetting(summary, *, split: str = "test", world: str | None = None):
         summary = summary[summary["world"] == world]
     rows = _by_panel(summary, ["sarr"], split)
     rows["slot"] = rows["training"].map({"plain": 0, "PD": 1, "placebo": 2, "model": 1})
-    colour, shape = by_training(rows)
+    colour, shape = theme.by_training(rows)
     base = alt.Chart(rows).encode(
         y=alt.Y("objective:N", title=None, sort=in_display_order(rows["objective"])),
         yOffset=alt.YOffset("slot:N", sort=[0, 1, 2], scale=alt.Scale(domain=[0, 1, 2])),
         color=colour,
     )
     points = base.mark_point(filled=True, size=80, opacity=1).encode(
-        x=share_axis(alt.X, "value", "SARR", ticks=[0, 0.5, 1]),
+        x=theme.share_axis(alt.X, "value", "SARR", ticks=[0, 0.5, 1]),
         shape=shape,
-        tooltip=["objective", "training", *percents("value", "low", "high"), "n"],
+        tooltip=["objective", "training", *theme.percents("value", "low", "high"), "n"],
     )
     intervals = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-    panels = in_order(rows["panel"], PANELS.values())
+    panels = theme.in_order(rows["panel"], PANELS.values())
     chart = (
         alt.layer(intervals, points)
         .properties(width=230, height=32 * rows["objective"].nunique())
         .facet(alt.Facet("panel:N", title=None, sort=panels), columns=2)
     )
-    first = "; ".join(
-        f"{row.objective} {row.training} {row.value:.0%}"
-        for row in rows[rows["panel"] == panels[0]].itertuples()
-    )
+    first = theme.listed(rows[rows["panel"] == panels[0]], "{objective} {training} {value:.0%}")
     description = f"SARR with its 95% interval on {split}. {panels[0]}: {first}."
     columns = ["objective", "training", "panel", "value", "low", "high", "n"]
-    return styled(chart, description, rows[columns])
+    return theme.styled(chart, description, rows[columns])
 
 
 def plane(summary, *, split: str = "test"):
@@ -92,7 +79,7 @@ def plane(summary, *, split: str = "test"):
     if rows.empty:
         raise UserError(f"there is no RR and no safe error on {split!r} in this table")
     names = [model_label(*model) for model in zip(rows["objective"], rows["decouple"], strict=True)]
-    rows = labelled(rows).assign(right=1 - rows["safe_error"])
+    rows = theme.labelled(rows).assign(right=1 - rows["safe_error"])
     table = rows[["objective", "training", "rr", "right", "asr"]]
     rows = pd.concat([table, pd.DataFrame([IDEAL])], ignore_index=True)
     rows["name"] = [*names, "ideal"]
@@ -100,7 +87,7 @@ def plane(summary, *, split: str = "test"):
     rows["label"] = rows.groupby(near)["name"].transform(", ".join)
     rows["label"] = rows["label"].where(~rows.duplicated("label"), "")
     rows["align"] = (rows["rr"] > 0.5).map({True: "right", False: "left"})
-    colour, shape = by_training(rows)
+    colour, shape = theme.by_training(rows)
     percent = alt.Axis(format="%")
     base = alt.Chart(rows).encode(
         x=alt.X("rr:Q", title="harmful questions refused", axis=percent)
@@ -109,20 +96,17 @@ def plane(summary, *, split: str = "test"):
         .scale(domain=[-0.04, 1.1]),
     )  # fmt: skip
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
-        color=colour, shape=shape, tooltip=["name", *percents("rr", "right", "asr")]
+        color=colour, shape=shape, tooltip=["name", *theme.percents("rr", "right", "asr")]
     )
     texts = [
         base.transform_filter(alt.datum.align == side)
-        .mark_text(align=side, dx=dx, dy=-9, color=INK, fontSize=12)
+        .mark_text(align=side, dx=dx, dy=-9, color=theme.INK, fontSize=12)
         .encode(text="label:N")
         for side, dx in (("left", 9), ("right", -9))
     ]
     chart = alt.layer(points, *texts).properties(width=400, height=250)
-    placed = "; ".join(
-        f"{name} {rr:.0%} and {right:.0%}"
-        for name, rr, right in rows[["name", "rr", "right"]].to_numpy()
-    )
-    return styled(
+    placed = theme.listed(rows, "{name} {rr:.0%} and {right:.0%}")
+    return theme.styled(
         chart,
         f"Share of harmful questions refused, and of harmless ones answered right: {placed}.",
         table,
@@ -140,19 +124,19 @@ def cues(summary: pd.DataFrame, *, split: str = "test"):
     titles = {"sarr": "SARR", "safe_error": "safe error"}
     rows = _by_panel(summary, titles, split)
     rows["measure"] = rows["metric"].map(titles)
-    colour, shape = by_training(rows)
+    colour, shape = theme.by_training(rows)
     base = alt.Chart(rows).encode(
         x=alt.X("cue:O", title="cue", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("training:N", sort=colour["sort"]),
         color=colour,
     )
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
-        y=share_axis(alt.Y, "value"),
+        y=theme.share_axis(alt.Y, "value"),
         shape=shape,
-        tooltip=["cue", "training", *percents("value", "low", "high"), "n"],
+        tooltip=["cue", "training", *theme.percents("value", "low", "high"), "n"],
     )
     intervals = base.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q")
-    panels = in_order(rows["panel"], PANELS.values())
+    panels = theme.in_order(rows["panel"], PANELS.values())
     two_lines = alt.Header(labelExpr="split(datum.label, ', ')")
     chart = (
         alt.layer(intervals, points)
@@ -166,14 +150,10 @@ def cues(summary: pd.DataFrame, *, split: str = "test"):
     places = ["measure", "panel", "training"]
     table = rows.assign(text=texts).pivot_table("text", places, "cue", "first", sort=False)
     table.columns = [f"cue {cue}" for cue in table.columns]
-    with_pd = rows[rows["training"] == "PD"].groupby(["measure", "panel"], sort=False)
-    readings = "; ".join(
-        f"{measure}, {panel}: "
-        + ", ".join(f"{row.value:.0%} at cue {row.cue}" for row in part.itertuples())
-        for (measure, panel), part in with_pd
-    )
+    with_pd = rows[rows["training"] == "PD"]
+    readings = theme.listed_by(with_pd, ["measure", "panel"], "{value:.0%} at cue {cue}")
     description = f"SARR and safe error with their 95% intervals on {split}. With PD: {readings}."
-    return styled(chart, description, table.reset_index())
+    return theme.styled(chart, description, table.reset_index())
 
 
 def seeds(table: pd.DataFrame, *, title: str = "SARR"):
@@ -185,28 +165,29 @@ def seeds(table: pd.DataFrame, *, title: str = "SARR"):
     """
     if table.empty:
         raise UserError("there is no seed in this table")
-    rows = labelled(table[["objective", "decouple", "seed", "value"]])
-    colour, shape = by_training(rows)
+    rows = theme.labelled(table[["objective", "decouple", "seed", "value"]])
+    colour, shape = theme.by_training(rows)
     objectives, trainings = in_display_order(rows["objective"]), colour["sort"]
     base = alt.Chart(rows).encode(
         y=alt.Y("objective:N", title=None, sort=objectives, scale=alt.Scale(paddingInner=0.4)),
         yOffset=alt.YOffset("training:N", sort=trainings),
     )
     marks = base.mark_point(size=60, opacity=0.7, strokeWidth=1.5).encode(
-        x=share_axis(alt.X, "value", title, ticks=[0, 0.25, 0.5, 0.75, 1]),
+        x=theme.share_axis(alt.X, "value", title, ticks=[0, 0.25, 0.5, 0.75, 1]),
         color=colour,
         shape=shape,
-        tooltip=["objective", "training", "seed", *percents("value")],
+        tooltip=["objective", "training", "seed", *theme.percents("value")],
     )
-    means = base.mark_tick(color=INK, thickness=2, size=16).encode(x="mean(value):Q")
+    means = base.mark_tick(color=theme.INK, thickness=2, size=16).encode(x="mean(value):Q")
     height = 24 * len(trainings) * len(objectives)
     chart = alt.layer(marks, means).properties(width=460, height=height)
     spread = rows.groupby(["objective", "training"], sort=False)["value"].agg(["min", "max"])
-    ranges = "; ".join(f"{objective} {training} {low:.0%} to {high:.0%}"
-                       for (objective, training), (low, high) in spread.iterrows())  # fmt: skip
+    ranges = theme.listed(spread.reset_index(), "{objective} {training} {min:.0%} to {max:.0%}")
     wide = rows.pivot_table("value", ["objective", "training"], "seed", sort=False)
     wide.columns = [f"seed {seed}" for seed in wide.columns]
-    return styled(chart, f"{title} of every seed, lowest to highest: {ranges}.", wide.reset_index())
+    return theme.styled(
+        chart, f"{title} of every seed, lowest to highest: {ranges}.", wide.reset_index()
+    )
 
 
 def interval_steps(rows: pd.DataFrame, *, x: str, y: str, series: str, about: str):
@@ -220,31 +201,24 @@ def interval_steps(rows: pd.DataFrame, *, x: str, y: str, series: str, about: st
         about: what the chart is about, the start of its description.
     """
     steps, names = list(rows[x].unique()), list(rows[series].unique())
-    colours = dict(zip(names, PALETTE[:3], strict=False))
-    shapes = dict(zip(names, ["circle", "diamond", "square"], strict=False))
+    shapes = ["circle", "diamond", "square"]
     base = alt.Chart(rows).encode(
         x=alt.X(f"{x}:N", title=x, sort=steps, axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset(f"{series}:N", sort=names),
-        color=encode_by(alt.Color, series, colours, series),
-        tooltip=[x, series, *percents("value", "low", "high")],
+        color=theme.encode_by(alt.Color, series, names, theme.PALETTE[:3], series),
+        tooltip=[x, series, *theme.percents("value", "low", "high")],
     )
     intervals = base.mark_rule(strokeWidth=2).encode(
-        y=share_axis(alt.Y, "low", y, ticks=[0, 0.25, 0.5, 0.75, 1]), y2="high:Q"
+        y=theme.share_axis(alt.Y, "low", y, ticks=[0, 0.25, 0.5, 0.75, 1]), y2="high:Q"
     )
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
-        y="value:Q", shape=encode_by(alt.Shape, series, shapes, series)
+        y="value:Q", shape=theme.encode_by(alt.Shape, series, names, shapes, series)
     )
     chart = alt.layer(intervals, points).properties(width=max(260, 80 * len(steps)), height=170)
     table = rows[[x, series, "value", "low", "high"]]
-    readings = "; ".join(
-        f"{name}: "
-        + ", ".join(
-            f"{step} {value:.0%} [{low:.0%}, {high:.0%}]"
-            for step, _, value, low, high in part.itertuples(index=False)
-        )
-        for name, part in table.groupby(series, sort=False)
-    )
-    return styled(chart, f"{about} With 95% intervals. {readings}.", table)
+    steps = rows.rename(columns={x: "step"})
+    readings = theme.listed_by(steps, [series], "{step} {value:.0%} [{low:.0%}, {high:.0%}]")
+    return theme.styled(chart, f"{about} With 95% intervals. {readings}.", table)
 
 
 # ---- rows ----
@@ -265,4 +239,4 @@ def _by_panel(summary: pd.DataFrame, metrics, split: str) -> pd.DataFrame:
     rows = rows[rows["metric"].isin(metrics) & (rows["split"] == split) & rows["panel"].notna()]
     if rows.empty:
         raise UserError(f"there is no SARR on {split!r} in this table")
-    return labelled(rows)
+    return theme.labelled(rows)

@@ -5,26 +5,11 @@ import pandas as pd
 
 from safeerase_lite.utils import UserError
 
-from .theme import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PINK,
-    SKY,
-    VERMILION,
-    encode_by,
-    in_order,
-    share_axis,
-    styled,
-)
+from . import theme
 
-ROLE_COLOURS = {"unsafe": VERMILION, "neighbour": BLUE, "role swap": PINK}
+ROLE_COLOURS = {"unsafe": theme.VERMILION, "neighbour": theme.BLUE, "role swap": theme.PINK}
 ROLE_DASHES = {"unsafe": [1, 0], "neighbour": [1, 0], "role swap": [5, 3]}
 SLOTS = ["subject", "relation", "object"]
-SHAPES = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down", "triangle-right"]
-LINE_COLOURS = [BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, INK]
 
 
 def tuple_graph(table: pd.DataFrame):
@@ -52,7 +37,7 @@ def tuple_graph(table: pd.DataFrame):
         words = [*others[:half], *middle, *others[half:]]
         heights |= {(slot, word): (n + 0.5) / len(words) for n, word in enumerate(words)}
     points["height"] = [heights[key] for key in zip(points["slot"], points["word"], strict=True)]
-    roles = in_order(points["role"], ROLE_COLOURS)
+    roles = theme.in_order(points["role"], ROLE_COLOURS)
     x = alt.X("slot:N", sort=SLOTS, title=None, axis=alt.Axis(orient="top", labelAngle=0))
     y = alt.Y("height:Q", axis=None)
 
@@ -62,21 +47,21 @@ def tuple_graph(table: pd.DataFrame):
             x=x,
             y=y,
             detail="path:N",
-            color=encode_by(alt.Color, "role", {role: ROLE_COLOURS[role] for role in roles}),
-            strokeDash=encode_by(
-                alt.StrokeDash, "role", {role: ROLE_DASHES[role] for role in roles}
-            ),
+            color=theme.encode_by(alt.Color, "role", roles, ROLE_COLOURS),
+            strokeDash=theme.encode_by(alt.StrokeDash, "role", roles, ROLE_DASHES),
         )
 
     words = alt.Chart(points.drop_duplicates(["slot", "word"])).encode(x=x, y=y, text="word:N")
-    halo = words.mark_text(fontSize=10, color=INK, stroke="white", strokeWidth=4, strokeOpacity=0.9)
-    texts = words.mark_text(fontSize=10, color=INK)
+    halo = words.mark_text(
+        fontSize=10, color=theme.INK, stroke="white", strokeWidth=4, strokeOpacity=0.9
+    )
+    texts = words.mark_text(fontSize=10, color=theme.INK)
     chart = alt.layer(paths(roles[1:], 1), paths(["unsafe"], 4), halo, texts)
     counts = table["role"].value_counts().drop("unsafe")
     around = ", ".join(f"{count} {role}" for role, count in counts.items())
     named = "; ".join(unsafe[SLOTS].agg(" ".join, axis=1))
     chart = chart.properties(width=300, height=210)
-    return styled(chart, f"Unsafe: {named}. Around it: {around}.")
+    return theme.styled(chart, f"Unsafe: {named}. Around it: {around}.")
 
 
 def collateral(table: pd.DataFrame):
@@ -94,21 +79,22 @@ def collateral(table: pd.DataFrame):
         x=alt.X("measure:N", sort=columns, title=None, axis=headings),
         y=alt.Y("method:N", sort=list(table["method"]), title=None, axis=alt.Axis(labelLimit=200)),
     )
-    scale = alt.Scale(domain=[0, 0.5, 1], range=[VERMILION, "#F7F3E8", BLUE], clamp=True)
+    scale = alt.Scale(
+        domain=[0, 0.5, 1], range=[theme.VERMILION, "#F7F3E8", theme.BLUE], clamp=True
+    )
     cells = base.mark_rect(stroke="white").encode(
         color=alt.Color("good:Q", scale=scale, legend=None)
     )
     dark = "datum.good < 0.2 || datum.good > 0.85"
     texts = base.mark_text(fontSize=11).encode(
         text=alt.Text("share:Q", format=".0%"),
-        color=alt.condition(dark, alt.value("white"), alt.value(INK)),
+        color=alt.condition(dark, alt.value("white"), alt.value(theme.INK)),
     )
     chart = (cells + texts).properties(width=alt.Step(50), height=alt.Step(22))
-    shares = "; ".join(
-        f"{row['method']}: " + ", ".join(f"{c} {row[c]:.0%}" for c in columns if pd.notna(row[c]))
-        for row in table.to_dict("records")
+    shares = theme.listed_by(rows, ["method"], "{measure} {share:.0%}")
+    return theme.styled(
+        chart, f"A row per method, wanted in blue, harm in orange. {shares}.", table
     )
-    return styled(chart, f"A row per method, wanted in blue, harm in orange. {shares}.", table)
 
 
 def attack_curves(table: pd.DataFrame, *, title: str):
@@ -121,19 +107,17 @@ def attack_curves(table: pd.DataFrame, *, title: str):
     methods, attacks = (list(table[column].unique()) for column in ("method", "attack"))
     ticks = alt.Axis(format="%", values=[1, 0.9, 0.75, 0.5])
     backwards = alt.Scale(domain=[1, 0.5], reverse=False)
-    colours = dict(zip(methods, LINE_COLOURS, strict=False))
-    shapes = dict(zip(methods, SHAPES, strict=False))
     lines = (
         alt.Chart(table)
         .mark_line(point=False)
         .encode(
             x=alt.X("left:Q", title="base model, on val", scale=backwards, axis=ticks),
-            y=share_axis(alt.Y, "value", ticks=[0, 0.5, 1]),
-            color=encode_by(alt.Color, "method", colours),
+            y=theme.share_axis(alt.Y, "value", ticks=[0, 0.5, 1]),
+            color=theme.encode_by(alt.Color, "method", methods, theme.SEVEN_COLOURS),
         )
     )
     points = lines.mark_point(size=40, filled=True).encode(
-        shape=encode_by(alt.Shape, "method", shapes)
+        shape=theme.encode_by(alt.Shape, "method", methods, theme.SEVEN_SHAPES)
     )
     chart = (
         alt.layer(lines, points)
@@ -142,10 +126,10 @@ def attack_curves(table: pd.DataFrame, *, title: str):
         .properties(title=title)
     )
     ends = table.groupby("method", sort=False)["value"].agg(["min", "max"])
-    ranges = "; ".join(f"{m} {low:.0%} to {high:.0%}" for m, (low, high) in ends.iterrows())
+    ranges = theme.listed(ends.reset_index(), "{method} {min:.0%} to {max:.0%}")
     wide = table.pivot_table("value", ["attack", "left"], "method", sort=False).reset_index()
     description = f"{title}, under {', '.join(attacks)}, at every strength: {ranges}."
-    return styled(chart, description, wide)
+    return theme.styled(chart, description, wide)
 
 
 def best_captions(table: pd.DataFrame):
@@ -156,12 +140,12 @@ def best_captions(table: pd.DataFrame):
             for each model.
     """
     models = list(table["model"].unique())
-    unsafe = alt.Scale(domain=[True, False], range=[VERMILION, GREY])
+    unsafe = alt.Scale(domain=[True, False], range=[theme.VERMILION, theme.GREY])
     chart = (
         alt.Chart(table)
         .mark_bar(height=12)
         .encode(
-            x=share_axis(alt.X, "share"),
+            x=theme.share_axis(alt.X, "share"),
             y=alt.Y("caption:N", sort="-x", title=None, axis=alt.Axis(labelLimit=220)),
             color=alt.Color("unsafe:N", title="unsafe", scale=unsafe),
         )
@@ -170,8 +154,10 @@ def best_captions(table: pd.DataFrame):
         .resolve_scale(y="independent")
     )
     best = table.sort_values("share", ascending=False).drop_duplicates("model").set_index("model")
-    captions = "; ".join(f"{model}: {best.loc[model, 'caption']}" for model in models)
-    return styled(chart, f"The captions that fit best; first of each model: {captions}.", table)
+    captions = theme.listed(best.loc[models].reset_index(), "{model}: {caption}")
+    return theme.styled(
+        chart, f"The captions that fit best; first of each model: {captions}.", table
+    )
 
 
 def several(table: pd.DataFrame):
@@ -188,14 +174,14 @@ def several(table: pd.DataFrame):
         .mark_line(point=alt.OverlayMarkDef(size=50, filled=True))
         .encode(
             x=alt.X("tuples:Q", title="tuples", axis=ticks, scale=doubling),
-            y=share_axis(alt.Y, "value"),
-            color=encode_by(alt.Color, "way", dict(zip(ways, LINE_COLOURS, strict=False))),
+            y=theme.share_axis(alt.Y, "value"),
+            color=theme.encode_by(alt.Color, "way", ways, theme.SEVEN_COLOURS),
             strokeDash=alt.StrokeDash("way:N", title=None, sort=ways),
         )
         .properties(width=150, height=110)
         .facet(alt.Facet("measure:N", title=None, sort=measures), columns=3)
     )
     last = table[table["tuples"] == counts[-1]]
-    values = "; ".join(f"{row.measure}, {row.way}: {row.value:.0%}" for row in last.itertuples())
+    values = theme.listed(last, "{measure}, {way}: {value:.0%}")
     wide = table.pivot_table("value", ["measure", "way"], "tuples", sort=False).reset_index()
-    return styled(chart, f"With {counts[-1]} tuples: {values}.", wide.rename(columns=str))
+    return theme.styled(chart, f"With {counts[-1]} tuples: {values}.", wide.rename(columns=str))

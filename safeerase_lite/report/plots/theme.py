@@ -9,6 +9,9 @@ from ..labels import TRAININGS, UNTRAINED, label_of
 # The palette of Okabe and Ito.
 VERMILION, BLUE, GREEN, PINK = PALETTE = ["#D55E00", "#0072B2", "#009E73", "#CC79A7"]
 ORANGE, SKY, GREY, INK = "#E69F00", "#56B4E9", "#999999", "#333333"
+SEVEN_COLOURS = [BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, INK]
+SEVEN_SHAPES = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down",
+                "triangle-right"]  # fmt: skip
 
 TRAINING_COLOURS = {"plain": VERMILION, "PD": BLUE, "placebo": PINK, "model": "#666666"}
 TRAINING_SHAPES = {"plain": "circle", "PD": "diamond", "placebo": "square", "model": "cross"}
@@ -48,22 +51,24 @@ def styled(chart, description: str, table: pd.DataFrame | None = None):
 # ---- encodings ----
 
 
-def encode_by(channel, field: str, looks: dict, title: str | None = None, **options):
+def encode_by(channel, field: str, values: list, looks: list | dict, title=None, **options):
     """Tell the values of a field apart.
 
     Args:
         channel: alt.Color, alt.Shape or alt.StrokeDash.
-        looks: value → its colour, shape or dash, in the order of the legend.
+        values: those present, in the order of the legend.
+        looks: a colour, shape or dash for each, in the same order or by value.
     """
-    scale = alt.Scale(domain=list(looks), range=list(looks.values()))
-    return channel(f"{field}:N", title=title, sort=list(looks), scale=scale, **options)
+    looks = [looks[v] for v in values] if isinstance(looks, dict) else looks[: len(values)]
+    scale = alt.Scale(domain=values, range=looks)
+    return channel(f"{field}:N", title=title, sort=values, scale=scale, **options)
 
 
 def by_training(rows: pd.DataFrame) -> tuple[alt.Color, alt.Shape]:
     """How the column `training` shows in a chart of these rows: its colour and its shape."""
     present = in_order(rows["training"], TRAINING_COLOURS)
     return tuple(
-        encode_by(channel, "training", {name: looks[name] for name in present}, "trained")
+        encode_by(channel, "training", present, looks, "trained")
         for channel, looks in ((alt.Color, TRAINING_COLOURS), (alt.Shape, TRAINING_SHAPES))
     )
 
@@ -78,7 +83,7 @@ def percents(*columns: str) -> list[alt.Tooltip]:
     return [alt.Tooltip(f"{column}:Q", format=".1%") for column in columns]
 
 
-# ---- rows ----
+# ---- rows, and rows in words ----
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -89,6 +94,17 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
         training=training.mask(rows["objective"].isin(UNTRAINED), "model"),
         objective=rows["objective"].map(label_of),
     )
+
+
+def listed(rows: pd.DataFrame, template: str, separator: str = "; ") -> str:
+    """The rows in words, for a description: the template filled with the columns of each."""
+    return separator.join(template.format_map(row) for row in rows.to_dict("records"))
+
+
+def listed_by(rows: pd.DataFrame, by: list[str], template: str) -> str:
+    """The rows in words, those of one group after its name."""
+    groups = rows.groupby(by, sort=False)
+    return "; ".join(f"{', '.join(key)}: {listed(part, template, ', ')}" for key, part in groups)
 
 
 def in_order(values: pd.Series, order) -> list[str]:

@@ -3,20 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from .theme import (
-    BLUE,
-    GREEN,
-    INK,
-    PALETTE,
-    PINK,
-    VERMILION,
-    by_training,
-    encode_by,
-    labelled,
-    percents,
-    share_axis,
-    styled,
-)
+from . import theme
 
 TERMS = ("forget", "refuse", "retain", "decouple")
 
@@ -32,14 +19,17 @@ def history(steps: pd.DataFrame):
     chart = _lines(
         rows,
         y=alt.Y("nats:Q", title="negative log-likelihood, nats per token"),
-        colours=dict(zip(terms, [VERMILION, PINK, GREEN, BLUE], strict=False)),
         by="term",
+        width=2,
         title="answers to",
         tooltip=["step", "term", alt.Tooltip("nats:Q", format=".3f")],
+        colours=[theme.VERMILION, theme.PINK, theme.GREEN, theme.BLUE],
     ).properties(width=480, height=220)
     ends = ", ".join(f"{t} {steps[t].iloc[0]:.2f} to {steps[t].iloc[-1]:.2f}" for t in terms)
     table = steps.loc[:: max(1, len(steps) // 12), ["step", *terms]]
-    return styled(chart, f"Loss terms over {len(steps)} steps, in nats per token: {ends}.", table)
+    return theme.styled(
+        chart, f"Loss terms over {len(steps)} steps, in nats per token: {ends}.", table
+    )
 
 
 def forgetting(rows: pd.DataFrame):
@@ -51,16 +41,14 @@ def forgetting(rows: pd.DataFrame):
     chart = _lines(
         rows,
         y=alt.Y("forget:Q", title="harmful answers, nats per token"),
-        colours=dict(zip(rows["run"].unique(), PALETTE, strict=False)),
         by="run",
         tooltip=["run", "step", alt.Tooltip("forget:Q", format=".2f")],
-        width=2.5,
     ).properties(width=480, height=220)
     ends = rows.groupby("run", sort=False)["forget"].agg(["first", "last"])
-    changes = "; ".join(f"{run} from {a:.2f} to {b:.2f}" for run, (a, b) in ends.iterrows())
+    changes = theme.listed(ends.reset_index(), "{run} from {first:.2f} to {last:.2f}")
     every = rows[rows["step"] % max(1, rows["step"].max() // 8) == 0]
     table = every.pivot_table("forget", "step", "run", sort=False).reset_index()
-    return styled(chart, f"Nats per token of the harmful answers: {changes}.", table)
+    return theme.styled(chart, f"Nats per token of the harmful answers: {changes}.", table)
 
 
 def trajectory(rows: pd.DataFrame, *, title: str):
@@ -73,19 +61,17 @@ def trajectory(rows: pd.DataFrame, *, title: str):
     legend = alt.Legend(columns=2, labelLimit=400, symbolType="stroke", symbolSize=400)
     lines = _lines(
         rows,
-        y=share_axis(alt.Y, "share", title),
-        colours=dict(zip(rows["what"].unique(), PALETTE, strict=False)),
+        y=theme.share_axis(alt.Y, "share", title),
         by="what",
-        tooltip=["run", "what", "step", *percents("share")],
-        width=2.5,
+        tooltip=["run", "what", "step", *theme.percents("share")],
         legend=legend,
     ).properties(width=230, height=170)
     runs = alt.Facet("run:N", title=None, sort=list(rows["run"].unique()))
     ends = rows.groupby(["run", "what"], sort=False)["share"].agg(["first", "last"])
-    changes = "; ".join(f"{r}, {w}: {a:.0%} to {b:.0%}" for (r, w), (a, b) in ends.iterrows())
+    changes = theme.listed(ends.reset_index(), "{run}, {what}: {first:.0%} to {last:.0%}")
     table = rows.pivot_table("share", ["run", "step"], "what", sort=False).reset_index()
     description = f"{title.capitalize()} over the steps. {changes}."
-    return styled(lines.facet(runs, columns=2), description, table)
+    return theme.styled(lines.facet(runs, columns=2), description, table)
 
 
 def one_step(rows: pd.DataFrame):
@@ -95,8 +81,8 @@ def one_step(rows: pd.DataFrame):
         rows: objective, decouple, answer (which answer), before and after: mean probability per
             token.
     """
-    rows = labelled(rows)
-    colour, shape = by_training(rows)
+    rows = theme.labelled(rows)
+    colour, shape = theme.by_training(rows)
     objectives, answers = list(rows["objective"].unique()), list(rows["answer"].unique())
     base = alt.Chart(rows).encode(
         y=alt.Y("objective:N", title=None, sort=objectives),
@@ -111,27 +97,27 @@ def one_step(rows: pd.DataFrame):
         x="after:Q",
         color=colour,
         shape=shape,
-        tooltip=["objective", "training", "answer", *percents("before", "after")],
+        tooltip=["objective", "training", "answer", *theme.percents("before", "after")],
     )
-    start = base.mark_tick(color=INK, thickness=2, size=12).encode(x="before:Q")
+    start = base.mark_tick(color=theme.INK, thickness=2, size=12).encode(x="before:Q")
     chart = (
         alt.layer(change, start, after)
         .properties(width=190, height=34 * len(objectives))
         .facet(alt.Facet("answer:N", title=None, sort=answers), columns=2)
     )
     table = rows[["objective", "training", "answer", "before", "after"]]
-    changes = "; ".join(f"{o} {t}, {a} {before:.2f} to {after:.2f}"
-                        for o, t, a, before, after in table.itertuples(index=False))  # fmt: skip
-    return styled(chart, f"Probability per token before and after one step: {changes}.", table)
-
-
-def _lines(rows, *, y, colours, by, tooltip, title=None, width=2, legend=alt.Undefined):
-    """A line over the steps for each value of the column `by`, told apart by colour and dash."""
-    names = list(colours)
-    dash = alt.StrokeDash(
-        f"{by}:N", title=title, sort=names, scale=alt.Scale(domain=names), legend=legend
+    changes = theme.listed(table, "{objective} {training}, {answer} {before:.2f} to {after:.2f}")
+    return theme.styled(
+        chart, f"Probability per token before and after one step: {changes}.", table
     )
-    colour = encode_by(alt.Color, by, colours, title, legend=legend)
-    x = alt.X("step:Q", title="step")
+
+
+def _lines(rows, *, y, by, tooltip, title=None, width=2.5, colours=theme.PALETTE, **options):
+    """A line over the steps for each value of the column `by`, told apart by colour and dash."""
+    names = list(rows[by].unique())
+    scale = alt.Scale(domain=names)
+    dash = alt.StrokeDash(f"{by}:N", title=title, sort=names, scale=scale, **options)
+    colour = theme.encode_by(alt.Color, by, names, colours, title, **options)
     lines = alt.Chart(rows).mark_line(strokeWidth=width)
+    x = alt.X("step:Q", title="step")
     return lines.encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tooltip)

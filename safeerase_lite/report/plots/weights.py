@@ -4,24 +4,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from .theme import (
-    BLUE,
-    GREEN,
-    INK,
-    ORANGE,
-    PINK,
-    SKY,
-    VERMILION,
-    encode_by,
-    styled,
-)
+from . import theme
 
 GROUPS = {  # group → colour, the short name written on its bar, and that name's ink
-    "4-bit weights": (BLUE, "4-bit", "white"),
-    "dense weights": (SKY, "dense", "black"),
-    "what learns": (ORANGE, "learns", "black"),
-    "activations": (GREEN, "activations", "white"),
-    "logits and workspace": (PINK, "rest", "black"),
+    "4-bit weights": (theme.BLUE, "4-bit", "white"),
+    "dense weights": (theme.SKY, "dense", "black"),
+    "what learns": (theme.ORANGE, "learns", "black"),
+    "activations": (theme.GREEN, "activations", "white"),
+    "logits and workspace": (theme.PINK, "rest", "black"),
 }
 GB = 10**9
 
@@ -44,16 +34,17 @@ def weight_block(weights, rounded, levels):
 
     lines = alt.Chart(pd.DataFrame({"level": np.asarray(levels, dtype=float)}))
     lines = lines.mark_rule(color="#BBBBBB").encode(y=up("level"))
-    errors = alt.Chart(rows).mark_rule(color=INK, strokeWidth=1.5)
+    errors = alt.Chart(rows).mark_rule(color=theme.INK, strokeWidth=1.5)
     errors = errors.encode(x=across, y=up("weight"), y2="rounded:Q")
+    states = ["weight", "rounded"]
     points = (
-        alt.Chart(rows.melt("index", ["weight", "rounded"], "state", "value"))
+        alt.Chart(rows.melt("index", states, "state", "value"))
         .mark_point(filled=True, opacity=1)
         .encode(
             x=across,
             y=up("value"),
-            color=encode_by(alt.Color, "state", {"weight": BLUE, "rounded": VERMILION}),
-            shape=encode_by(alt.Shape, "state", {"weight": "circle", "rounded": "diamond"}),
+            color=theme.encode_by(alt.Color, "state", states, [theme.BLUE, theme.VERMILION]),
+            shape=theme.encode_by(alt.Shape, "state", states, ["circle", "diamond"]),
             tooltip=["index", "state", alt.Tooltip("value:Q", format=".4f")],
         )
     )
@@ -67,7 +58,7 @@ def weight_block(weights, rounded, levels):
     )
     table = error.groupby(rows["rounded"]).agg(["size", "max"]).reset_index()
     table.columns = ["level", "weights", "largest error"]
-    return styled(chart, description, table)
+    return theme.styled(chart, description, table)
 
 
 def level_spacing(weights, spacings: dict):
@@ -95,14 +86,14 @@ def level_spacing(weights, spacings: dict):
         columns=["levels", "number", "value"],
     )
     names = list(spacings)
-    colours = dict(zip(names, [BLUE, VERMILION, GREEN], strict=False))
+    colours = [theme.BLUE, theme.VERMILION, theme.GREEN]
     ticks = (
         alt.Chart(levels)
         .mark_tick(thickness=3, size=20, opacity=1)
         .encode(
             x=alt.X("value:Q", title="weight ÷ its block's scale", scale=alt.Scale(domain=[-1, 1])),
             y=alt.Y("levels:N", title=None, sort=names),
-            color=encode_by(alt.Color, "levels", colours, legend=None),
+            color=theme.encode_by(alt.Color, "levels", names, colours, legend=None),
         )
         .properties(width=460, height=30 * len(names))
     )
@@ -111,7 +102,7 @@ def level_spacing(weights, spacings: dict):
         f"{name}: {sum(abs(float(v)) < 0.25 for v in values)} of {len(values)} levels lie there"
         for name, values in spacings.items()
     )
-    return styled(
+    return theme.styled(
         alt.vconcat(histogram, ticks),
         f"Scaled weights heap up near zero: {middle:.0%} lie within 0.25 of it. {near_zero}.",
         levels.pivot(index="number", columns="levels", values="value")[names].reset_index(),
@@ -133,7 +124,7 @@ def memory(accounts: dict, *, line: float | None = None, line_label: str = ""):
     rows["rank"], rows["bar"] = rows["group"].map(order.index), rows["model"].map(names.index)
     rows = rows.sort_values(["bar", "rank"])
     y = alt.Y("model:N", title=None, sort=names)
-    colours = {group: GROUPS[group][0] for group in order}
+    colours = [GROUPS[group][0] for group in order]
     legend = alt.Legend(columns=5, labelLimit=300)
     bars = (
         alt.Chart(rows)
@@ -142,13 +133,13 @@ def memory(accounts: dict, *, line: float | None = None, line_label: str = ""):
             y=y,
             x=alt.X("GB:Q", title="GB, of a billion bytes", stack="zero").axis(tickCount=8),
             order="rank:Q",
-            color=encode_by(alt.Color, "group", colours, legend=legend),
+            color=theme.encode_by(alt.Color, "group", order, colours, legend=legend),
             tooltip=["model", "group", alt.Tooltip("GB:Q", format=".3f")],
         )
     )
     totals = rows.groupby("model")["GB"].sum().reindex(names).rename_axis("model").reset_index()
     totals["label"] = [f"{total:.3g} GB" for total in totals["GB"]]
-    sums = alt.Chart(totals).mark_text(align="left", dx=5, color=INK, fontWeight="bold")
+    sums = alt.Chart(totals).mark_text(align="left", dx=5, color=theme.INK, fontWeight="bold")
     sums = sums.encode(y=y, x="GB:Q", text="label:N")
     limit = np.inf if line is None else line / GB
     widest = max(totals["GB"].max(), 0 if line is None else limit)
@@ -161,13 +152,13 @@ def memory(accounts: dict, *, line: float | None = None, line_label: str = ""):
         dashed = alt.Chart(
             pd.DataFrame({"GB": [limit], "label": [f"{line_label}: {limit:.3g} GB"]})
         )
-        text = dashed.mark_text(align="left", baseline="bottom", dx=4, dy=-4, color=INK)
+        text = dashed.mark_text(align="left", baseline="bottom", dx=4, dy=-4, color=theme.INK)
         dashed = dashed.mark_rule(color="#000000", strokeDash=[6, 4], strokeWidth=2)
         text = text.encode(x="GB:Q", y=alt.value(0), text="label:N")
         chart = alt.layer(chart, dashed.encode(x="GB:Q"), text)
         description += f". The dashed line is {line_label}'s {limit:.3g} GB"
     chart = chart.properties(width=440, height=36 * len(names))
-    return styled(chart, f"{description}.", rows[["model", "group", "GB"]])
+    return theme.styled(chart, f"{description}.", rows[["model", "group", "GB"]])
 
 
 def _names_on_bars(rows: pd.DataFrame, y, widest: float, limit: float):
