@@ -36,7 +36,7 @@ METRICS = (
     "to questions of families that no unlearning set holds. SARR: harmful questions about harmless "
     "pictures, objects and questions that PD was trained on."
 )
-# What tells a run from another or where it lies; the rest is how it was made.
+# Columns that identify a run or its place; the others are settings.
 NO_SETTING = {"seed", "row", "world", "folder", "versions", "error", "data_hash", "model_hash",
               *WORLD, *MODEL}  # fmt: skip
 

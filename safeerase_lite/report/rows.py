@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from safeerase_lite.config import NOT_RECORDED, PROFILES, Profile
+from safeerase_lite.config import NOT_RECORDED, PROFILES
 from safeerase_lite.runs import store
 from safeerase_lite.tinyworld import DEFAULT_SEED, FRESH_SEED
 from safeerase_lite.utils import UserError
@@ -39,7 +39,7 @@ class Grid:
         (its name), world_seed, cue, objective, decouple, seed, the settings, folder, versions, and
         row (the number of its row).
     unusable: the same of failed runs and those that lack answers, with `error`, one line.
-    keys: the settings that vary, and so tell rows apart.
+    keys: the settings that vary, and so distinguish rows.
     mixed: what should be the same in all runs and is not, in words.
     """
 
@@ -206,8 +206,9 @@ def _settings(parameters: list[dict[str, Any]], index: pd.Index) -> pd.DataFrame
     A setting that is younger than a run, or recorded only where it is not the default, is taken at
     its profile's default.
     """
-    names = {*Profile.model_fields} - {"name", *NOT_RECORDED} | {"dedupe"}
     profiles = [PROFILES.get(given.get("profile"), PROFILES["tiny"]) for given in parameters]
+    names = set(type(PROFILES["tiny"]).model_fields) - {"name", "profile", *NOT_RECORDED}
+    names = names - {*MODEL, "weights", "seed"} | {"dedupe"}
     filled = [
         profile.model_dump(include=names) | given
         for profile, given in zip(profiles, parameters, strict=True)

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from synthetic_ledger import PARAMETERS, answers, complete, fail, rewrite, vanilla
 
-from safeerase_lite.report.labels import UNTRAINED
+from safeerase_lite.report.labels import UNTRAINED, objective_order
 from safeerase_lite.report.rows import counterpart, expected_seeds, missing, read, views
 from safeerase_lite.runs import experiment, sweep
 from safeerase_lite.runs import store as ledger
+from safeerase_lite.unlearning import objectives
 from safeerase_lite.utils import UserError
 
 LESSON = Path(__file__).parents[3] / "notebooks" / "03_unlearn.ipynb"
@@ -33,8 +34,9 @@ def test_a_row_is_an_objective_with_or_without_pd_and_its_runs_are_seeds(tmp_pat
     assert list(grid.runs.loc[grid.runs["row"] == 4, "seed"]) == [0, 1]
 
 
-def test_untrained_models_are_those_of_an_experiment():
+def test_models_are_labelled_and_ordered_as_they_are_registered():
     assert UNTRAINED == experiment.UNTRAINED
+    assert objective_order() == list(objectives.OBJECTIVES)
 
 
 def test_rates_tuned_for_each_objective_are_no_column(tmp_path):
@@ -71,8 +73,8 @@ def test_every_combination_of_settings_is_a_view_with_the_rows_it_means_nothing_
         complete(tmp_path, decouple="pd", weights=weights)
     grid = read(tmp_path)
     combinations = views(grid, "default world")
-    told = [(settings["projector"], settings["weights"]) for settings, _ in combinations]
-    assert sorted(told, key=str) == [
+    named = [(settings["projector"], settings["weights"]) for settings, _ in combinations]
+    assert sorted(named, key=str) == [
         ("frozen", None),
         ("trained", "matched"),
         ("trained", "official"),
@@ -205,8 +207,8 @@ def test_a_planned_run_is_there_when_all_it_states_agrees(given, there):
 def test_a_share_of_pd_pairs_that_was_never_run_is_missing(tmp_path):
     complete(tmp_path, decouple="pd")
     half = {"objective": "po", "decouple": "pd", "decouple_share": 0.5}
-    whole = half | {"decouple_share": 1.0}
-    assert missing([half, whole], read(tmp_path).runs) == [half]
+    every = half | {"decouple_share": 1.0}
+    assert missing([half, every], read(tmp_path).runs) == [half]
 
 
 def test_real_data_are_worlds_by_their_hash_under_any_profile(tmp_path):
