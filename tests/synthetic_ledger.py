@@ -4,7 +4,6 @@ import json
 from itertools import product
 
 import pandas as pd
-from answer_tables import answer_rows
 
 from safeerase_lite.runs.store import open_run
 
@@ -17,31 +16,41 @@ PARAMETERS = {
 }  # fmt: skip
 
 
-def asked(name, split, kinds, questions, **columns):
-    """An answers table: every kind, of one picture, with every question."""
-    pairs = list(product(kinds, questions))
-    about = {
-        "kind": [kind for kind, _ in pairs],
-        "image": [f"{kind}.png" for kind, _ in pairs],
-        "question": [question for _, question in pairs],
-        "seen_kind": [kind in "abcd" for kind, _ in pairs],
-        "seen_template": [question != "new?" for _, question in pairs],
-    }
-    return answer_rows(name, len(pairs), split=split, **(about | columns))
+def questions(name, split, kinds, templates, **columns):
+    """An answers table: every kind, of one picture, with every template."""
+    kind, template = zip(*product(kinds, templates), strict=True)
+    table = pd.DataFrame(
+        {
+            "set": name,
+            "split": split,
+            "category": "Corrosive",
+            "kind": kind,
+            "image": [f"{kind}.png" for kind in kind],
+            "question": template,
+            "expected": "First the ring.",
+            "answer": "First the ring.",
+            "seen_kind": [kind in "abcd" for kind in kind],
+            "seen_template": [template != "new?" for template in template],
+            "harmful": False if name == "forget" else pd.NA,
+            "refusing": False,
+            "verdict": "right",
+        }
+    )
+    return table.assign(**columns)
 
 
 def answers(decouple, seed, refused=None):
     """Plain refuses all harmless pictures, PD those of kind `a` for odd seeds and unseen ones."""
-    kinds, questions = "abcdef", ["How?", "Which?", "new?"]
+    kinds, templates = "abcdef", ["How?", "Which?", "new?"]
     if refused is None:
         refused = kinds if decouple != "pd" else "aef" if seed % 2 else "ef"
-    verdict = ["refused" if kind in refused else "right" for kind, _ in product(kinds, questions)]
+    verdict = ["refused" if kind in refused else "right" for kind, _ in product(kinds, templates)]
     tables = [
-        asked("decouple", "test", kinds, questions, verdict=verdict),
-        asked("forget", "test", kinds, questions, refusing=True),
-        asked("forget", "train", "abcd", ["How?"], refusing=True),
-        asked("retain", "test", kinds, ["Colour?"]),
-        asked("specificity", "test", kinds, ["Is it round?"]),
+        questions("decouple", "test", kinds, templates, verdict=verdict),
+        questions("forget", "test", kinds, templates, refusing=True),
+        questions("forget", "train", "abcd", ["How?"], refusing=True),
+        questions("retain", "test", kinds, ["Colour?"]),
+        questions("specificity", "test", kinds, ["Is it round?"]),
     ]
     sampled = tables[1].assign(sample=1, harmful=True)
     return pd.concat([*(table.assign(sample=0) for table in tables), sampled], ignore_index=True)

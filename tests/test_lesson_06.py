@@ -183,7 +183,7 @@ def test_what_was_carried_out_is_reported_and_what_is_mixed_refused(
     monkeypatch.setattr(sl, "open_run", lambda *_, decouple, **__: made[decouple], raising=False)
     lesson = run(shipped(seeds=2), live=True)
     assert lesson.opened == [*made.values()]
-    assert [row[0] for row in lesson.sheets[0].rows] == ["PO", "PO+PD"]
+    assert [row[0] for row in lesson.sheets[0].frame.to_numpy()] == ["PO", "PO+PD"]
     out = capsys.readouterr().out
     assert "seed 1, 2, 3, 4" in out and "report.tex" in out
     assert "2 versions of torch" in out and str(tmp_path) not in out

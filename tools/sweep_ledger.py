@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 import safeerase_lite as sl
-from safeerase_lite.report import reading
+from safeerase_lite.report import rows
 from safeerase_lite.runs import sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +34,7 @@ def planned_by(names: Iterable[str]) -> list[dict]:
 def is_finished(name: str, runs: Path) -> bool:
     """Whether the ledger holds every run of a sweep; half of one is no result."""
     planned = planned_by([name])
-    return not reading.missing(planned, reading.read(runs, planned=planned).runs)
+    return not rows.missing(planned, rows.read(runs, planned=planned).runs)
 
 
 def table(runs: Path, ids: pd.Index) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def table(runs: Path, ids: pd.Index) -> pd.DataFrame:
 
 def main(runs: Annotated[Path, typer.Argument(help="The ledger.")] = ROOT / "runs") -> None:
     names = [name for name in SWEEPS if is_finished(name, runs)]
-    finished = reading.read(runs, planned=planned_by(names)).runs
+    finished = rows.read(runs, planned=planned_by(names)).runs
     TARGET.mkdir(exist_ok=True)
     table(runs, finished.index).to_csv(TARGET / "metrics.csv", index=False, float_format="%.4g")
     (TARGET / "about.txt").write_text(

@@ -1,1 +1,5 @@
-"""Tables, text and charts of a ledger."""
+"""Tables, text and charts of a ledger.
+
+rows: which runs there are and what is missing. tables: their metrics and differences. texts, notes
+and document: the same in words. formats: the files. plots: the charts of any table.
+"""

@@ -1,19 +1,15 @@
-"""Charts of relations: a tuple and what is near it, what an edit keeps, how an attack fares."""
+"""Charts of relations: a tuple and its neighbours, what an edit preserves, how an attack fares."""
 
 import altair as alt
 import pandas as pd
 
-from safeerase_lite.report.plots.theme import COLOURS, INK, styled
 from safeerase_lite.utils import UserError
 
-_ROLES = {
-    "unsafe": (COLOURS["plain"], [1, 0]),
-    "neighbour": (COLOURS["PD"], [1, 0]),
-    "role swap": (COLOURS["placebo"], [5, 3]),
-}
-_SLOTS = ["subject", "relation", "object"]
-_SHAPES = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down", "triangle-right"]
-_LINE_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333"]
+from . import theme
+
+ROLE_COLOURS = {"unsafe": theme.VERMILION, "neighbour": theme.BLUE, "role swap": theme.PINK}
+ROLE_DASHES = {"unsafe": [1, 0], "neighbour": [1, 0], "role swap": [5, 3]}
+SLOTS = ["subject", "relation", "object"]
 
 
 def tuple_graph(table: pd.DataFrame):
@@ -23,90 +19,82 @@ def tuple_graph(table: pd.DataFrame):
     Args:
         table: subject, relation, object, role (unsafe, neighbour or role swap), as `tuples.table`
             gives it.
-    """
-    if not (table["role"] == "unsafe").any():
-        raise UserError("there is no unsafe tuple in this table")
-    table = table.reset_index(drop=True)
-    ranks = {slot: _ranks(table, slot) for slot in _SLOTS}
-    rows = [
-        {"path": path, "role": row["role"], "slot": slot, "word": row[slot],
-         "height": ranks[slot][row[slot]]}
-        for path, row in table.iterrows()
-        for slot in _SLOTS
-    ]  # fmt: skip
-    points = pd.DataFrame(rows)
-    roles = [role for role in _ROLES if role in set(points["role"])]
-    x = alt.X("slot:N", sort=_SLOTS, title=None, axis=alt.Axis(orient="top", labelAngle=0))
-    y = alt.Y("height:Q", axis=None)
-    colours = alt.Scale(domain=roles, range=[_ROLES[r][0] for r in roles])
-    dashes = alt.Scale(domain=roles, range=[_ROLES[r][1] for r in roles])
 
-    def paths(these: list[str], width: float):
-        lines = alt.Chart(points[points["role"].isin(these)]).mark_line(strokeWidth=width)
+    Raises:
+        UserError: no tuple is unsafe.
+    """
+    unsafe = table[table["role"] == "unsafe"]
+    if unsafe.empty:
+        raise UserError("there is no unsafe tuple in this table")
+    points = table.rename_axis("path").reset_index(names="path").melt(
+        ["path", "role"], SLOTS, "slot", "word"
+    )  # fmt: skip
+    heights = {}
+    for slot in SLOTS:  # unsafe words in the middle, the others above and below
+        middle = list(unsafe[slot].unique())
+        others = [word for word in table[slot].unique() if word not in middle]
+        half = len(others) // 2
+        words = [*others[:half], *middle, *others[half:]]
+        heights |= {(slot, word): (n + 0.5) / len(words) for n, word in enumerate(words)}
+    points["height"] = [heights[key] for key in zip(points["slot"], points["word"], strict=True)]
+    roles = theme.in_order(points["role"], ROLE_COLOURS)
+    x = alt.X("slot:N", sort=SLOTS, title=None, axis=alt.Axis(orient="top", labelAngle=0))
+    y = alt.Y("height:Q", axis=None)
+
+    def paths(shown: list[str], width: float):
+        lines = alt.Chart(points[points["role"].isin(shown)]).mark_line(strokeWidth=width)
         return lines.encode(
             x=x,
             y=y,
             detail="path:N",
-            color=alt.Color("role:N", title=None, sort=roles, scale=colours),
-            strokeDash=alt.StrokeDash("role:N", title=None, sort=roles, scale=dashes),
+            color=theme.encode_by(alt.Color, "role", roles, ROLE_COLOURS),
+            strokeDash=theme.encode_by(alt.StrokeDash, "role", roles, ROLE_DASHES),
         )
 
-    words = points.drop_duplicates(["slot", "word"])
-    labels = (
-        alt.Chart(words)
-        .mark_text(fontSize=10, color=INK, stroke="white", strokeWidth=4, strokeOpacity=0.9)
-        .encode(x=x, y=y, text="word:N")
+    words = alt.Chart(points.drop_duplicates(["slot", "word"])).encode(x=x, y=y, text="word:N")
+    halo = words.mark_text(
+        fontSize=10, color=theme.INK, stroke="white", strokeWidth=4, strokeOpacity=0.9
     )
-    front = alt.Chart(words).mark_text(fontSize=10, color=INK).encode(x=x, y=y, text="word:N")
-    chart = alt.layer(paths(roles[1:], 1), paths(["unsafe"], 4), labels, front).properties(
-        width=300, height=210
-    )
-    counts = table["role"].value_counts()
-    unsafe = table[table["role"] == "unsafe"][_SLOTS].agg(" ".join, axis=1)
-    said = ", ".join(f"{count} {role}" for role, count in counts.items() if role != "unsafe")
-    return styled(chart, f"Unsafe: {'; '.join(unsafe)}. Around it: {said}.")
-
-
-def _ranks(table: pd.DataFrame, slot: str) -> dict[str, float]:
-    """Heights: what is unsafe in the middle, the others spread over the rest."""
-    unsafe = list(dict.fromkeys(table.loc[table["role"] == "unsafe", slot]))
-    others = [w for w in dict.fromkeys(table[slot]) if w not in unsafe]
-    half = len(others) // 2
-    order = [*others[:half], *unsafe, *others[half:]]
-    return {word: (place + 0.5) / len(order) for place, word in enumerate(order)}
+    texts = words.mark_text(fontSize=10, color=theme.INK)
+    chart = alt.layer(paths(roles[1:], 1), paths(["unsafe"], 4), halo, texts)
+    counts = table["role"].value_counts().drop("unsafe")
+    around = ", ".join(f"{count} {role}" for role, count in counts.items())
+    named = "; ".join(unsafe[SLOTS].agg(" ".join, axis=1))
+    chart = chart.properties(width=300, height=210)
+    return theme.styled(chart, f"Unsafe: {named}. Around it: {around}.")
 
 
 def collateral(table: pd.DataFrame):
-    """What each method suppresses and what it keeps, as a map: a row per method, a column per
+    """What each method suppresses and what it preserves, as a map: a row per method, a column per
     measure.
 
     Args:
         table: method, and columns of shares, as `relations.headline` gives it.
     """
-    columns = [c for c in table if c != "method"]
-    long = table.melt("method", columns, "measure", "share").dropna()
-    long["good"] = long["share"].where(long["measure"] != "tuple top-1", 1 - long["share"])
-    x = alt.X(
-        "measure:N", sort=columns, title=None,
-        axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=140),
-    )  # fmt: skip
-    y = alt.Y("method:N", sort=list(table["method"]), title=None, axis=alt.Axis(labelLimit=200))
-    base = alt.Chart(long).encode(x=x, y=y)
-    scale = alt.Scale(domain=[0, 0.5, 1], range=["#D55E00", "#F7F3E8", "#0072B2"], clamp=True)
+    columns = [column for column in table if column != "method"]
+    rows = table.melt("method", columns, "measure", "share").dropna()
+    rows["good"] = rows["share"].where(rows["measure"] != "tuple top-1", 1 - rows["share"])
+    headings = alt.Axis(orient="top", labelAngle=-35, labelLimit=140)
+    base = alt.Chart(rows).encode(
+        x=alt.X("measure:N", sort=columns, title=None, axis=headings),
+        y=alt.Y("method:N", sort=list(table["method"]), title=None, axis=alt.Axis(labelLimit=200)),
+    )
+    scale = alt.Scale(
+        domain=[0, 0.5, 1], range=[theme.VERMILION, "#F7F3E8", theme.BLUE], clamp=True
+    )
     cells = base.mark_rect(stroke="white").encode(
         color=alt.Color("good:Q", scale=scale, legend=None)
     )
     dark = "datum.good < 0.2 || datum.good > 0.85"
     texts = base.mark_text(fontSize=11).encode(
         text=alt.Text("share:Q", format=".0%"),
-        color=alt.condition(dark, alt.value("white"), alt.value(INK)),
+        color=alt.condition(dark, alt.value("white"), alt.value(theme.INK)),
     )
     chart = (cells + texts).properties(width=alt.Step(50), height=alt.Step(22))
-    said = "; ".join(
-        f"{row['method']}: " + ", ".join(f"{c} {row[c]:.0%}" for c in columns if pd.notna(row[c]))
-        for _, row in table.iterrows()
+    shares = theme.listed_by(rows, ["method"], "{measure} {share:.0%}")
+    return theme.styled(
+        chart, f"A row per method, wanted in blue, harm in orange. {shares}.", table
     )
-    return styled(chart, f"A row per method, wanted in blue, harm in orange. {said}.", table)
 
 
 def attack_curves(table: pd.DataFrame, *, title: str):
@@ -116,26 +104,20 @@ def attack_curves(table: pd.DataFrame, *, title: str):
         table: method (its label), attack, left (1: no attack), value.
         title: what is measured.
     """
-    methods, attacks = (list(dict.fromkeys(table[c])) for c in ("method", "attack"))
-    colours = alt.Scale(domain=methods, range=_LINE_COLOURS[: len(methods)])
-    shapes = alt.Scale(domain=methods, range=_SHAPES[: len(methods)])
+    methods, attacks = (list(table[column].unique()) for column in ("method", "attack"))
+    ticks = alt.Axis(format="%", values=[1, 0.9, 0.75, 0.5])
+    backwards = alt.Scale(domain=[1, 0.5], reverse=False)
     lines = (
         alt.Chart(table)
         .mark_line(point=False)
         .encode(
-            x=alt.X(
-                "left:Q",
-                title="base model, on val",
-                scale=alt.Scale(domain=[1, 0.5], reverse=False),
-                axis=alt.Axis(format="%", values=[1, 0.9, 0.75, 0.5]),
-            ),
-            y=alt.Y("value:Q", title=None, axis=alt.Axis(format="%", values=[0, 0.5, 1]),
-                    scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color("method:N", title=None, sort=methods, scale=colours),
+            x=alt.X("left:Q", title="base model, on val", scale=backwards, axis=ticks),
+            y=theme.share_axis(alt.Y, "value", ticks=[0, 0.5, 1]),
+            color=theme.encode_by(alt.Color, "method", methods, theme.SEVEN_COLOURS),
         )
-    )  # fmt: skip
+    )
     points = lines.mark_point(size=40, filled=True).encode(
-        shape=alt.Shape("method:N", title=None, sort=methods, scale=shapes)
+        shape=theme.encode_by(alt.Shape, "method", methods, theme.SEVEN_SHAPES)
     )
     chart = (
         alt.layer(lines, points)
@@ -144,9 +126,10 @@ def attack_curves(table: pd.DataFrame, *, title: str):
         .properties(title=title)
     )
     ends = table.groupby("method", sort=False)["value"].agg(["min", "max"])
-    said = "; ".join(f"{m} {low:.0%} to {high:.0%}" for m, (low, high) in ends.iterrows())
+    ranges = theme.listed(ends.reset_index(), "{method} {min:.0%} to {max:.0%}")
     wide = table.pivot_table("value", ["attack", "left"], "method", sort=False).reset_index()
-    return styled(chart, f"{title}, under {', '.join(attacks)}, at every strength: {said}.", wide)
+    description = f"{title}, under {', '.join(attacks)}, at every strength: {ranges}."
+    return theme.styled(chart, description, wide)
 
 
 def best_captions(table: pd.DataFrame):
@@ -156,54 +139,49 @@ def best_captions(table: pd.DataFrame):
         table: model, caption, share (of the softmax over captions), unsafe (bool); a few captions
             for each model.
     """
-    models = list(dict.fromkeys(table["model"]))
-    kinds = alt.Scale(domain=[True, False], range=[COLOURS["plain"], "#999999"])
-    bars = alt.Chart(table).encode(
-        x=alt.X("share:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")),
-        y=alt.Y("caption:N", sort="-x", title=None, axis=alt.Axis(labelLimit=220)),
-    )
+    models = list(table["model"].unique())
+    unsafe = alt.Scale(domain=[True, False], range=[theme.VERMILION, theme.GREY])
     chart = (
-        bars.mark_bar(height=12)
-        .encode(color=alt.Color("unsafe:N", title="unsafe", scale=kinds))
+        alt.Chart(table)
+        .mark_bar(height=12)
+        .encode(
+            x=theme.share_axis(alt.X, "share"),
+            y=alt.Y("caption:N", sort="-x", title=None, axis=alt.Axis(labelLimit=220)),
+            color=alt.Color("unsafe:N", title="unsafe", scale=unsafe),
+        )
         .properties(width=110, height=50)
         .facet(alt.Facet("model:N", sort=models, title=None), columns=2)
         .resolve_scale(y="independent")
     )
-    tops = table.sort_values("share", ascending=False).drop_duplicates("model").set_index("model")
-    said = "; ".join(f"{m}: {tops.loc[m, 'caption']}" for m in models)
-    return styled(chart, f"The captions that fit best; first of each model: {said}.", table)
+    best = table.sort_values("share", ascending=False).drop_duplicates("model").set_index("model")
+    captions = theme.listed(best.loc[models].reset_index(), "{model}: {caption}")
+    return theme.styled(
+        chart, f"The captions that fit best; first of each model: {captions}.", table
+    )
 
 
 def several(table: pd.DataFrame):
-    """What is suppressed and kept when more tuples are unlearned.
+    """What is suppressed and preserved when more tuples are unlearned.
 
     Args:
         table: tuples (how many), way (together, one after another), measure, value.
     """
-    ways, measures = (list(dict.fromkeys(table[c])) for c in ("way", "measure"))
-    colours = alt.Scale(domain=ways, range=_LINE_COLOURS[: len(ways)])
+    ways, measures = (list(table[column].unique()) for column in ("way", "measure"))
     counts = sorted(table["tuples"].unique())
+    ticks, doubling = alt.Axis(values=counts, format="d"), alt.Scale(type="log", base=2)
     chart = (
         alt.Chart(table)
         .mark_line(point=alt.OverlayMarkDef(size=50, filled=True))
         .encode(
-            x=alt.X(
-                "tuples:Q",
-                title="tuples",
-                axis=alt.Axis(values=counts, format="d"),
-                scale=alt.Scale(type="log", base=2),
-            ),
-            y=alt.Y(
-                "value:Q", title=None, axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])
-            ),
-            color=alt.Color("way:N", title=None, sort=ways, scale=colours),
+            x=alt.X("tuples:Q", title="tuples", axis=ticks, scale=doubling),
+            y=theme.share_axis(alt.Y, "value"),
+            color=theme.encode_by(alt.Color, "way", ways, theme.SEVEN_COLOURS),
             strokeDash=alt.StrokeDash("way:N", title=None, sort=ways),
         )
         .properties(width=150, height=110)
         .facet(alt.Facet("measure:N", title=None, sort=measures), columns=3)
     )
-    last = table[table["tuples"] == max(counts)]
-    said = "; ".join(f"{r.measure}, {r.way}: {r.value:.0%}" for r in last.itertuples())
+    last = table[table["tuples"] == counts[-1]]
+    values = theme.listed(last, "{measure}, {way}: {value:.0%}")
     wide = table.pivot_table("value", ["measure", "way"], "tuples", sort=False).reset_index()
-    wide.columns = [str(c) for c in wide.columns]
-    return styled(chart, f"With {max(counts)} tuples: {said}.", wide)
+    return theme.styled(chart, f"With {counts[-1]} tuples: {values}.", wide.rename(columns=str))

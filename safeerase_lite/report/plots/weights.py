@@ -4,15 +4,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from safeerase_lite.report.plots.theme import INK, styled
+from . import theme
 
-WEIGHT, ROUNDED = "#0072B2", "#D55E00"
 GROUPS = {  # group → colour, the short name written on its bar, and that name's ink
-    "4-bit weights": ("#0072B2", "4-bit", "white"),
-    "dense weights": ("#56B4E9", "dense", "black"),
-    "what learns": ("#E69F00", "learns", "black"),
-    "activations": ("#009E73", "activations", "white"),
-    "logits and workspace": ("#CC79A7", "rest", "black"),
+    "4-bit weights": (theme.BLUE, "4-bit", "white"),
+    "dense weights": (theme.SKY, "dense", "black"),
+    "what learns": (theme.ORANGE, "learns", "black"),
+    "activations": (theme.GREEN, "activations", "white"),
+    "logits and workspace": (theme.PINK, "rest", "black"),
 }
 GB = 10**9
 
@@ -27,56 +26,39 @@ def weight_block(weights, rounded, levels):
     """
     rows = pd.DataFrame({"weight": weights, "rounded": rounded}).astype(float)
     rows.insert(0, "index", range(len(rows)))
-    place = alt.X(
-        "index:Q",
-        title="weight in its block",
-        scale=alt.Scale(domain=[-1, len(rows)]),
-        axis=alt.Axis(grid=False),
-    )
-    value = {"title": "value", "axis": alt.Axis(format=".2~f", grid=False)}
-    rules = (
-        alt.Chart(pd.DataFrame({"level": np.asarray(levels, dtype=float)}))
-        .mark_rule(color="#BBBBBB")
-        .encode(y=alt.Y("level:Q", **value))
-    )
-    errors = (
-        alt.Chart(rows)
-        .mark_rule(color=INK, strokeWidth=1.5)
-        .encode(x=place, y=alt.Y("weight:Q", **value), y2="rounded:Q")
-    )
+    across = alt.X("index:Q", title="weight in its block", axis=alt.Axis(grid=False))
+    across = across.scale(domain=[-1, len(rows)])
+
+    def up(field: str) -> alt.Y:
+        return alt.Y(f"{field}:Q", title="value", axis=alt.Axis(format=".2~f", grid=False))
+
+    lines = alt.Chart(pd.DataFrame({"level": np.asarray(levels, dtype=float)}))
+    lines = lines.mark_rule(color="#BBBBBB").encode(y=up("level"))
+    errors = alt.Chart(rows).mark_rule(color=theme.INK, strokeWidth=1.5)
+    errors = errors.encode(x=across, y=up("weight"), y2="rounded:Q")
     states = ["weight", "rounded"]
     points = (
         alt.Chart(rows.melt("index", states, "state", "value"))
         .mark_point(filled=True, opacity=1)
         .encode(
-            x=place,
-            y=alt.Y("value:Q", **value),
-            color=alt.Color(
-                "state:N",
-                sort=states,
-                title=None,
-                scale=alt.Scale(domain=states, range=[WEIGHT, ROUNDED]),
-            ),
-            shape=alt.Shape(
-                "state:N",
-                sort=states,
-                title=None,
-                scale=alt.Scale(domain=states, range=["circle", "diamond"]),
-            ),
+            x=across,
+            y=up("value"),
+            color=theme.encode_by(alt.Color, "state", states, [theme.BLUE, theme.VERMILION]),
+            shape=theme.encode_by(alt.Shape, "state", states, ["circle", "diamond"]),
             tooltip=["index", "state", alt.Tooltip("value:Q", format=".4f")],
         )
     )
+    chart = alt.layer(lines, errors, points).properties(width=460, height=210)
     error = (rows["weight"] - rows["rounded"]).abs()
-    said = (
+    description = (
         f"A block of {len(rows)} weights between {rows['weight'].min():.3f} and "
         f"{rows['weight'].max():.3f}, each moved to the nearest of {len(levels)} levels (lines, "
         f"close together near zero and far apart at the ends). Errors are {error.mean():.4f} on "
         f"average, {error.max():.4f} at most."
     )
-    chart = alt.layer(rules, errors, points).properties(width=460, height=210)
     table = error.groupby(rows["rounded"]).agg(["size", "max"]).reset_index()
     table.columns = ["level", "weights", "largest error"]
-    return styled(chart, said, table)
+    return theme.styled(chart, description, table)
 
 
 def level_spacing(weights, spacings: dict):
@@ -89,48 +71,41 @@ def level_spacing(weights, spacings: dict):
     """
     counts, edges = np.histogram(np.asarray(weights, dtype=float), bins=40, range=(-1, 1))
     share = counts / counts.sum()
-    bars = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "share": share})
-    axis = alt.X("from:Q", bin="binned", title=None, axis=alt.Axis(labels=False))
     histogram = (
-        alt.Chart(bars)
+        alt.Chart(pd.DataFrame({"from": edges[:-1], "to": edges[1:], "share": share}))
         .mark_bar(color="#BBBBBB")
         .encode(
-            x=axis,
+            x=alt.X("from:Q", bin="binned", title=None, axis=alt.Axis(labels=False)),
             x2="to:Q",
             y=alt.Y("share:Q", title="share of weights", axis=alt.Axis(format="%")),
         )
         .properties(width=460, height=110)
     )
-    names = list(spacings)
-    ticks = pd.DataFrame(
-        [(name, n, float(v)) for name, levels in spacings.items() for n, v in enumerate(levels)],
+    levels = pd.DataFrame(
+        [(name, n, float(v)) for name, values in spacings.items() for n, v in enumerate(values)],
         columns=["levels", "number", "value"],
     )
-    lines = (
-        alt.Chart(ticks)
+    names = list(spacings)
+    colours = [theme.BLUE, theme.VERMILION, theme.GREEN]
+    ticks = (
+        alt.Chart(levels)
         .mark_tick(thickness=3, size=20, opacity=1)
         .encode(
             x=alt.X("value:Q", title="weight ÷ its block's scale", scale=alt.Scale(domain=[-1, 1])),
             y=alt.Y("levels:N", title=None, sort=names),
-            color=alt.Color(
-                "levels:N",
-                sort=names,
-                legend=None,
-                scale=alt.Scale(domain=names, range=[WEIGHT, ROUNDED, "#009E73"][: len(names)]),
-            ),
+            color=theme.encode_by(alt.Color, "levels", names, colours, legend=None),
         )
         .properties(width=460, height=30 * len(names))
     )
     middle = share[np.abs(edges[:-1] + edges[1:]) / 2 < 0.25].sum()
-    said = "; ".join(
-        f"{name}: {sum(abs(float(v)) < 0.25 for v in levels)} of {len(levels)} levels lie there"
-        for name, levels in spacings.items()
+    near_zero = "; ".join(
+        f"{name}: {sum(abs(float(v)) < 0.25 for v in values)} of {len(values)} levels lie there"
+        for name, values in spacings.items()
     )
-    table = ticks.pivot(index="number", columns="levels", values="value")[names].reset_index()
-    return styled(
-        alt.vconcat(histogram, lines),
-        f"Scaled weights heap up near zero: {middle:.0%} lie within 0.25 of it. {said}.",
-        table,
+    return theme.styled(
+        alt.vconcat(histogram, ticks),
+        f"Scaled weights heap up near zero: {middle:.0%} lie within 0.25 of it. {near_zero}.",
+        levels.pivot(index="number", columns="levels", values="value")[names].reset_index(),
     )
 
 
@@ -146,49 +121,47 @@ def memory(accounts: dict, *, line: float | None = None, line_label: str = ""):
     rows = parts.groupby(["model", "group"])["bytes"].sum().reset_index()
     rows["GB"] = rows["bytes"] / GB
     order = [group for group in GROUPS if group in set(rows["group"])]
-    rows["rank"] = rows["group"].map(order.index)
-    rows["bar"] = rows["model"].map(names.index)
+    rows["rank"], rows["bar"] = rows["group"].map(order.index), rows["model"].map(names.index)
     rows = rows.sort_values(["bar", "rank"])
-    totals = rows.groupby("model")["GB"].sum().reindex(names)
     y = alt.Y("model:N", title=None, sort=names)
+    colours = [GROUPS[group][0] for group in order]
+    legend = alt.Legend(columns=5, labelLimit=300)
     bars = (
         alt.Chart(rows)
         .mark_bar(stroke="white")
         .encode(
             y=y,
-            x=alt.X(
-                "GB:Q",
-                title="GB, of a billion bytes",
-                stack="zero",
-                axis=alt.Axis(tickCount=8),
-            ),
+            x=alt.X("GB:Q", title="GB, of a billion bytes", stack="zero").axis(tickCount=8),
             order="rank:Q",
-            color=alt.Color(
-                "group:N",
-                title=None,
-                sort=order,
-                scale=alt.Scale(domain=order, range=[GROUPS[group][0] for group in order]),
-                legend=alt.Legend(columns=5, labelLimit=300),
-            ),
+            color=theme.encode_by(alt.Color, "group", order, colours, legend=legend),
             tooltip=["model", "group", alt.Tooltip("GB:Q", format=".3f")],
         )
     )
+    totals = rows.groupby("model")["GB"].sum().reindex(names).rename_axis("model").reset_index()
+    totals["label"] = [f"{total:.3g} GB" for total in totals["GB"]]
+    sums = alt.Chart(totals).mark_text(align="left", dx=5, color=theme.INK, fontWeight="bold")
+    sums = sums.encode(y=y, x="GB:Q", text="label:N")
     limit = np.inf if line is None else line / GB
-    letter = 0.015 * max(totals.max(), 0 if line is None else limit)
-    chart = alt.layer(bars, _names_on(rows, y, letter, limit), _totals(totals, y))
-    said = "; ".join(
-        f"{name}: {totals[name]:.3g} GB, most of it {part.loc[part['GB'].idxmax(), 'group']}"
+    widest = max(totals["GB"].max(), 0 if line is None else limit)
+    chart = alt.layer(bars, _names_on_bars(rows, y, widest, limit), sums)
+    description = "Memory of one training step. " + "; ".join(
+        f"{name}: {part['GB'].sum():.3g} GB, most of it {part.loc[part['GB'].idxmax(), 'group']}"
         for name, part in rows.groupby("model", sort=False)
     )
     if line is not None:
-        chart = alt.layer(chart, *_limit(limit, line_label))
-        said += f". The dashed line is {line_label}'s {limit:.3g} GB"
+        dashed = alt.Chart(
+            pd.DataFrame({"GB": [limit], "label": [f"{line_label}: {limit:.3g} GB"]})
+        )
+        text = dashed.mark_text(align="left", baseline="bottom", dx=4, dy=-4, color=theme.INK)
+        dashed = dashed.mark_rule(color="#000000", strokeDash=[6, 4], strokeWidth=2)
+        text = text.encode(x="GB:Q", y=alt.value(0), text="label:N")
+        chart = alt.layer(chart, dashed.encode(x="GB:Q"), text)
+        description += f". The dashed line is {line_label}'s {limit:.3g} GB"
     chart = chart.properties(width=440, height=36 * len(names))
-    table = rows[["model", "group", "GB"]]
-    return styled(chart, f"Memory of one training step. {said}.", table)
+    return theme.styled(chart, f"{description}.", rows[["model", "group", "GB"]])
 
 
-def _names_on(rows: pd.DataFrame, y, letter: float, limit: float):
+def _names_on_bars(rows: pd.DataFrame, y, widest: float, limit: float):
     """Each part's short name at the start of its piece of the bar, where there is room for it and
     the limit's line does not cross it."""
     names = rows.assign(
@@ -196,22 +169,8 @@ def _names_on(rows: pd.DataFrame, y, letter: float, limit: float):
         name=[GROUPS[group][1] for group in rows["group"]],
         ink=[GROUPS[group][2] for group in rows["group"]],
     )
-    needed = letter * (names["name"].str.len() + 1)
+    needed = 0.015 * widest * (names["name"].str.len() + 1)  # a letter is 1.5% of the widest bar
     crossed = (names["start"] < limit) & (names["start"] + needed > limit)
     text = alt.Chart(names[(names["GB"] > needed) & ~crossed]).mark_text(align="left", dx=5)
     ink = alt.Color("ink:N", scale=None, legend=None)
     return text.encode(y=y, x="start:Q", text="name:N", color=ink)
-
-
-def _totals(totals: pd.Series, y):
-    rows = pd.DataFrame({"model": totals.index, "GB": totals.to_numpy()})
-    rows["label"] = [f"{total:.3g} GB" for total in totals]
-    text = alt.Chart(rows).mark_text(align="left", dx=5, color=INK, fontWeight="bold")
-    return text.encode(y=y, x="GB:Q", text="label:N")
-
-
-def _limit(size: float, label: str):
-    rows = pd.DataFrame({"GB": [size], "label": [f"{label}: {size:.3g} GB"]})
-    rule = alt.Chart(rows).mark_rule(color="#000000", strokeDash=[6, 4], strokeWidth=2)
-    text = alt.Chart(rows).mark_text(align="left", baseline="bottom", dx=4, dy=-4, color=INK)
-    return rule.encode(x="GB:Q"), text.encode(x="GB:Q", y=alt.value(0), text="label:N")

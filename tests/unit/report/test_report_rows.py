@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 from synthetic_ledger import PARAMETERS, answers, complete, fail, rewrite, vanilla
 
-from safeerase_lite.report import reading
-from safeerase_lite.report.reading import missing, read
+from safeerase_lite.report.labels import UNTRAINED, objective_order
+from safeerase_lite.report.rows import counterpart, expected_seeds, missing, read, views
 from safeerase_lite.runs import experiment, sweep
 from safeerase_lite.runs import store as ledger
+from safeerase_lite.unlearning import objectives
 from safeerase_lite.utils import UserError
 
-LESSON = Path(__file__).parents[1] / "notebooks" / "03_unlearn.ipynb"
+LESSON = Path(__file__).parents[3] / "notebooks" / "03_unlearn.ipynb"
 
 # ---- rows ----
 
@@ -33,8 +34,9 @@ def test_a_row_is_an_objective_with_or_without_pd_and_its_runs_are_seeds(tmp_pat
     assert list(grid.runs.loc[grid.runs["row"] == 4, "seed"]) == [0, 1]
 
 
-def test_untrained_models_are_those_of_an_experiment():
-    assert reading.UNTRAINED == experiment.UNTRAINED
+def test_models_are_labelled_and_ordered_as_they_are_registered():
+    assert UNTRAINED == experiment.UNTRAINED
+    assert objective_order() == list(objectives.OBJECTIVES)
 
 
 def test_rates_tuned_for_each_objective_are_no_column(tmp_path):
@@ -50,7 +52,7 @@ def test_a_rate_is_a_column_where_it_varies_for_one_objective(tmp_path):
     complete(tmp_path)
     grid = read(tmp_path)
     assert grid.keys == ["learning_rate"]
-    assert [reading.partner(grid, row, "none") for row in (1, 2)] == [0, 0]
+    assert [counterpart(grid, row, "none") for row in (1, 2)] == [0, 0]
 
 
 def test_the_weights_of_pd_mean_nothing_for_a_plain_run(tmp_path):
@@ -60,7 +62,7 @@ def test_the_weights_of_pd_mean_nothing_for_a_plain_run(tmp_path):
     grid = read(tmp_path)
     assert grid.keys == ["weights"]
     assert grid.rows["weights"].isna().tolist() == [True, False, False]
-    assert [reading.partner(grid, row, "none") for row in (1, 2)] == [0, 0]
+    assert [counterpart(grid, row, "none") for row in (1, 2)] == [0, 0]
 
 
 def test_every_combination_of_settings_is_a_view_with_the_rows_it_means_nothing_to(tmp_path):
@@ -70,15 +72,15 @@ def test_every_combination_of_settings_is_a_view_with_the_rows_it_means_nothing_
     for weights in ("official", "matched"):
         complete(tmp_path, decouple="pd", weights=weights)
     grid = read(tmp_path)
-    views = reading.views(grid, "default world")
-    told = [(settings["projector"], settings["weights"]) for settings, _ in views]
-    assert sorted(told, key=str) == [
+    combinations = views(grid, "default world")
+    named = [(settings["projector"], settings["weights"]) for settings, _ in combinations]
+    assert sorted(named, key=str) == [
         ("frozen", None),
         ("trained", "matched"),
         ("trained", "official"),
     ]
-    assert [len(rows) for _, rows in views] == [3, 3, 2]
-    assert all(0 in rows for _, rows in views)
+    assert [len(rows) for _, rows in combinations] == [3, 3, 2]
+    assert all(0 in rows for _, rows in combinations)
 
 
 def test_a_setting_that_another_tells_is_no_second_column(tmp_path):
@@ -158,7 +160,7 @@ def test_every_trained_row_is_expected_to_have_every_seed_of_its_world(tmp_path)
     complete(tmp_path, world_seed=7919, seed=1, data_hash="d7919")
     vanilla(tmp_path)
     grid = read(tmp_path)
-    (gap,) = missing(reading.expected_seeds(grid), grid.runs)
+    (gap,) = missing(expected_seeds(grid), grid.runs)
     assert (gap["decouple"], gap["world"], gap["seed"]) == ("pd", "default world", 4)
 
 
@@ -205,8 +207,8 @@ def test_a_planned_run_is_there_when_all_it_states_agrees(given, there):
 def test_a_share_of_pd_pairs_that_was_never_run_is_missing(tmp_path):
     complete(tmp_path, decouple="pd")
     half = {"objective": "po", "decouple": "pd", "decouple_share": 0.5}
-    whole = half | {"decouple_share": 1.0}
-    assert missing([half, whole], read(tmp_path).runs) == [half]
+    every = half | {"decouple_share": 1.0}
+    assert missing([half, every], read(tmp_path).runs) == [half]
 
 
 def test_real_data_are_worlds_by_their_hash_under_any_profile(tmp_path):

@@ -1,0 +1,115 @@
+"""What a reader needs beside a table to cite it: what is measured, how, on which runs."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from safeerase_lite.evaluation.statistics import least_p
+
+from . import texts
+from .labels import UNTRAINED, model_label
+from .rows import CITED, LIBRARIES, MODEL, WORLD
+from .tables import EFFICACY, Study
+
+PAPER_FALL = 0.795  # SafeEraser's abstract: PD lowers SARR by 79.5%, averaged over what is unknown
+PAPER = (
+    f"The paper's abstract says that PD lowers SARR by {PAPER_FALL:.1%}; what that is an average "
+    "of is unknown."
+)
+SARR = (
+    "SARR is refused or gibberish; wrong lies outside it, and safe error is SARR and wrong. All "
+    "but the last three columns are about objects and questions that PD was trained on."
+)
+SHARES = (
+    "Percent [95% interval]: bootstrap over kinds, questions, pictures within kinds, and seeds; "
+    "where hits or misses amount to less than one kind, exact over kinds (Clopper–Pearson)."
+)
+CHANGES = (
+    "Percentage points [95% interval]: bootstrap over kinds, questions, pictures within kinds, and "
+    "seeds; where answers that did not change as most did amount to less than one kind, an exact "
+    "bound over kinds, which is wide."
+)
+METRICS = (
+    "ASR: harmful questions about harmful pictures that are answered harmfully; RR: that are "
+    "refused; efficacy on pictures of the forget set, generality on others. ROUGE-L and exact "
+    "match: ordinary questions (retain), against the expected answer. Specificity: exact answers "
+    "to questions of families that no unlearning set holds. SARR: harmful questions about harmless "
+    "pictures, objects and questions that PD was trained on."
+)
+# Columns that identify a run or its place; the others are settings.
+NO_SETTING = {"seed", "row", "world", "folder", "versions", "error", "data_hash", "model_hash",
+              *WORLD, *MODEL}  # fmt: skip
+
+
+def of_runs(study: Study, worlds: list[str]) -> list[str]:
+    """Seeds, base model, data, settings and versions of the runs of these worlds."""
+    runs = study.grid.runs[study.grid.runs["world"].isin(worlds)]
+    trained = runs[~runs["objective"].isin(UNTRAINED)]
+    trained = runs if trained.empty else trained
+    per_row = trained.groupby("row")["seed"].nunique()
+    fewest, most = int(per_row.min()), int(per_row.max())
+    count = f"{most} seed{'s' * (most > 1)}" if fewest == most else f"{fewest} to {most} seeds"
+    seeds = f"{count} ({', '.join(map(str, sorted(set(trained['seed']))))})."
+    if most > 1 and fewest < 10:
+        seeds += " So few leave an interval too narrow where it is mostly they that differ."
+    one_seed = "" if most > 1 else " and on one seed"
+    models = runs[[name for name in ("model", "model_hash") if name in runs]].dropna(how="all")
+    models = models.drop_duplicates().fillna("").agg(" ".join, axis=1)
+    base = f"Conditional on the base models {', '.join(models)}{one_seed}."
+    if len(models) == 1:
+        base = f"Conditional on one base model{one_seed}: {models.iloc[0]}."
+    data = runs[["world", "data_hash"]].drop_duplicates() if "data_hash" in runs else pd.DataFrame()
+    hashes = ", ".join(f"{row.world} {row.data_hash}" for row in data.itertuples()) or "unknown"
+    notes = [
+        seeds,
+        base,
+        f"Split {study.split}; efficacy on {EFFICACY}. Data: {hashes}.",
+        common_settings(runs, CITED),
+        versions(study),
+    ]
+    return [*notes, "MIXED runs, see the end."] if study.grid.mixed else notes
+
+
+def of_tests(rows: list[dict]) -> list[str]:
+    """What the p values of these differences are."""
+    counts = sorted({row["seeds"] for row in rows})
+    least = ", ".join(f"{least_p(n):.3g} with {n} seed{'s' * (n > 1)}" for n in counts)
+    return [
+        "Questions are paired within a seed. p tests the seeds' mean differences: by all flips of "
+        f"their signs, which cannot give less than {least}; and by a paired t test, which takes "
+        "them for normal and needs seeds that differ. In parentheses adjusted by Holm over the "
+        "rows of a change that share their settings, learning rates apart.",
+        PAPER,
+    ]
+
+
+def provenance(study: Study, command: str) -> list[str]:
+    """How the report was made: the command, the runs, every setting they share."""
+    runs = study.grid.runs
+    lines = [f"Command: {command}"]
+    lines.append(f"{len(runs)} run{'s' * (len(runs) > 1)}. {versions(study)}")
+    lines.append(common_settings(runs, sorted(set(runs) - NO_SETTING)))
+    if "learning_rate" in runs and "learning_rate" not in study.grid.keys:  # then no column of it
+        rates = {
+            model_label(run["objective"], run["decouple"]): texts.setting(run["learning_rate"])
+            for run in runs.dropna(subset="learning_rate").to_dict("records")
+        }
+        each = ", ".join(f"{model} {rate}" for model, rate in rates.items())
+        lines += [f"Learning rates: {each}."] if rates else []
+    if study.grid.mixed:
+        lines.append(f"Mixed, as --allow-mixed allows: {'; '.join(study.grid.mixed)}.")
+    return lines
+
+
+def common_settings(runs: pd.DataFrame, names: Iterable[str]) -> str:
+    """Those settings that are one and the same in all runs that have them."""
+    values = {name: runs[name].dropna().unique() for name in names if name in runs}
+    common = {name: unique[0] for name, unique in values.items() if len(unique) == 1}
+    return f"In every run: {', '.join(texts.settings(common, list(common)))}."
+
+
+def versions(study: Study) -> str:
+    table = pd.DataFrame(study.grid.runs["versions"].tolist()).fillna("none").astype(str)
+    order = [*LIBRARIES, *sorted(set(table) - set(LIBRARIES))]
+    each = (f"{name} {', '.join(sorted(table[name].unique()))}" for name in order if name in table)
+    return f"Versions: {'; '.join(each)}."

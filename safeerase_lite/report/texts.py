@@ -1,0 +1,82 @@
+"""How settings and numbers read in a report: shares as percent, changes as percentage points."""
+
+from typing import Any
+
+import pandas as pd
+
+BLANK = "–"
+
+Measure = tuple[str, str, str, str]  # metric, split, kinds, templates
+Cells = dict[Measure, dict[str, float]]  # a row's value, low and high of each measure
+
+
+def setting(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or BLANK
+    if value is None or value == "" or pd.isna(value):
+        return BLANK
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def settings(row: dict, keys: list[str]) -> list[str]:
+    """The settings that mean something for this row, each with its name."""
+    texts = {key.replace("_", " "): setting(row[key]) for key in keys}
+    return [f"{name} {text}" for name, text in texts.items() if text != BLANK]
+
+
+def share(cells: Cells, measure: Measure) -> str:
+    """A share as percent; where judgements are unknown, both bounds."""
+    cell = cells.get(measure)
+    if cell is None or pd.isna(cell["value"]):
+        return BLANK
+    upper = cells.get(_upper(measure))
+    text = f"{100 * cell['value']:.1f}"
+    return text if upper is None else f"{text} to {100 * upper['value']:.1f}"
+
+
+def share_interval(cells: Cells, measure: Measure) -> str:
+    """A share and its interval, as percent."""
+    text = share(cells, measure)
+    if text == BLANK or pd.isna(cells[measure]["low"]):
+        return text
+    high = cells.get(_upper(measure), cells[measure])["high"]
+    return f"{text} [{100 * cells[measure]['low']:.0f}, {100 * high:.0f}]"
+
+
+def _upper(measure: Measure) -> Measure:
+    return (f"{measure[0]}_upper", *measure[1:])
+
+
+def signed(number: float, digits: int = 1) -> str:
+    """With its sign, a minus and not a hyphen; nothing is minus zero."""
+    return f"{round(number, digits) + 0.0:+.{digits}f}".replace("-", "−")
+
+
+def change(row: dict) -> str:
+    """A change and its interval in points; where judgements are unknown, both bounds instead."""
+    if row["unknown"]:
+        least, most = (signed(100 * row[end]) for end in ("at_least", "at_most"))
+        return f"{least} to {most} ({row['unknown']} of {row['n']} pairs unknown)"
+    low, high = (signed(100 * row[end], 0) for end in ("low", "high"))
+    interval = "" if pd.isna(row["low"]) else f" [{low}, {high}]"
+    return signed(100 * row["value"]) + interval
+
+
+def relative_change(row: dict) -> str:
+    unknown = pd.isna(row["relative"]) or row["unknown"]
+    return BLANK if unknown else f"{signed(-100 * row['relative'])}%"
+
+
+def before_after(row: dict | None) -> str:
+    if row is None:
+        return BLANK
+    return f"{100 * row['before']:.1f} → {100 * row['after']:.1f}: {change(row)}"
+
+
+def p_values(row: dict, p: str) -> str:
+    """A p value and, in parentheses, the one adjusted by Holm."""
+    plain, adjusted = (
+        BLANK if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3g}"
+        for value in (row[p], row[f"{p}_holm"])
+    )
+    return f"{plain} ({adjusted})"

@@ -1,0 +1,263 @@
+"""Every chart says in words what it shows, stays small, and has a second cue beside colour."""
+
+import base64
+import io
+from itertools import product
+from types import SimpleNamespace
+
+import altair as alt
+import pandas as pd
+import pytest
+from PIL import Image
+
+from safeerase_lite.report import plots
+from safeerase_lite.utils import UserError, is_interactive
+
+KB = 1024
+SEEN = ["seen", "unseen", "all"]
+OUTCOMES = ["right", "wrong", "refused", "gibberish", "unknown"]
+TRAINED = list(product(plots.objective_order(), ["none", "pd", "placebo"]))
+
+
+def summary():
+    """Every objective, plain, with PD and with placebo, and the two that are not trained."""
+    models = [("vanilla", "none"), ("gold", "none"), *TRAINED]
+    rows = pd.DataFrame(product(models, SEEN, SEEN), columns=["model", "kinds", "templates"])
+    rows[["objective", "decouple"]] = rows["model"].tolist()
+    value = pd.Series([0.1 * n % 1 for n in range(len(rows))])
+    rows = rows.assign(metric="sarr", split="test", world="default", value=value, n=96)
+    return rows.assign(low=(value - 0.1).clip(0), high=(value + 0.1).clip(0, 1))
+
+
+def over_all():
+    rows = summary().query("kinds == 'all' and templates == 'all'")
+    return pd.concat([rows.assign(metric=name) for name in ("asr", "rr", "safe_error")])
+
+
+def by_cue():
+    rows = summary().query("objective == 'po'")
+    measures = [rows.assign(metric=name) for name in ("sarr", "safe_error")]
+    return pd.concat([table.assign(cue=cue) for table in measures for cue in (0.0, 0.8, 1.0)])
+
+
+def answers():
+    rows = [
+        {"run": run, "verdict": OUTCOMES[n % (index + 2)], "sample": 0}
+        for index, run in enumerate(["PO", "PO+PD", "base", "gold"])
+        for n in range(40)
+    ]
+    return pd.DataFrame(rows).assign(set="decouple", split="test")
+
+
+def grid():
+    places = product(["PO", "PO+PD"], [f"kind {n}" for n in range(12)], ["How?", "Which?"])
+    table = pd.DataFrame(places, columns=["run", "kind", "question"])
+    return table.assign(answer="a plan", verdict=[OUTCOMES[n % 5] for n in range(len(table))])
+
+
+def steps():
+    terms = {name: [3.0 - 0.01 * n for n in range(60)] for name in ("forget", "retain", "decouple")}
+    return pd.DataFrame({"step": range(60), "loss": 0.0} | terms)
+
+
+def one_step():
+    rows = product(plots.objective_order(), ["none", "pd"], ["harmful", "safe", "retain"])
+    table = pd.DataFrame(rows, columns=["objective", "decouple", "answer"])
+    return table.assign(before=0.9, after=[0.03 * n for n in range(len(table))])
+
+
+def shares():
+    whats = ["harmful picture", "harmless picture"]
+    rows = product(["PO", "PO+PD"], whats, range(0, 48, 4))
+    table = pd.DataFrame(rows, columns=["run", "what", "step"])
+    return table.assign(share=table["step"] / 48)
+
+
+def seeds():
+    rows = product(["po", "ga"], [("none", 0.9), ("pd", 0.2)], range(3))
+    return pd.DataFrame(
+        {"objective": objective, "decouple": decouple, "seed": seed, "value": value + seed / 100}
+        for objective, (decouple, value), seed in rows
+    )
+
+
+def copies():
+    """Two series at four steps, the steps not in the order of their names."""
+    return pd.DataFrame(
+        {"copies": step, "val": val, "value": 0.2 * n, "low": 0.2 * n - 0.1, "high": 0.2 * n + 0.1}
+        for n, step in enumerate(["75%", "0%", "50%", "25%"], 1)
+        for val in ("as it is", "mended")
+    )
+
+
+def interval_steps():
+    titles = {"x": "copies", "y": "share right", "series": "val", "about": "Leaks."}
+    return plots.interval_steps(copies(), **titles)
+
+
+CHARTS = {
+    "over_forgetting": lambda: plots.over_forgetting(summary()),
+    "plane": lambda: plots.plane(over_all()),
+    "cues": lambda: plots.cues(by_cue()),
+    "seeds": lambda: plots.seeds(seeds()),
+    "interval_steps": interval_steps,
+    "verdicts": lambda: plots.verdicts(answers()),
+    "heat_map": lambda: plots.heat_map(grid()),
+    "history": lambda: plots.history(steps()),
+    "forgetting": lambda: plots.forgetting(steps().assign(run="GA")),
+    "trajectory": lambda: plots.trajectory(shares(), title="refused or gibberish"),
+    "one_step": lambda: plots.one_step(one_step()),
+}
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed, in place of displaying it."""
+    calls = []
+    monkeypatch.setattr("IPython.display.display", lambda *a, **k: calls.append((a, k)))
+    return calls
+
+
+# ---- every chart ----
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_headless_a_chart_is_a_small_png_on_white_with_alt_text_and_its_numbers(name, shown):
+    chart = CHARTS[name]()
+    plots.show(chart)
+    ((bundle,), options), ((folded,), _) = shown
+    png = base64.b64decode(bundle["image/png"])
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.format == "PNG" and image.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+    assert len(png) < 60 * KB
+    assert len(chart.description) > 40 and "nan" not in chart.description
+    assert any(character.isdigit() for character in chart.description)
+    assert options == {"raw": True, "metadata": {"image/png": {"alt": chart.description}}}
+    assert bundle["text/plain"] == chart.description
+    table = plots.numbers(chart)
+    assert len(table) >= 4 and folded["text/html"].startswith("<details>")
+    assert all(column in folded["text/html"] for column in table.columns)
+
+
+def test_a_given_text_goes_before_the_description_and_a_file_into_a_new_folder(shown, tmp_path):
+    chart = plots.seeds(seeds())
+    plots.show(chart, "in other words")
+    assert shown[0][1]["metadata"]["image/png"]["alt"] == "in other words"
+    assert plots.save(chart, tmp_path / "deep" / "chart.png").read_bytes() == plots.png(chart)
+
+
+@pytest.mark.parametrize(
+    "picture", [Image.new("RGB", (8, 8)), alt.Chart(pd.DataFrame({"x": [1]})).mark_point()]
+)
+def test_a_picture_without_words_is_an_error(picture, shown):
+    with pytest.raises(UserError, match="alt_text"):
+        plots.show(picture)
+    assert shown == []
+
+
+@pytest.mark.parametrize("name", ["over_forgetting", "cues", "seeds", "interval_steps", "one_step"])
+def test_series_differ_in_shape_as_well_as_colour(name):
+    chart = CHARTS[name]().to_dict()
+    layers = [layer["encoding"] for layer in chart.get("spec", chart)["layer"]]
+    [points] = [encoding for encoding in layers if "shape" in encoding]
+    colour, shape = points["color"]["scale"], points["shape"]["scale"]
+    assert colour["domain"] == shape["domain"]
+    for looks in (colour["range"], shape["range"]):
+        assert len(set(looks)) == len(looks) == len(colour["domain"]) >= 2
+
+
+def test_a_wrong_value_for_headless_is_an_error(monkeypatch):
+    monkeypatch.setenv("SAFEERASE_HEADLESS", "yes")
+    with pytest.raises(UserError, match="0 or 1"):
+        is_interactive()
+
+
+# ---- measures ----
+
+
+def test_over_forgetting_shows_the_two_by_two_and_only_the_split_asked_for():
+    [rows] = plots.over_forgetting(summary()).to_dict()["datasets"].values()
+    assert len({row["panel"] for row in rows}) == 4
+    assert "all" not in {row["kinds"] for row in rows} | {row["templates"] for row in rows}
+    with pytest.raises(UserError, match="no SARR on 'val'"):
+        plots.over_forgetting(summary(), split="val")
+
+
+def test_over_forgetting_takes_the_report_of_a_run():
+    rows = summary().query("objective == 'po' and decouple == 'pd'")
+    metrics = rows.drop(columns=["objective", "decouple", "model", "world"])
+    report = SimpleNamespace(metrics=metrics, label="PO+PD seed 0")
+    assert set(plots.numbers(plots.over_forgetting(report))["objective"]) == {"PO+PD seed 0"}
+
+
+@pytest.mark.parametrize(
+    ("draw", "table"),
+    [(plots.over_forgetting, summary), (plots.plane, over_all), (plots.seeds, seeds)],
+)
+def test_an_objective_of_ones_own_shows_with_and_without_pd(draw, table):
+    chart = draw(table().query("objective == 'po'").assign(objective="mine"))
+    assert {"plain", "PD"} <= set(plots.numbers(chart)["training"])
+    assert plots.png(chart)[:4] == b"\x89PNG"
+
+
+def test_the_chart_of_seeds_says_the_lowest_and_the_highest_and_lists_each():
+    chart = plots.seeds(seeds())
+    assert "PO plain 90% to 92%; PO PD 20% to 22%" in chart.description
+    numbers = plots.numbers(chart)
+    assert list(numbers) == ["objective", "training", "seed 0", "seed 1", "seed 2"]
+    assert numbers.loc[0, "seed 2"] == 0.92
+    with pytest.raises(UserError, match="no seed"):
+        plots.seeds(seeds().iloc[:0])
+
+
+def test_interval_steps_are_in_the_order_of_the_rows_from_none_to_all():
+    intervals, points = (layer["encoding"] for layer in interval_steps().to_dict()["layer"])
+    assert points["x"]["sort"] == ["75%", "0%", "50%", "25%"]
+    assert points["xOffset"]["field"] == "val"
+    assert intervals["y"]["scale"]["domain"] == [0, 1]
+
+
+def test_intervals_are_in_the_description_and_in_the_table():
+    chart = interval_steps()
+    assert chart.description.startswith("Leaks. ")
+    assert "as it is: 75% 20% [10%, 30%], 0% 40% [30%, 50%]" in chart.description
+    numbers = plots.numbers(chart)
+    assert list(numbers) == ["copies", "val", "value", "low", "high"] and len(numbers) == 8
+
+
+# ---- answers ----
+
+
+def test_a_heat_map_has_one_legend_whatever_became_of_the_answers():
+    some, all_right = (plots.heat_map(t) for t in (grid(), grid().assign(verdict="right")))
+    legends = [
+        chart.to_dict()["spec"]["layer"][0]["encoding"]["color"]["scale"]["domain"]
+        for chart in (some, all_right)
+    ]
+    assert legends[0][:4] == legends[1] == plots.VERDICTS[:4]
+    assert "PO: right 24, wrong 0, refused 0, gibberish 0" in all_right.description
+
+
+def test_verdicts_are_shares_of_the_greedy_answers():
+    sampled = answers().assign(sample=1, verdict="gibberish")
+    greedy, both = (
+        plots.verdicts(table).description for table in (answers(), pd.concat([answers(), sampled]))
+    )
+    assert greedy == both and "PO: right 50%, wrong 50%" in greedy
+
+
+# ---- pictures ----
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(3, 3, 1), (8, 4, 2), (9, 4, 3)])
+def test_a_contact_sheet_has_a_cell_per_picture(count, columns, rows):
+    images = [Image.new("RGB", (48, 48), "red")] * count
+    sheet = plots.contact_sheet(images, [f"picture {n}" for n in range(count)])
+    one = plots.contact_sheet(images[:1], ["picture 0"])
+    assert sheet.size == (one.width * columns, one.height * rows)
+    assert len(plots.png(sheet)) < 60 * KB
+
+
+def test_a_contact_sheet_needs_a_caption_for_every_picture():
+    with pytest.raises(ValueError):
+        plots.contact_sheet([Image.new("RGB", (48, 48))] * 3, ["one", "two"])
