@@ -69,7 +69,7 @@ def demo(output: Path, workers: int = 2, *, every_lesson: bool = False) -> None:
     for source in lessons() if every_lesson else [f for f in lessons() if f.stem in FIRST_LESSONS]:
         _execute(source, output)
     if every_lesson:
-        from safeerase_lite.relations.demo import demo as relations_demo
+        from safeerase_lite.relations.report import demo as relations_demo
 
         relations_demo(output, workers=workers)
     _tell(summary, nf4, output)

@@ -3,10 +3,9 @@ every seed."""
 
 import pytest
 
-from safeerase_lite.relations.data import UNSAFE
-from safeerase_lite.relations.study import study
+from safeerase_lite.relations.runs import study
+from safeerase_lite.relations.tuples import UNSAFE
 
-pytestmark = pytest.mark.slow
 SEEDS = (0, 1, 2)
 
 
