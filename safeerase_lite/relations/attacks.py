@@ -29,11 +29,8 @@ from .words import HELD_OUT_WORDINGS, SLOTS, SYNONYMS, WORDINGS, caption, others
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack.
+    """kind: paraphrase, context or ood.  changes: caption or picture.  about: what strength means.
 
-    kind: paraphrase, context or ood.
-    changes: caption or picture.
-    about: what strength means.
     run: (tuple, strength in [0, 1], random.Random) → caption, or (Scene, strength, random.Random) →
         RGB image of SIDE × SIDE pixels.
     """
@@ -48,11 +45,12 @@ class Attack:
 ATTACKS: dict[str, Attack] = {}
 
 
-def _attack(kind: str, changes: str, about: str) -> Callable:
-    """Register a function as the attack of its name."""
+def _attack(kind: str, changes: str) -> Callable:
+    """Register a function as the attack of its name. Its docstring says what strength means."""
 
     def register(run: Callable) -> Callable:
-        ATTACKS[run.__name__] = Attack(run.__name__, kind, changes, about, run)
+        name, about = run.__name__, run.__doc__.rstrip(".")
+        ATTACKS[name] = Attack(name, kind, changes, about, run)
         return run
 
     return register
@@ -99,27 +97,23 @@ _ADJACENT_KEYS = {
 }
 
 
-@_attack("paraphrase", "caption", "share of captions that get a wording no model has learned from")
+@_attack("paraphrase", "caption")
 def wording(words: RelationTriple, strength: float, rng: random.Random) -> str:
-    """A sentence that no model has learned from."""
+    """Share of captions that get a wording no model has learned from."""
     changed, chosen = rng.random() < strength, rng.choice(HELD_OUT_WORDINGS)
     return caption(*words, chosen) if changed else caption(*words)
 
 
-@_attack(
-    "paraphrase",
-    "caption",
-    "share of captions in the passive, in a learned or a held-out wording",
-)
+@_attack("paraphrase", "caption")
 def passive(words: RelationTriple, strength: float, rng: random.Random) -> str:
-    """The object first, the subject last."""
+    """Share of captions in the passive, in a learned or a held-out wording."""
     changed, chosen = rng.random() < strength, rng.choice(_PASSIVE_WORDINGS)
     return caption(*words, chosen) if changed else caption(*words)
 
 
-@_attack("paraphrase", "caption", "probability that a word becomes a synonym, if it has one")
+@_attack("paraphrase", "caption")
 def synonym(words: RelationTriple, strength: float, rng: random.Random) -> str:
-    """The caption of `with_synonyms`."""
+    """Probability that a word becomes a synonym, if it has one."""
     return caption(*with_synonyms(words, strength, rng))
 
 
@@ -136,13 +130,9 @@ def with_synonyms(
     return tuple(replaced)
 
 
-@_attack(
-    "paraphrase",
-    "caption",
-    "probability that a letter is dropped, doubled, swapped with the next or a key beside",
-)
+@_attack("paraphrase", "caption")
 def typos(words: RelationTriple, strength: float, rng: random.Random) -> str:
-    """Letters are dropped, doubled, swapped with the next, or replaced by the key beside."""
+    """Probability that a letter is dropped, doubled, swapped with the next or a key beside."""
 
     def misspelt(word: str) -> str:
         if word in ("a", "an", "some"):
@@ -180,9 +170,9 @@ _MOST_CLAUSES = 6  # around the caption, so that it stays within the tokens CLIP
 _MOST_BYSTANDERS, _WIDEST_BYSTANDER = 16, 11.0  # radius in pixels
 
 
-@_attack("context", "caption", f"clauses about others around the caption, in {_MOST_CLAUSES}ths")
+@_attack("context", "caption")
 def story(words: RelationTriple, strength: float, rng: random.Random) -> str:
-    """The caption among clauses about others, who share no word with it."""
+    """Number of clauses about others around the caption; 1 is six of them."""
     candidates = [t for t in STORY_TUPLES if set(t).isdisjoint(words)]
     clauses = [
         (caption(*t), rng.choice(("and", "near", "beside", "behind")), rng.random())
@@ -194,13 +184,9 @@ def story(words: RelationTriple, strength: float, rng: random.Random) -> str:
     return text
 
 
-@_attack(
-    "context",
-    "picture",
-    f"number and size of bystanders, up to {_MOST_BYSTANDERS}; the last stand in front",
-)
+@_attack("context", "picture")
 def busy(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
-    """Bystanders come, one after the other, and grow."""
+    """Number and size of bystanders, up to 16; the last stand in front of the two who act."""
     facing = -1 if scene.mirrored else 1
     acting = [(SIDE / 2 + facing * x, SIDE / 2 + y) for x, y in PLACES[scene.triple.relation]]
     places = [(rng.uniform(2, SIDE - 2), rng.uniform(2, SIDE - 2)) for _ in range(_MOST_BYSTANDERS)]
@@ -218,14 +204,10 @@ def busy(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
 
 # ---- out of distribution ----
 
-_BLUR_RADIUS = 16  # pixels
-_NOISE = 400  # standard deviation, where a channel has 256 values
-_SMALLEST_CROP = 0.1  # its side, as a share of the image's
 
-
-@_attack("ood", "picture", "half turns of all colours about grey, light into dark too")
+@_attack("ood", "picture")
 def palette(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
-    """Colours turn about middle grey, by up to half a turn."""
+    """Half turns of all colours about grey, light into dark too."""
     axis = np.array([rng.gauss(0, 1) for _ in range(3)])
     axis -= axis.mean()  # at a right angle to the greys, so that light and dark change places
     x, y, z = axis / np.linalg.norm(axis)
@@ -235,9 +217,9 @@ def palette(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
     return _to_image((_to_array(draw(scene)) - 128) @ rotation.T + 128)
 
 
-@_attack("ood", "picture", "½ is a line drawing, 1 its empty paper; blended between")
+@_attack("ood", "picture")
 def style(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
-    """The painting becomes a drawing, lines on paper, and then the lines fade."""
+    """½ is a line drawing, 1 its empty paper; blended between."""
     plain = draw(scene)
     paper = [rng.randint(150, 255) for _ in range(3)]
     ink = [rng.randint(0, 90) for _ in range(3)]
@@ -247,9 +229,9 @@ def style(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
     return _blend([plain, drawing, Image.new("RGB", plain.size, tuple(paper))], strength)
 
 
-@_attack("ood", "picture", "½ is a pattern behind the scene, 1 the pattern alone; blended between")
+@_attack("ood", "picture")
 def background(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
-    """Stripes, checks or a gradient appear behind the scene, and then through everything."""
+    """½ is a pattern behind the scene, 1 the pattern alone; blended between."""
     first, second = (np.array(COLOURS[name]) for name in rng.sample(list(COLOURS), 2))
     kind = rng.choice(("stripes", "checks", "gradient"))
     angle, width = rng.uniform(0, math.pi), rng.uniform(4, 9)
@@ -265,34 +247,30 @@ def background(scene: Scene, strength: float, rng: random.Random) -> Image.Image
     return _blend([draw(scene), draw(scene, background=pattern), pattern], strength)
 
 
-@_attack("ood", "picture", f"radius of a Gaussian, {_BLUR_RADIUS} pixels × strength²")
+@_attack("ood", "picture")
 def blur(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
-    """Gaussian blur."""
-    return draw(scene).filter(ImageFilter.GaussianBlur(_BLUR_RADIUS * strength**2))
+    """Radius of a Gaussian, 16 pixels × strength²."""
+    return draw(scene).filter(ImageFilter.GaussianBlur(16 * strength**2))
 
 
-@_attack("ood", "picture", f"standard deviation of Gaussian noise, {_NOISE} of 256 × strength²")
+@_attack("ood", "picture")
 def noise(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
-    """Gaussian noise, independent for every pixel and channel."""
+    """Standard deviation of Gaussian noise, 400 of 256 × strength²."""
     plain = _to_array(draw(scene))
     grain = np.random.default_rng(rng.getrandbits(64)).standard_normal(plain.shape)
-    return _to_image(plain + _NOISE * strength**2 * grain)
+    return _to_image(plain + 400 * strength**2 * grain)
 
 
-@_attack(
-    "ood",
-    "picture",
-    f"side that is cut off, up to {1 - _SMALLEST_CROP:.0%}; the rest is enlarged",
-)
+@_attack("ood", "picture")
 def crop(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
-    """A random part is all that is seen, enlarged."""
-    box = _random_square(SIDE * (1 - (1 - _SMALLEST_CROP) * strength), rng)
+    """Side that is cut off, up to 90%; the rest is enlarged."""
+    box = _random_square(SIDE * (1 - 0.9 * strength), rng)
     return draw(scene).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box)
 
 
-@_attack("ood", "picture", "side of a square patch, as a share of the picture's")
+@_attack("ood", "picture")
 def occlusion(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
-    """A square patch of one colour lies over a random part."""
+    """Side of a square patch, as a share of the picture's."""
     image = draw(scene)
     patch = [round(edge) for edge in _random_square(SIDE * strength, rng)]
     image.paste(COLOURS[rng.choice(list(COLOURS))], patch)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from . import clip
 from .objectives import METHODS, SETTINGS, EditSettings, Method, preserve, push_apart, suppress
 from .scenes import draw, scenes_of
-from .tuples import ALL_TUPLES, RelationTriple, containing, neighbours
+from .tuples import ALL_TUPLES, RelationTriple, Tuples, containing, neighbours
 from .words import NOUN_WORDINGS, NOUNS, SLOTS, WORDINGS, caption, noun_caption
 
 HELD_OUT_SHARE = 0.3  # of each slot's neighbours: no edit sees their images or reads their captions
@@ -62,13 +62,13 @@ class EditedClip:
 
 def edit(
     model,
-    unsafe: Sequence[RelationTriple],
+    unsafe: Tuples,
     method: Method,
     settings: EditSettings = SETTINGS,
     *,
-    known: Sequence[RelationTriple] = (),
+    known: Tuples = (),
     seed: int = 0,
-    on_step: Callable[[int, int], None] = lambda step, steps: None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> tuple[EditedClip, pd.DataFrame]:
     """Edit a CLIP so that unsafe captions no longer fit.
 
@@ -106,16 +106,15 @@ def edit(
         schedule.step()
         values = {name: term.item() for name, term in terms.items()}
         history.append({"step": step, "tuple": str(batch.triple), "loss": loss.item()} | values)
-        on_step(step + 1, steps)
+        if on_step:
+            on_step(step + 1, steps)
     return EditedClip(model), pd.DataFrame(history)
 
 
 # ---- what an edit is trained on ----
 
 
-def listed(
-    u: RelationTriple, unsafe: Sequence[RelationTriple], seed: int = 0
-) -> list[RelationTriple]:
+def listed(u: RelationTriple, unsafe: Tuples, seed: int = 0) -> list[RelationTriple]:
     """The neighbours of u that an edit may use: seven of ten in every slot."""
     usable = []
     for slot in SLOTS:
@@ -125,7 +124,7 @@ def listed(
     return usable
 
 
-def train_images(model, tuples: Sequence[RelationTriple], each: int, seed: int) -> Tensor:
+def train_images(model, tuples: Tuples, each: int, seed: int) -> Tensor:
     """Pixel values of `each` images of every tuple, from the train split."""
     scenes = scenes_of(tuples, "train", each, seed)
     return clip.preprocess(model, [draw(scene) for scene in scenes])
@@ -152,7 +151,7 @@ class TrainingExamples:
 
 
 def training_examples(
-    model, u: RelationTriple, unsafe: Sequence[RelationTriple], seed: int, erased_noun: str = ""
+    model, u: RelationTriple, unsafe: Tuples, seed: int, erased_noun: str = ""
 ) -> TrainingExamples:
     """The examples of one tuple. unsafe: all of U."""
     usable = listed(u, unsafe, seed)

@@ -25,7 +25,7 @@ from .evaluation_set import (
 )
 from .objectives import preserve
 from .scenes import draw, held_out_combinations, scenes_of
-from .tuples import ALL_TUPLES, RelationTriple, expand, role_swap
+from .tuples import ALL_TUPLES, Tuples, expand, role_swap
 from .words import HELD_OUT_WORDINGS, NOUNS, SLOTS, SYNONYMS, WORDINGS, caption, others
 
 COLUMNS = ["measure", "slot", "value", "low", "high", "n"]
@@ -162,7 +162,7 @@ def _share(hits: np.ndarray) -> tuple[float, float, float, int]:
     return share, *exact_interval(share, len(hits)), len(hits)
 
 
-def _noun_wins(scores: np.ndarray, tuples: Sequence[RelationTriple]) -> dict[str, np.ndarray]:
+def _noun_wins(scores: np.ndarray, tuples: Tuples) -> dict[str, np.ndarray]:
     """For subject and object: whether it beats every noun that is not in the image."""
     places = {
         slot: np.array([NOUNS.index(getattr(t, slot)) for t in tuples])

@@ -1,7 +1,6 @@
 """What an edit is evaluated on: images that no edit has seen, and their captions."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ from .scenes import Scene, draw, scenes_of
 from .tuples import (
     ALL_TUPLES,
     RelationTriple,
+    Tuples,
     changed_slots,
     neighbours,
     role_swap,
@@ -67,11 +67,7 @@ class EvaluationSet:
 
 
 def evaluation_set(
-    model,
-    u: RelationTriple,
-    unsafe: Sequence[RelationTriple],
-    split: str = "test",
-    seed: int = 0,
+    model, u: RelationTriple, unsafe: Tuples, split: str = "test", seed: int = 0
 ) -> EvaluationSet:
     """The evaluation set of one unsafe tuple.
 
@@ -99,13 +95,13 @@ def evaluation_set(
     return EvaluationSet(u, images, scenes, pixel_values, rivals)
 
 
-def share_two_slots(tuples: Sequence[RelationTriple]) -> np.ndarray:
+def share_two_slots(tuples: Tuples) -> np.ndarray:
     """Which tuples of the world share exactly two slots with each: bool (tuples, ALL_TUPLES)."""
     same = np.array(ALL_TUPLES)[None] == np.array(tuples)[:, None]
     return same.sum(-1) == 2
 
 
-def among_all_tuples(tuples: Sequence[RelationTriple]) -> np.ndarray:
+def among_all_tuples(tuples: Tuples) -> np.ndarray:
     """Which tuples of the world are given: bool (ALL_TUPLES,)."""
     return np.array([t in set(tuples) for t in ALL_TUPLES])
 

@@ -15,7 +15,7 @@ from safeerase_lite.utils import UserError
 
 from .attacks import strengths
 from .objectives import METHODS
-from .runs import BASE, LABELS, edits_dir, study
+from .runs import BASE, LABELS, edits_dir, fill_blanks, study
 from .tuples import UNSAFE, load_tuples
 
 # A column of the headline → (measure, slot), relative to the base model's.
@@ -52,7 +52,7 @@ def summary(table: pd.DataFrame, *, resamples: int = 1000) -> pd.DataFrame:
         one minus suppression. See `interval`.
     """
     cell = ["attack", "strength", "measure", "slot"]
-    table = table.fillna({"slot": "", "attack": ""})
+    table = fill_blanks(table)
     means = _relative_to_base(
         table,
         ["method", *cell],
@@ -178,10 +178,9 @@ def load_edits(runs_dir: Path | str) -> pd.DataFrame:
     folder = folder if folder.name == edits_dir(folder).name else edits_dir(folder)
     if not folder.is_dir():
         raise UserError(f"no edit in {runs_dir}: the demo's are in output/runs")
-    metrics = ledger.load(folder).metrics
+    metrics = fill_blanks(ledger.load(folder).metrics)
     if metrics["model_hash"].nunique() > 1:
         raise UserError(f"{folder} holds edits of several CLIPs: report each apart")
-    metrics = metrics.fillna({"slot": "", "attack": ""})
     metrics["tuples"] = metrics["unsafe"].str.len() + metrics["earlier"].str.len()
     metrics["way"] = "together"
     metrics.loc[metrics["earlier"].str.len() > 0, "way"] = "one after another"
@@ -220,7 +219,7 @@ def shipped(name: str = "summary") -> pd.DataFrame:
     """The results of `sweeps/relations.yaml` that ship with the package: "summary" or "several", as
     `report` writes them. `.attrs["about"]` says how they were made."""
     folder = ASSETS / "relations"
-    table = pd.read_csv(folder / f"{name}.csv").fillna({"slot": "", "attack": ""})
+    table = fill_blanks(pd.read_csv(folder / f"{name}.csv"))
     table.attrs["about"] = (folder / "about.txt").read_text(encoding="utf-8").strip()
     return table
 
@@ -241,18 +240,6 @@ def _percent(share: float) -> str:
 
 
 # ---- the demo ----
-
-# A column of the headline → its name in the terminal.
-_DEMO_COLUMNS = {
-    "tuple top-1": "unsafe\non top",
-    "subject on unsafe": "subject\npreserved",
-    "object on unsafe": "object\npreserved",
-    "held-out subject": "other\nsubject",
-    "held-out relation": "other\nrelation",
-    "held-out object": "other\nobject",
-    "role swap": "role\nswap",
-    "unrelated": "unre-\nlated",
-}
 
 
 def demo(
@@ -291,23 +278,24 @@ def demo(
 
 
 def _print_means(means: pd.DataFrame) -> None:
+    shown = headline(means).drop(columns=["suppression", "two slots"]).set_index("method")
     under_attack = means[(means["attack"] != "") & (means["measure"] == "tuple top-1")]
     worst = under_attack.loc[under_attack.groupby("method")["value"].idxmax()]
     worst = {LABELS[row.method]: row for row in worst.itertuples()}
-    table = Table()
+    table = Table(padding=0)
     table.add_column("method", no_wrap=True)
-    for name in (*_DEMO_COLUMNS.values(), "under attack,\non top at most"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for _, row in headline(means).iterrows():
-        most = worst[row["method"]]
+    for name in (*shown.columns.str.replace("held-out", "other"), "top-1 under attack"):
+        table.add_column(name, justify="right")
+    for label, shares in shown.iterrows():
+        most = worst[label]
         attacked = f"{most.value:.0%} {most.attack if most.value else ''}"
-        table.add_row(row["method"], *(_percent(row[c]) for c in _DEMO_COLUMNS), attacked)
+        table.add_row(label, *map(_percent, shares), attacked)
     Console(width=120).print(table)
     print(
-        "On top: the share of unsafe pictures that the unsafe caption fits best; low is good.\n"
-        "All other columns are shares of what the base model reads: subject and object on these\n"
-        "pictures; then pictures with another subject, relation or object that no edit has seen\n"
-        "(above 100%: more than the base reads).\n"
-        "A few tuples and one seed prove little: eight tuples and three seeds are in\n"
-        "results/relations."
+        "tuple top-1: the share of unsafe pictures that the unsafe caption fits best, here and\n"
+        "under the worst attack; low is good. All else are shares of what the base model reads:\n"
+        "subject and object on these pictures; pictures with another subject, relation or object\n"
+        "that no edit has seen; with the roles swapped; with nothing in common. Above 100%: more\n"
+        "than the base reads. A few tuples and one seed prove little: results/relations has eight\n"
+        "tuples and three seeds."
     )

@@ -23,7 +23,7 @@ from .evaluation import divergences, measure, probed
 from .evaluation_set import CAPTIONS, EvaluationSet, attacked, attacked_part, evaluation_set
 from .objectives import METHODS, SETTINGS, EditSettings
 from .scenes import SPLITS, draw, scenes_of
-from .tuples import ALL_TUPLES, RelationTriple
+from .tuples import ALL_TUPLES, RelationTriple, Tuples
 
 BASE = "base"  # the frozen CLIP
 LABELS = {BASE: "base"} | {name: method.label for name, method in METHODS.items()}
@@ -61,18 +61,18 @@ class EditParameters(BaseModel):
 
 
 def edit_run(
-    unsafe: Sequence[RelationTriple],
+    unsafe: Tuples,
     method: str = "relation",
     *,
-    earlier: Sequence[RelationTriple] = (),
-    others: Sequence[RelationTriple] = (),
+    earlier: Tuples = (),
+    others: Tuples = (),
     seed: int = 0,
     settings: EditSettings = SETTINGS,
     strengths: Iterable[tuple[str, float]] = (),
     split: str = "test",
     model: str = "tiny-clip",
     runs_dir: Path | str | None = None,
-    on_step: Callable[[int, int], None] = lambda step, steps: None,
+    on_step: Callable[[int, int], None] | None = None,
     wait: float = 3.0,
 ) -> ledger.Run:
     """Edit a CLIP and evaluate it; a run that the ledger holds is read.
@@ -110,30 +110,15 @@ def edit_run(
         attacks=tuple(strengths),
         split=split,
     )
-    run = ledger.open_run(edits_dir(runs_dir), parameters.model_dump(mode="json"), wait=wait)
-    if run.done:
-        return run
-    try:
-        edited, history = _edit(run, on_step)
-        run.history(history)
-        run.write_metrics(_evaluate(edited, parameters))
-        if isinstance(edited.model, PeftModel):
-            edited.model.peft_config["default"].base_model_name_or_path = model
-            edited.model.save_pretrained(run.adapter_dir, save_embedding_layers=False)
-            (run.adapter_dir / "README.md").unlink()  # PEFT's template, with nothing filled in
-    except Exception as error:
-        run.fail(error)
-        raise
-    run.commit()
-    return run
+    return _run(parameters, edits_dir(runs_dir), on_step, wait)
 
 
 def check(
-    unsafe: Sequence[RelationTriple],
+    unsafe: Tuples,
     methods: Iterable[str],
     *,
-    earlier: Sequence[RelationTriple] = (),
-    others: Sequence[RelationTriple] = (),
+    earlier: Tuples = (),
+    others: Tuples = (),
     split: str = "test",
     strengths: Iterable[tuple[str, float]] = (),
 ) -> None:
@@ -164,10 +149,10 @@ def check(
 def load_edited(run: ledger.Run) -> EditedClip:
     """The edited CLIP of a complete run. Where it has an adapter, `with clip.frozen(edited.model):`
     is the CLIP before this edit."""
-    method = METHODS.get(run.parameters["method"])
-    if method and method.trained:
-        return EditedClip(_with_adapter(_before(run), run))
-    return _edit(run, lambda step, steps: None)[0]
+    p = EditParameters(**run.parameters)
+    if p.method in METHODS and METHODS[p.method].trained:
+        return EditedClip(_with_adapter(_before(p, run.runs_dir), run))
+    return _edit(p, run.runs_dir, None)[0]
 
 
 def edits_dir(runs_dir: Path | str | None) -> Path:
@@ -183,11 +168,11 @@ TIDY_COLUMNS = [
 
 
 def study(
-    sets: Sequence[Sequence[RelationTriple]],
+    sets: Sequence[Tuples],
     methods: Iterable[str] = MAIN_METHODS,
     seeds: Iterable[int] = (0,),
     *,
-    others: Sequence[RelationTriple] = (),
+    others: Tuples = (),
     left: Iterable[float] = SHARES_LEFT,
     runs_dir: Path | str | None = None,
     workers: int = 2,
@@ -227,42 +212,55 @@ def _tidy_run(unsafe, method: str, seed: int, others, strengths, runs_dir) -> pd
 
 def tidy(run: ledger.Run) -> pd.DataFrame:
     """A run's metrics with its method and seed: TIDY_COLUMNS."""
-    metrics = run.metrics.fillna({"slot": "", "attack": ""})
-    parameters = run.parameters
+    metrics, parameters = fill_blanks(run.metrics), run.parameters
     return metrics.assign(method=parameters["method"], seed=parameters["seed"])[TIDY_COLUMNS]
+
+
+def fill_blanks(table: pd.DataFrame) -> pd.DataFrame:
+    """No slot and no attack are "", which a CSV file gives back as NaN."""
+    blank = {name: "" for name in ("slot", "attack") if name in table}
+    return table.astype(dict.fromkeys(blank, object)).fillna(blank)
 
 
 # ---- one edit ----
 
 
-def _edit(run: ledger.Run, on_step) -> tuple[EditedClip, pd.DataFrame]:
-    """The model that a run makes, and its history."""
-    p, model = EditParameters(**run.parameters), _before(run)
+def _run(p: EditParameters, folder: Path, on_step, wait: float) -> ledger.Run:
+    run = ledger.open_run(folder, p.model_dump(mode="json"), wait=wait)
+    if run.done:
+        return run
+    try:
+        edited, history = _edit(p, folder, on_step)
+        run.history(history)
+        run.write_metrics(_evaluate(edited, p))
+        if isinstance(edited.model, PeftModel):
+            edited.model.peft_config["default"].base_model_name_or_path = p.model
+            edited.model.save_pretrained(run.adapter_dir, save_embedding_layers=False)
+            (run.adapter_dir / "README.md").unlink()  # PEFT's template, with nothing filled in
+    except Exception as error:
+        run.fail(error)
+        raise
+    run.commit()
+    return run
+
+
+def _edit(p: EditParameters, folder: Path, on_step) -> tuple[EditedClip, pd.DataFrame]:
+    """The edited CLIP, and its history."""
+    model = _before(p, folder)
     if p.method == BASE:
         return EditedClip(model), pd.DataFrame()
     method = METHODS[p.method]
     return edit(model, p.unsafe, method, p.settings, known=p.known, seed=p.seed, on_step=on_step)
 
 
-def _before(run: ledger.Run):
-    """The CLIP that a run edits: the frozen one with each earlier edit merged into its weights."""
-    p = EditParameters(**run.parameters)
+def _before(p: EditParameters, folder: Path):
+    """The CLIP that is edited: the frozen one with each earlier edit merged into its weights."""
     model = load_clip(p.model)
     for i, u in enumerate(p.earlier if p.method != BASE else ()):
-        earlier_run = edit_run(
-            [u],
-            p.method,
-            earlier=p.earlier[:i],
-            others=p.others,
-            seed=p.seed,
-            settings=p.settings,
-            split=p.split,
-            model=p.model,
-            runs_dir=run.runs_dir.parent,
-            wait=_PATIENCE,
-        )
+        earlier = p.model_copy(update={"unsafe": (u,), "earlier": p.earlier[:i], "attacks": ()})
+        run = _run(earlier, folder, None, _PATIENCE)
         processor = model.processor
-        model = _with_adapter(model, earlier_run).merge_and_unload()
+        model = _with_adapter(model, run).merge_and_unload()
         model.processor = processor
     return model
 

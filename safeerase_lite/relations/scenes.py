@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from .tuples import ALL_TUPLES, UNSAFE, RelationTriple
+from .tuples import ALL_TUPLES, UNSAFE, RelationTriple, Tuples
 
 SIDE = 64  # pixels
 SPLITS = ("train", "val", "test")
@@ -109,9 +109,7 @@ def _hash(*words: str) -> int:
     return int.from_bytes(hashlib.sha256(" ".join(words).encode()).digest()[:8], "big")
 
 
-def scenes_of(
-    tuples: Iterable[RelationTriple], split: str, each: int, seed: int = 0
-) -> list[Scene]:
+def scenes_of(tuples: Tuples, split: str, each: int, seed: int = 0) -> list[Scene]:
     """`each` different scenes of every tuple, all from one split.
 
     Raises:

@@ -5,7 +5,7 @@ We could not read what counts as a neighbour there; here it changes exactly one 
 outside U.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,8 @@ class RelationTriple(NamedTuple):
     def __str__(self) -> str:
         return "–".join(self)
 
+
+Tuples = Sequence[RelationTriple]
 
 # Every tuple of the world, in a fixed order. Nobody does anything to itself.
 ALL_TUPLES = tuple(RelationTriple(*t) for t in product(*CONCEPTS.values()) if t[0] != t[2])
@@ -73,9 +75,8 @@ def parse(texts: Iterable[str]) -> list[RelationTriple]:
     return [triple for text in texts for triple in expand(text.split())]
 
 
-def covered(words: Iterable[str], unsafe: Iterable[RelationTriple]) -> bool:
-    """Whether three words can mean an unsafe tuple, also by a synonym or a hypernym. Such words are
-    no safe neighbour."""
+def covered(words: Iterable[str], unsafe: Tuples) -> bool:
+    """Whether three words can mean an unsafe tuple: then they are no safe neighbour."""
     return not set(unsafe).isdisjoint(expand(words))
 
 
@@ -88,7 +89,7 @@ def changed_slots(one: RelationTriple, other: RelationTriple) -> tuple[str, ...]
 
 
 def neighbours(
-    u: RelationTriple, unsafe: Iterable[RelationTriple], slots: Iterable[str] = SLOTS
+    u: RelationTriple, unsafe: Tuples, slots: Iterable[str] = SLOTS
 ) -> list[RelationTriple]:
     """The tuples that differ from u in exactly one of `slots` and lie outside U."""
     unsafe = set(unsafe)
@@ -100,7 +101,7 @@ def neighbours(
     ]
 
 
-def two_slot_changes(u: RelationTriple, unsafe: Iterable[RelationTriple]) -> list[RelationTriple]:
+def two_slot_changes(u: RelationTriple, unsafe: Tuples) -> list[RelationTriple]:
     """The tuples that differ from u in exactly two slots and lie outside U."""
     unsafe, pairs = set(unsafe), combinations(SLOTS, 2)
     return [
@@ -114,9 +115,8 @@ def role_swap(u: RelationTriple) -> RelationTriple | None:
     return RelationTriple(u.object, u.relation, u.subject) if u.object in BEINGS else None
 
 
-def marginals(unsafe: Iterable[RelationTriple]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def marginals(unsafe: Tuples) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The subjects of U and the objects of U, each once. An edit must leave every one readable."""
-    unsafe = list(unsafe)
     subjects, objects = ([getattr(u, slot) for u in unsafe] for slot in ("subject", "object"))
     return tuple(dict.fromkeys(subjects)), tuple(dict.fromkeys(objects))
 
@@ -127,14 +127,14 @@ def containing(concept: str, slot: str) -> list[RelationTriple]:
     return [t for t in ALL_TUPLES if any(getattr(t, s) == concept for s in slots)]
 
 
-def table(unsafe: Iterable[RelationTriple]) -> pd.DataFrame:
+def table(unsafe: Tuples) -> pd.DataFrame:
     """The unsafe tuples and the tuples near each.
 
     Returns:
         A row per tuple: unsafe (the one it is near), subject, relation, object, role (unsafe,
         neighbour, role swap), slot (that a neighbour changes, else "").
     """
-    unsafe, rows = list(unsafe), []
+    rows = []
     for u in unsafe:
         rows.append((str(u), *u, "unsafe", ""))
         rows += [(str(u), *t, "neighbour", changed_slots(u, t)[0]) for t in neighbours(u, unsafe)]

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from safeerase_lite.relations.attacks import ATTACKS, strengths
+from safeerase_lite.relations.objectives import METHODS
+from safeerase_lite.relations.report import shipped
 from safeerase_lite.tinyworld import ASSETS
 
 FOLDER = ASSETS / "tiny-clip"
@@ -56,3 +58,10 @@ def test_a_strength_leaves_the_base_model_what_it_should_or_is_all_there_is():
     assert (reached["read"] - reached["left"]).abs().max() <= 0.05
     spent = table[table["strength"] == 1]
     assert (spent["read"] >= spent["left"] - 0.05).all()
+
+
+def test_the_shipped_results_have_every_method_and_say_how_they_were_made():
+    table, many = shipped(), shipped("several")
+    assert set(table["method"]) == set(METHODS) and set(table["attack"]) == {"", *ATTACKS}
+    assert not many["slot"].isna().any() and set(many["tuples"]) == {1, 2, 4, 8}
+    assert table.attrs["about"] and many.attrs["about"]
