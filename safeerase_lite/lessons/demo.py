@@ -56,7 +56,7 @@ def demo(output: Path, workers: int = 2, *, every_lesson: bool = False) -> None:
             seconds = time.perf_counter() - lesson_begin
             print(f"{notebook.stem}: {seconds:.0f} s → {target}", flush=True)
     if every_lesson:
-        from safeerase_lite.relations.demo import demo as relations_demo
+        from safeerase_lite.relations.report import demo as relations_demo
 
         relations_demo(output, workers=workers)
     print_headline(summary, nf4, runs_dir, run_ids)

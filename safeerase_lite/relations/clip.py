@@ -1,9 +1,10 @@
-"""A CLIP: loaded, adapted, and what it makes of pictures and captions.
+"""A CLIP: load it, adapt it with LoRA, encode images and texts, score them.
 
 The same code loads tiny-clip and `openai/clip-vit-base-patch32`.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -20,12 +21,12 @@ from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.utils import UserError
 
 TOWERS = ("vision", "text")
-LINEARS = "q_proj|k_proj|v_proj|out_proj|fc1|fc2"
-_AT_ONCE = 256  # pictures or captions in one forward pass
+_LINEAR_LAYERS = "q_proj|k_proj|v_proj|out_proj|fc1|fc2"
+_BATCH_SIZE = 256  # images or texts in one forward pass
 
 
-def load_clip(name: str = "tiny-clip"):
-    """A CLIP in evaluation mode, its processor at `.processor`.
+def load_clip(name: str = "tiny-clip") -> CLIPModel:
+    """A frozen CLIP in evaluation mode, its processor at `.processor`.
 
     Raises:
         UserError: no such model.
@@ -47,56 +48,53 @@ def load_clip(name: str = "tiny-clip"):
 
 
 def adapt(model: CLIPModel, towers: Iterable[str] = TOWERS, *, rank: int, alpha: int, seed: int):
-    """Fresh LoRA on every linear layer of the towers named; nothing else is trained.
+    """Add fresh LoRA matrices to every linear layer of the towers; nothing else is trainable.
 
-    `with model.disable_adapter():` is the frozen CLIP, exactly.
+    Inside `with frozen(model):` it is the CLIP it was, bit for bit.
     """
     torch.manual_seed(seed)
-    processor, chosen = model.processor, "|".join(f"{tower}_model" for tower in towers)
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=rf".*({chosen})\..*\.({LINEARS})")
+    processor, modules = model.processor, "|".join(f"{tower}_model" for tower in towers)
+    target_modules = rf".*({modules})\..*\.({_LINEAR_LAYERS})"
     with quiet_peft():
-        model = get_peft_model(model, config)
+        model = get_peft_model(
+            model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=target_modules)
+        )
     model.processor = processor
     return model.eval()
 
 
-def pixels(model, pictures: Sequence[Image.Image]) -> Tensor:
-    """What a CLIP is given of pictures: (pictures, 3, side, side)."""
-    return model.processor.image_processor(images=list(pictures), return_tensors="pt")[
-        "pixel_values"
+def frozen(model):
+    """A context in which the model's adapter, if it has one, is off."""
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+
+
+def preprocess(model, images: Sequence[Image.Image]) -> Tensor:
+    """The pixel values that a CLIP is given for images: (images, 3, side, side)."""
+    processed = model.processor.image_processor(images=list(images), return_tensors="pt")
+    return processed["pixel_values"]
+
+
+def encode_images(model, pixel_values: Tensor) -> Tensor:
+    """Image features of length one: (images, width). Source: Radford et al. 2021, figure 3."""
+    features = [
+        model.get_image_features(pixel_values=batch.to(model.device)).pooler_output
+        for batch in pixel_values.split(_BATCH_SIZE)
     ]
+    return torch.cat([functional.normalize(batch, dim=-1) for batch in features])
 
 
-def look(model, pictures: Tensor) -> Tensor:
-    """The direction of every picture, of length one: (pictures, width).
-
-    Source: Radford et al. 2021, figure 3.
-    """
-    return torch.cat(
-        [
-            functional.normalize(
-                model.get_image_features(pixel_values=some.to(model.device)).pooler_output, dim=-1
-            )
-            for some in pictures.split(_AT_ONCE)
-        ]
-    )
-
-
-def read(model, captions: Sequence[str]) -> Tensor:
-    """The direction of every caption, of length one: (captions, width)."""
+def encode_texts(model, texts: Sequence[str]) -> Tensor:
+    """Text features of length one: (texts, width)."""
     tokens = model.processor.tokenizer(
-        list(captions), padding=True, truncation=True, return_tensors="pt"
+        list(texts), padding=True, truncation=True, return_tensors="pt"
     ).to(model.device)
-    found = [
-        functional.normalize(model.get_text_features(ids, mask).pooler_output, dim=-1)
-        for ids, mask in zip(
-            tokens.input_ids.split(_AT_ONCE), tokens.attention_mask.split(_AT_ONCE), strict=True
-        )
-    ]
-    return torch.cat(found)
+    batches = zip(
+        tokens.input_ids.split(_BATCH_SIZE), tokens.attention_mask.split(_BATCH_SIZE), strict=True
+    )
+    features = [model.get_text_features(ids, mask).pooler_output for ids, mask in batches]
+    return torch.cat([functional.normalize(batch, dim=-1) for batch in features])
 
 
-def scores(model, looked: Tensor, captions: Tensor) -> Tensor:
-    """How well captions fit pictures: CLIP's logits, its scale times the cosine; (pictures,
-    captions)."""
-    return model.logit_scale.exp() * looked @ captions.T
+def scores(model, image_features: Tensor, text_features: Tensor) -> Tensor:
+    """CLIP's logits, its scale times the cosine: (images, texts)."""
+    return model.logit_scale.exp() * image_features @ text_features.T

@@ -1,5 +1,6 @@
 """`safeerase relations …`."""
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,10 @@ import typer
 
 from safeerase_lite.utils import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Object–relation–object tuples on CLIP.")
+app = typer.Typer(no_args_is_help=True, help="Unsafe object–relation–object tuples on CLIP.")
+BUILDER = Path(__file__).parents[2] / "tools" / "build_clip.py"
+
+# Each command imports what it needs when it runs, so that `safeerase --help` stays quick.
 
 
 @app.command()
@@ -17,12 +21,12 @@ def demo(
         Path | None,
         typer.Option(metavar="FILE.yaml", help="Unsafe tuples.", show_default="two of ours"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws first weights, batches, held-out tuples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Sets first weights, batches and held-out tuples.")] = 0,
     together: Annotated[bool, typer.Option("--together", help="All by one edit.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Edits at a time.")] = 2,
 ) -> None:
-    """Unlearn unsafe tuples, one at a time, by the main methods, and attack what is left."""
-    from safeerase_lite.relations.demo import demo
+    """Unlearn unsafe tuples, one at a time, by the main methods, and attack the result."""
+    from .report import demo
 
     try:
         demo(output, tuples, seed=seed, together=together, workers=workers)
@@ -34,12 +38,15 @@ def demo(
 @app.command()
 def build(
     out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("output/tiny-clip"),
-    seed: Annotated[int, typer.Option(help="Draws pictures and the first weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Sets images and first weights.")] = 0,
 ) -> None:
-    """Rebuild tiny-clip, and set how strong its attacks are."""
-    from safeerase_lite.relations.build import build
-
-    build(out, seed)
+    """Rebuild tiny-clip, and set how strong its attacks are. Needs a clone of the project."""
+    if not BUILDER.is_file():
+        raise UserError(f"the builder is not part of the package: run this in a clone ({BUILDER})")
+    spec = importlib.util.spec_from_file_location(BUILDER.stem, BUILDER)
+    builder = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(builder)
+    builder.build(out, seed)
 
 
 @app.command()
@@ -50,6 +57,6 @@ def report(
     """Tables of a ledger of edits: every method, measure and attack, with intervals."""
     if not runs.is_dir():
         raise UserError(f"no folder {runs}: the demo's edits are in output/runs")
-    from safeerase_lite.relations.report import report
+    from .report import report
 
-    report(runs, output, say=typer.echo)
+    report(runs, output, echo=typer.echo)

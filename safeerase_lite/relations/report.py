@@ -1,20 +1,36 @@
-"""What a ledger of edits says: tables one can cite."""
+"""What many edits say: means with intervals, relative to the base model, as tables one can cite."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
 
-from safeerase_lite.relations import strengths
-from safeerase_lite.relations.experiment import where
-from safeerase_lite.relations.study import LABELS, headline, interval, summary
+from safeerase_lite.evaluation.statistics import exact_interval
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.tinyworld import ASSETS
 from safeerase_lite.utils import UserError
 
-# What is told under attack, and of several tuples: (measure, slot).
-ATTACKED = [
+from .attacks import strengths
+from .objectives import METHODS
+from .runs import BASE, LABELS, edits_dir, fill_blanks, study
+from .tuples import UNSAFE, load_tuples
+
+# A column of the headline → (measure, slot), relative to the base model's.
+PRESERVED = {
+    "subject on unsafe": ("marginal on unsafe", "subject"),
+    "object on unsafe": ("marginal on unsafe", "object"),
+    "held-out subject": ("neighbour, held out", "subject"),
+    "held-out relation": ("neighbour, held out", "relation"),
+    "held-out object": ("neighbour, held out", "object"),
+    "role swap": ("role swap", ""),
+    "two slots": ("two slots", ""),
+    "unrelated": ("unrelated", ""),
+}
+# What is reported under attack, and of several tuples: (measure, slot).
+_REPORTED = [
     ("tuple top-1", ""),
     ("marginal on unsafe", "subject"),
     ("marginal on unsafe", "object"),
@@ -22,21 +38,149 @@ ATTACKED = [
 ]
 
 
-def runs(runs_dir: Path | str) -> pd.DataFrame:
-    """Every measure of every complete edit of a ledger: `study.TIDY` and way (one tuple,
-    together, one after another) and tuples (how many are unlearned in the end).
+def summary(table: pd.DataFrame, *, resamples: int = 1000) -> pd.DataFrame:
+    """Each method's means over tuples and seeds.
+
+    Args:
+        table: with the columns of `runs.TIDY_COLUMNS`.
+
+    Returns:
+        method, attack, strength, measure, slot, value, base (the base model's, under the same
+        attack), relative (value / base), low, high, tuples, edits.
+
+        low, high: the 95% interval of `relative`; of `value` for tuple top-1, where `relative` is
+        one minus suppression. See `interval`.
+    """
+    cell = ["attack", "strength", "measure", "slot"]
+    table = fill_blanks(table)
+    means = _relative_to_base(
+        table,
+        ["method", *cell],
+        [*cell, "tuple", "seed"],
+        {"tuples": lambda edits: edits["tuple"].nunique(), "edits": len},
+        resamples,
+    )
+    return means.sort_values("method", key=lambda m: m.map(list(METHODS).index), kind="stable")
+
+
+def several(table: pd.DataFrame) -> pd.DataFrame:
+    """Several tuples unlearned together, and one after another.
+
+    Args:
+        table: as `load_edits` gives it.
+
+    Returns:
+        method (its label), way, tuples, measure, slot, value, base, relative, low, high, seeds;
+        means over tuples and seeds, intervals as in `summary`.
+    """
+    rows = table[(table["attack"] == "") & _among(table, [*_REPORTED, ("unrelated", "")])]
+    means = _relative_to_base(
+        rows,
+        ["method", "way", "tuples", "measure", "slot"],
+        ["tuple", "measure", "slot", "seed"],
+        {"seeds": lambda edits: edits["seed"].nunique()},
+    )
+    return means.assign(method=means["method"].map(LABELS))
+
+
+def _relative_to_base(
+    table: pd.DataFrame,
+    by: list[str],
+    same: list[str],
+    counts: dict[str, Callable[[pd.DataFrame], int]],
+    resamples: int = 1000,
+) -> pd.DataFrame:
+    """Means of the edits' values, in groups, beside those of the base model.
+
+    Args:
+        by: the columns that make a group.
+        same: the columns in which an edit agrees with the base model's row it is compared with.
+        counts: further columns, from the rows of a group.
+    """
+    base = table[table["method"] == BASE].groupby(same)["value"].mean()
+    edits = table[table["method"] != BASE]
+    at = pd.MultiIndex.from_frame(edits[same])
+    edits = edits.assign(base=base.reindex(at).to_numpy())
+    rows = []
+    for key, group in edits.groupby(by, sort=False):
+        of_value = key[by.index("measure")] == "tuple top-1"
+        row = dict(zip(by, key, strict=True))
+        row |= {"value": group["value"].mean(), "base": group["base"].mean()}
+        row["relative"] = row["value"] / row["base"] if row["base"] else np.nan
+        row["low"], row["high"] = interval(group, of_value=of_value, resamples=resamples)
+        rows.append(row | {name: count(group) for name, count in counts.items()})
+    columns = [*by, "value", "base", "relative", "low", "high", *counts]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def interval(group: pd.DataFrame, *, of_value: bool, resamples: int = 1000) -> tuple[float, float]:
+    """The 95% interval of the mean of `value`, or of its ratio to the mean of `base`.
+
+    Tuples are resampled; the seeds of a tuple are averaged, as they share its images. Where all
+    tuples are alike, and a bootstrap collapses, it is an exact interval over tuples. NaN with fewer
+    than three tuples.
+
+    Args:
+        group: tuple, value, base.
+    """
+    means = group.groupby("tuple")[["value", "base"]].mean().to_numpy()
+    if len(means) < 3:
+        return np.nan, np.nan
+    rng = np.random.default_rng(0)
+    samples = means[rng.integers(len(means), size=(resamples, len(means)))].mean(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = samples[:, 0] if of_value else samples[:, 0] / samples[:, 1]
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return np.nan, np.nan
+    low, high = np.quantile(values, [0.025, 0.975])
+    if low == high:
+        return exact_interval(float(np.clip(low, 0, 1)), len(means))
+    return float(low), float(high)
+
+
+def headline(means: pd.DataFrame, attack: str = "", strength: float = 0.0) -> pd.DataFrame:
+    """The summary at one strength of one attack, a row per method.
+
+    Args:
+        means: as `summary` gives it.
+
+    Returns:
+        method (its label), tuple top-1, suppression (1 − its share of the base model's), and the
+        columns of PRESERVED, shares of the base model's.
+    """
+    rows = []
+    chosen = means[(means["attack"] == attack) & (means["strength"] == strength)]
+    for method, group in chosen.groupby("method", sort=False):
+        cells = group.set_index(["measure", "slot"])
+        top = cells.loc[("tuple top-1", "")]
+        row = {"method": LABELS[method], "tuple top-1": top["value"]}
+        row["suppression"] = 1 - top["relative"]
+        row |= {name: cells["relative"].get(cell, np.nan) for name, cell in PRESERVED.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+# ---- from a ledger ----
+
+
+def load_edits(runs_dir: Path | str) -> pd.DataFrame:
+    """Every measure of every complete edit of a ledger.
+
+    Returns:
+        `runs.TIDY_COLUMNS`, tuples (how many are unlearned in the end) and way (one tuple,
+        together, one after another), among the runs' other parameters.
 
     Raises:
         UserError: no edit, or edits of several worlds or models side by side.
     """
     folder = Path(runs_dir)
-    folder = folder if folder.name == where(folder).name else where(folder)
+    folder = folder if folder.name == edits_dir(folder).name else edits_dir(folder)
     if not folder.is_dir():
         raise UserError(f"no edit in {runs_dir}: the demo's are in output/runs")
-    metrics = ledger.load(folder).metrics
+    metrics = fill_blanks(ledger.load(folder).metrics)
     if metrics["model_hash"].nunique() > 1:
         raise UserError(f"{folder} holds edits of several CLIPs: report each apart")
-    metrics = metrics.fillna({"slot": "", "attack": ""})
     metrics["tuples"] = metrics["unsafe"].str.len() + metrics["earlier"].str.len()
     metrics["way"] = "together"
     metrics.loc[metrics["earlier"].str.len() > 0, "way"] = "one after another"
@@ -44,68 +188,40 @@ def runs(runs_dir: Path | str) -> pd.DataFrame:
     return metrics
 
 
-def report(runs_dir: Path, output: Path, say: Callable[[str], None] = print) -> None:
+def report(runs_dir: Path, output: Path, echo: Callable[[str], None] = print) -> None:
     """Write `summary.csv` (one tuple at a time; every method, measure and attack), `headline.md`
-    and, where the ledger has them, `several.csv`."""
-    table, output = runs(runs_dir), Path(output)
+    and, where the ledger has such edits, `several.csv`."""
+    table, output = load_edits(runs_dir), Path(output)
     output.mkdir(parents=True, exist_ok=True)
     single = table[table["way"] == "one tuple"]
-    found = with_left(summary(single))
-    found = found[(found["attack"] == "") | _among(found, ATTACKED)]
-    found.to_csv(output / "summary.csv", index=False, float_format="%.4f")
-    shown = headline(found)
-    text = _markdown(shown)
+    # left: the share that an attack of this strength leaves the base model; 1 without one.
+    left = strengths()[["attack", "strength", "left"]]
+    means = summary(single).merge(left, on=["attack", "strength"], how="left")
+    means = means.fillna({"left": 1.0})
+    means = means[(means["attack"] == "") | _among(means, _REPORTED)]
+    means.to_csv(output / "summary.csv", index=False, float_format="%.4f")
     seeds, tuples = single["seed"].nunique(), single["tuple"].nunique()
     about = (
         f"{tuples} tuples, one at a time, {seeds} seeds, test pictures; means. All after "
         "suppression are shares of what the base model reads.\n\n"
     )
-    (output / "headline.md").write_text(about + text + "\n", encoding="utf-8")
-    say(about + text)
+    text = about + _markdown(headline(means))
+    (output / "headline.md").write_text(text + "\n", encoding="utf-8")
+    echo(text)
     if (table["way"] != "one tuple").any():
         many = several(table)
         many.to_csv(output / "several.csv", index=False, float_format="%.4f")
-        say(many.to_string(index=False))
-    say(f"\nWith intervals, and under every attack: {output}")
+        echo(many.to_string(index=False))
+    echo(f"\nWith intervals, and under every attack: {output}")
 
 
 def shipped(name: str = "summary") -> pd.DataFrame:
-    """What `sweeps/relations.yaml` found, as it ships with the package: "summary" or "several", as
-    `report` writes them; `.attrs["about"]` says how it was made."""
+    """The results of `sweeps/relations.yaml` that ship with the package: "summary" or "several", as
+    `report` writes them. `.attrs["about"]` says how they were made."""
     folder = ASSETS / "relations"
-    table = pd.read_csv(folder / f"{name}.csv").fillna({"slot": "", "attack": ""})
+    table = fill_blanks(pd.read_csv(folder / f"{name}.csv"))
     table.attrs["about"] = (folder / "about.txt").read_text(encoding="utf-8").strip()
     return table
-
-
-def with_left(found: pd.DataFrame) -> pd.DataFrame:
-    """With a column left: the share that an attack of this strength leaves the base model; 1
-    without one."""
-    known = strengths.table()[["attack", "strength", "left"]]
-    merged = found.merge(known, on=["attack", "strength"], how="left")
-    return merged.assign(left=merged["left"].fillna(1.0))
-
-
-def several(table: pd.DataFrame) -> pd.DataFrame:
-    """Tuples unlearned together, and one after another: method, way, tuples, measure, slot, value,
-    base, relative, low, high, seeds; means over tuples and seeds, intervals as in `summary`."""
-    wanted = table[(table["attack"] == "") & _among(table, [*ATTACKED, ("unrelated", "")])]
-    keys = ["tuple", "measure", "slot", "seed"]
-    base = wanted[wanted["method"] == "base"].groupby(keys)["value"].mean()
-    edited = wanted[wanted["method"] != "base"]
-    at = pd.MultiIndex.from_frame(edited[keys])
-    edited = edited.assign(base=base.reindex(at).to_numpy())
-    rows = []
-    named = ["method", "way", "tuples", "measure", "slot"]
-    for cell, group in edited.groupby(named, sort=False):
-        value, was = group["value"].mean(), group["base"].mean()
-        low, high = interval(group, of_value=cell[3] == "tuple top-1")
-        ratio = value / was if was else np.nan
-        rows.append((*cell, value, was, ratio, low, high, group["seed"].nunique()))
-    found = pd.DataFrame(
-        rows, columns=[*named, "value", "base", "relative", "low", "high", "seeds"]
-    )
-    return found.assign(method=found["method"].map(LABELS))
 
 
 def _among(table: pd.DataFrame, cells: list[tuple[str, str]]) -> pd.Series:
@@ -115,8 +231,71 @@ def _among(table: pd.DataFrame, cells: list[tuple[str, str]]) -> pd.Series:
 
 def _markdown(table: pd.DataFrame) -> str:
     rows = [list(table.columns), ["---"] * len(table.columns)]
-    rows += [
-        [row[0], *("–" if v != v else f"{v:.0%}" for v in row[1:])]
-        for row in table.itertuples(index=False)
-    ]
+    rows += [[row[0], *map(_percent, row[1:])] for row in table.itertuples(index=False)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _percent(share: float) -> str:
+    return "–" if np.isnan(share) else f"{share:.0%}"
+
+
+# ---- the demo ----
+
+
+def demo(
+    output: Path,
+    tuples: Path | None = None,
+    *,
+    seed: int = 0,
+    together: bool = False,
+    workers: int = 2,
+) -> None:
+    """Two tuples, the main methods, one seed: write `relations.csv` and print the means. A stopped
+    demo continues.
+
+    Args:
+        tuples: a file of unsafe tuples; by default two of the world's.
+        together: all by one edit, rather than each by its own.
+
+    Raises:
+        UserError: a broken file, or a word the world does not have.
+    """
+    unsafe = load_tuples(tuples).unsafe if tuples else UNSAFE[:2]
+    print(f"unsafe, unlearned {'together' if together else 'one at a time'}:", *unsafe, sep="\n  ")
+    output = Path(output).resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    table = study(
+        [unsafe] if together else [[u] for u in unsafe],
+        seeds=[seed],
+        others=unsafe,
+        left=[0.75],
+        runs_dir=output / "runs",
+        workers=workers,
+    )
+    table.to_csv(output / "relations.csv", index=False)
+    _print_means(summary(table))
+    print(f"Every measure: {output / 'relations.csv'}; its columns: docs/relations.md")
+
+
+def _print_means(means: pd.DataFrame) -> None:
+    shown = headline(means).drop(columns=["suppression", "two slots"]).set_index("method")
+    under_attack = means[(means["attack"] != "") & (means["measure"] == "tuple top-1")]
+    worst = under_attack.loc[under_attack.groupby("method")["value"].idxmax()]
+    worst = {LABELS[row.method]: row for row in worst.itertuples()}
+    table = Table(padding=0)
+    table.add_column("method", no_wrap=True)
+    for name in (*shown.columns.str.replace("held-out", "other"), "top-1 under attack"):
+        table.add_column(name, justify="right")
+    for label, shares in shown.iterrows():
+        most = worst[label]
+        attacked = f"{most.value:.0%} {most.attack if most.value else ''}"
+        table.add_row(label, *map(_percent, shares), attacked)
+    Console(width=120).print(table)
+    print(
+        "tuple top-1: the share of unsafe pictures that the unsafe caption fits best, here and\n"
+        "under the worst attack; low is good. All else are shares of what the base model reads:\n"
+        "subject and object on these pictures; pictures with another subject, relation or object\n"
+        "that no edit has seen; with the roles swapped; with nothing in common. Above 100%: more\n"
+        "than the base reads. A few tuples and one seed prove little: results/relations has eight\n"
+        "tuples and three seeds."
+    )

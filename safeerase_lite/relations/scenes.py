@@ -1,22 +1,25 @@
-"""Scenes of the relational tiny world, and how they are drawn: somebody does something to another.
+"""Scenes of the relational tiny world: what a picture shows, how it is drawn, which split it is in.
 
-A relation is seen by how the two stand, and by what the one who does it has: an arm, a straw, a
-rope held by its handle. Shapes live in the square [-1, 1]², y down. A picture is drawn four times
-too large and reduced; a small seeded jitter makes every picture different.
+A relation shows in how the two are placed, and in what the subject has: an arm, a straw, a rope
+held by its handle. A picture is drawn four times too large and reduced; a small seeded jitter makes
+every picture different.
 """
 
+import hashlib
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from safeerase_lite.relations.tuples import ORO
+from .tuples import ALL_TUPLES, UNSAFE, RelationTriple, Tuples
 
-SIDE = 64
-_OVERSAMPLE = 4
-_RADIUS = 10.5
+SIDE = 64  # pixels
+SPLITS = ("train", "val", "test")
+_OVERSAMPLING = 4
+_RADIUS = 10.5  # of a figure, in pixels of a SIDE × SIDE picture
 _DARK, _LIGHT = (40, 40, 46), (250, 250, 250)
 
 COLOURS = {
@@ -37,20 +40,33 @@ BACKGROUNDS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a picture shows. mirrored: the one who does it stands on the right, not on the
-    left. jitter: seeds the small offsets that tell pictures apart."""
+    """Everything a picture shows.
 
-    shown: ORO
+    mirrored: the subject is on the right, not on the left.  jitter: seeds the small offsets that
+    tell pictures apart.
+    """
+
+    triple: RelationTriple
     subject_colour: str
     object_colour: str
     background: str
     mirrored: bool
     jitter: int
 
+    def __str__(self) -> str:
+        """The text that seeds every random choice about this scene."""
+        # The shipped measures were taken with exactly this text: it must stay, letter for letter.
+        subject, relation, object = self.triple
+        return (
+            f"Scene(shown=ORO(subject={subject!r}, relation={relation!r}, object={object!r}), "
+            f"subject_colour={self.subject_colour!r}, object_colour={self.object_colour!r}, "
+            f"background={self.background!r}, mirrored={self.mirrored}, jitter={self.jitter})"
+        )
 
-class Extra(NamedTuple):
-    """A bystander: a being or a thing that takes no part. Place and radius are in pixels of a
-    SIDE × SIDE picture."""
+
+class Bystander(NamedTuple):
+    """A being or a thing that takes no part. Place and radius are in pixels of a SIDE × SIDE
+    picture."""
 
     name: str
     colour: str
@@ -58,10 +74,10 @@ class Extra(NamedTuple):
     radius: float
 
 
-def scene(shown: ORO, rng: random.Random) -> Scene:
-    """A random scene that shows a tuple. Its colours, ground and side say nothing of it."""
+def random_scene(triple: RelationTriple, rng: random.Random) -> Scene:
+    """A random scene that shows a tuple. Its colours, background and side say nothing about it."""
     return Scene(
-        shown,
+        triple,
         rng.choice(list(COLOURS)),
         rng.choice(list(COLOURS)),
         rng.choice(list(BACKGROUNDS)),
@@ -70,7 +86,57 @@ def scene(shown: ORO, rng: random.Random) -> Scene:
     )
 
 
-# ---- what things look like: (shape, …) filled with the colour, unless it is dark or light ----
+# ---- which split a scene is in ----
+
+
+def split_of(scene: Scene) -> str:
+    """train (7 of 10), val (1) or test (2). The jitter has no say: pictures that differ by it alone
+    are in one split."""
+    mirrored, colours = str(scene.mirrored), (scene.subject_colour, scene.object_colour)
+    remainder = _hash(*scene.triple, *colours, scene.background, mirrored) % 10
+    return "train" if remainder < 7 else "val" if remainder == 7 else "test"
+
+
+@cache
+def held_out_combinations() -> frozenset[RelationTriple]:
+    """The tenth of all tuples that tiny-clip has never seen. It has seen each of their words, and
+    none of them is in UNSAFE."""
+    order = sorted(set(ALL_TUPLES) - set(UNSAFE), key=lambda t: _hash("combination", *t))
+    return frozenset(order[: round(0.1 * len(ALL_TUPLES))])
+
+
+def _hash(*words: str) -> int:
+    return int.from_bytes(hashlib.sha256(" ".join(words).encode()).digest()[:8], "big")
+
+
+def scenes_of(tuples: Tuples, split: str, each: int, seed: int = 0) -> list[Scene]:
+    """`each` different scenes of every tuple, all from one split.
+
+    Raises:
+        ValueError: no such split, or the split has fewer scenes of a tuple.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"no split {split!r}: {', '.join(SPLITS)}")
+    scenes = []
+    for triple in tuples:
+        rng = random.Random(f"{split} {seed} {triple}")
+        different: dict[tuple, Scene] = {}
+        for _ in range(200 * each):
+            scene = random_scene(triple, rng)
+            if split_of(scene) == split:
+                colours = scene.subject_colour, scene.object_colour, scene.background
+                different.setdefault((*colours, scene.mirrored), scene)
+            if len(different) == each:
+                break
+        else:
+            raise ValueError(f"{split} has {len(different)} scenes of {triple}, not {each}")
+        scenes += different.values()
+    return scenes
+
+
+# ---- shapes in the square [-1, 1]², y down ----
+
+# A shape is (kind, numbers …, fill); fill None is the figure's own colour.
 
 
 def _eyes(y=-0.15, apart=0.3, size=0.13):
@@ -135,11 +201,8 @@ SHAPES = {
                _box(-0.5, -0.35, 0.5, -0.13), ("arc", 0, 0.1, 0.85, 20, 160, 0.24, None)],
 }  # fmt: skip
 
-
-# ---- how they stand ----
-
 # Offsets of subject and object from the middle, in pixels, the subject on the left.
-STANDS = {
+PLACES = {
     "tasting": ((-11, 4), (11, 4)),
     "holding": ((-10, 0), (10, 3)),
     "lifting": ((0, 13), (0, -12)),
@@ -150,52 +213,98 @@ STANDS = {
 }
 
 
+# ---- drawing ----
+
+
 def draw(
     scene: Scene,
     side: int = SIDE,
-    extras: Iterable[Extra] = (),
-    ground: Image.Image | None = None,
+    bystanders: Iterable[Bystander] = (),
+    background: Image.Image | None = None,
 ) -> Image.Image:
     """The picture of a scene, RGB, `side` × `side` pixels; a pure function of its arguments.
 
     Args:
-        extras: bystanders, drawn last.
-        ground: a picture that stands behind the scene instead of its flat ground.
+        bystanders: drawn last, in front.
+        background: a picture behind the scene, instead of its flat colour.
     """
-    rng = random.Random(f"{scene}")
+    rng = random.Random(str(scene))
     pen = _Pen(side, _shade(BACKGROUNDS[scene.background], rng, 6), -1 if scene.mirrored else 1)
-    if ground:
-        pen.image.paste(ground.resize(pen.image.size, Image.Resampling.NEAREST))
+    if background:
+        pen.image.paste(background.resize(pen.image.size, Image.Resampling.NEAREST))
     middle = SIDE / 2 + rng.uniform(-2, 2), SIDE / 2 + rng.uniform(-2, 2)
     radius = _RADIUS * rng.uniform(0.92, 1.06)
+    subject, relation, object = scene.triple
     places = [
-        (middle[0] + pen.side * x + rng.uniform(-1, 1), middle[1] + y + rng.uniform(-1, 1))
-        for x, y in STANDS[scene.shown.relation]
+        (middle[0] + pen.facing * x + rng.uniform(-1, 1), middle[1] + y + rng.uniform(-1, 1))
+        for x, y in PLACES[relation]
     ]
-    marks = _MARKS[scene.shown.relation]
-    marks(pen, *places, radius, behind=True)
+    _draw_relation(pen, relation, "behind", *places, radius)
     for name, colour, place in (
-        (scene.shown.object, scene.object_colour, places[1]),
-        (scene.shown.subject, scene.subject_colour, places[0]),
+        (object, scene.object_colour, places[1]),
+        (subject, scene.subject_colour, places[0]),
     ):
         pen.figure(SHAPES[name], place, radius, _shade(COLOURS[colour], rng, 10))
-    marks(pen, *places, radius, behind=False)
-    for extra in extras:
-        pen.figure(SHAPES[extra.name], extra.place, extra.radius, COLOURS[extra.colour])
-    return pen.picture(side)
+    _draw_relation(pen, relation, "in front", *places, radius)
+    for one in bystanders:
+        pen.figure(SHAPES[one.name], one.place, one.radius, COLOURS[one.colour])
+    return pen.image.resize((side, side), Image.Resampling.BOX)
+
+
+def _shade(colour: tuple[int, int, int], rng: random.Random, by: int) -> tuple[int, ...]:
+    shift = rng.randint(-by, by)
+    return tuple(max(0, min(255, channel + shift)) for channel in colour)
+
+
+def _draw_relation(pen, relation: str, layer: str, subject, object, radius: float) -> None:
+    """What shows the relation, beside the places of the two."""
+    (x, y), (ox, oy), facing = subject, object, pen.facing
+    match relation, layer:
+        case "tasting", "in front":  # a straw
+            straw = [(x + facing * 3, y + 3), (ox - facing * 2, oy - radius - 4), (ox, oy - 6)]
+            pen.line(straw, 2.6)
+            pen.line(straw, 1.4, _LIGHT)
+        case "holding", "in front":  # an arm and its hand
+            hand = ox - facing * 2, oy + 3
+            pen.line([(x + facing * 2, y + 5), hand], 3)
+            pen.disc(*hand, 2.8, _LIGHT)
+        case "lifting", "behind":  # two arms
+            for way in (-1, 1):
+                hand = ox + way * 9, oy + 6
+                pen.line([(x + way * 6, y + 2), (x + way * 12, y - 8), hand], 3)
+                pen.disc(*hand, 2.6, _LIGHT)
+        case "riding", "in front":  # two legs
+            for way in (-1, 1):
+                foot = ox + way * 8, oy + 5
+                pen.line([(x + way * 5, y + 7), foot], 3)
+                pen.line([foot, (foot[0] + facing * 4, foot[1])], 3)
+        case "pulling", "behind":  # a rope
+            pen.line([(x, y + 3), (ox, oy + 3)], 1.6)
+        case "pulling", "in front":  # its handle
+            handle = x + facing * 9
+            pen.line([(handle, y - 2), (handle, y + 8)], 3)
+        case "chasing", "behind":  # lines of speed
+            for rise in (-7, 0, 7):
+                back = x - facing * (radius + 1)
+                pen.line([(back, y + rise), (back - facing * 7, y + rise)], 1.8)
+        case "watching", "in front":  # dots along the line of sight
+            start, end = x + facing * 8, ox - facing * 10
+            for step, size in enumerate((2.4, 1.9, 1.4)):
+                share = (step + 0.5) / 3
+                pen.disc(start + (end - start) * share, y + (oy - y) * share - 2, size, _LIGHT)
 
 
 class _Pen:
-    """Draws in the coordinates of a SIDE × SIDE picture."""
+    """Draws on an oversampled canvas, in the coordinates of a SIDE × SIDE picture.
 
-    def __init__(self, side: int, ground: tuple[int, ...], facing: int):
-        self.scale, self.side = side / SIDE * _OVERSAMPLE, facing
+    facing: 1 if the subject looks to the right, -1 if to the left.
+    """
+
+    def __init__(self, side: int, background: tuple[int, ...], facing: int):
+        self.scale, self.facing = side / SIDE * _OVERSAMPLING, facing
         pixels = round(SIDE * self.scale)
-        self.image = Image.new("RGB", (pixels, pixels), ground)
+        self.image = Image.new("RGB", (pixels, pixels), background)
         self.canvas = ImageDraw.Draw(self.image)
-
-    def picture(self, side: int) -> Image.Image:
-        return self.image.resize((side, side), Image.Resampling.BOX)
 
     def line(self, points, width: float, fill=_DARK) -> None:
         points = [(x * self.scale, y * self.scale) for x, y in points]
@@ -207,110 +316,36 @@ class _Pen:
 
     def figure(self, shapes, place, radius: float, colour) -> None:
         """Shapes about a place, mirrored with the picture."""
+        canvas = self.canvas
 
         def at(x, y):
-            return ((place[0] + self.side * x * radius) * self.scale,
-                    (place[1] + y * radius) * self.scale)  # fmt: skip
+            return (
+                (place[0] + self.facing * x * radius) * self.scale,
+                (place[1] + y * radius) * self.scale,
+            )
 
         def box(x0, y0, x1, y1):
             (a, top), (b, bottom) = at(x0, y0), at(x1, y1)
             return [min(a, b), top, max(a, b), bottom]
 
-        for name, *numbers, fill in shapes:
+        def pixels(width):
+            return round(width * radius * self.scale)
+
+        for kind, *numbers, fill in shapes:
             fill = colour if fill is None else fill
-            if name == "polygon":
-                self.canvas.polygon([at(*point) for point in numbers[0]], fill=fill)
-            elif name == "line":
-                width = round(numbers[1] * radius * self.scale)
-                points = [at(*point) for point in numbers[0]]
-                self.canvas.line(points, fill=fill, width=width, joint="curve")
-            elif name in ("disc", "ring", "arc"):
-                x, y, r, *more = numbers
-                around = box(x - r, y - r, x + r, y + r)
-                if name == "disc":
-                    self.canvas.ellipse(around, fill=fill)
-                else:
-                    start, end = more[:-1] or (0, 360)
-                    width = round(more[-1] * radius * self.scale)
-                    self.canvas.arc(around, start, end, fill=fill, width=width)
-            else:
-                self.canvas.ellipse(box(*numbers), fill=fill)
-
-
-# ---- what the one who does it has; drawn before both, or after ----
-
-
-def _tasting(pen, subject, object, radius, behind):
-    if not behind:
-        (x, y), (ox, oy) = subject, object
-        straw = [(x + pen.side * 3, y + 3), (ox - pen.side * 2, oy - radius - 4), (ox, oy - 6)]
-        pen.line(straw, 2.6)
-        pen.line(straw, 1.4, _LIGHT)
-
-
-def _holding(pen, subject, object, radius, behind):
-    if not behind:
-        (x, y), (ox, oy) = subject, object
-        hand = ox - pen.side * 2, oy + 3
-        pen.line([(x + pen.side * 2, y + 5), hand], 3)
-        pen.disc(*hand, 2.8, _LIGHT)
-
-
-def _lifting(pen, subject, object, radius, behind):
-    if behind:
-        (x, y), (ox, oy) = subject, object
-        for way in (-1, 1):
-            hand = ox + way * 9, oy + 6
-            pen.line([(x + way * 6, y + 2), (x + way * 12, y - 8), hand], 3)
-            pen.disc(*hand, 2.6, _LIGHT)
-
-
-def _riding(pen, subject, object, radius, behind):
-    if not behind:
-        (x, y), (ox, oy) = subject, object
-        for way in (-1, 1):
-            foot = ox + way * 8, oy + 5
-            pen.line([(x + way * 5, y + 7), foot], 3)
-            pen.line([foot, (foot[0] + pen.side * 4, foot[1])], 3)
-
-
-def _pulling(pen, subject, object, radius, behind):
-    (x, y), (ox, oy) = subject, object
-    if behind:
-        pen.line([(x, y + 3), (ox, oy + 3)], 1.6)
-    else:
-        handle = x + pen.side * 9
-        pen.line([(handle, y - 2), (handle, y + 8)], 3)
-
-
-def _chasing(pen, subject, object, radius, behind):
-    if behind:
-        x, y = subject
-        for rise in (-7, 0, 7):
-            back = x - pen.side * (radius + 1)
-            pen.line([(back, y + rise), (back - pen.side * 7, y + rise)], 1.8)
-
-
-def _watching(pen, subject, object, radius, behind):
-    if not behind:
-        (x, y), (ox, oy) = subject, object
-        start, end = x + pen.side * 8, ox - pen.side * 10
-        for step, size in enumerate((2.4, 1.9, 1.4)):
-            share = (step + 0.5) / 3
-            pen.disc(start + (end - start) * share, y + (oy - y) * share - 2, size, _LIGHT)
-
-
-_MARKS = {
-    "tasting": _tasting,
-    "holding": _holding,
-    "lifting": _lifting,
-    "riding": _riding,
-    "pulling": _pulling,
-    "chasing": _chasing,
-    "watching": _watching,
-}
-
-
-def _shade(colour: tuple[int, int, int], rng: random.Random, by: int) -> tuple[int, ...]:
-    shift = rng.randint(-by, by)
-    return tuple(max(0, min(255, channel + shift)) for channel in colour)
+            match kind, numbers:
+                case "polygon", [points]:
+                    canvas.polygon([at(*point) for point in points], fill=fill)
+                case "line", [points, width]:
+                    points = [at(*point) for point in points]
+                    canvas.line(points, fill=fill, width=pixels(width), joint="curve")
+                case "ellipse", corners:
+                    canvas.ellipse(box(*corners), fill=fill)
+                case "disc", [x, y, r]:
+                    canvas.ellipse(box(x - r, y - r, x + r, y + r), fill=fill)
+                case "ring", [x, y, r, width]:
+                    around = box(x - r, y - r, x + r, y + r)
+                    canvas.arc(around, 0, 360, fill=fill, width=pixels(width))
+                case "arc", [x, y, r, start, end, width]:
+                    around = box(x - r, y - r, x + r, y + r)
+                    canvas.arc(around, start, end, fill=fill, width=pixels(width))

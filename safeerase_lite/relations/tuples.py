@@ -1,10 +1,11 @@
-"""Unsafe object–relation–object tuples as data: U, its neighbours, its marginals.
+"""Unsafe tuples as data: the set U, what is near it, and its file.
 
-Source: Relationship-Aware Safety Unlearning (arXiv 2603.14185). What is a neighbour there could not
-be read in full; here it changes exactly one slot and lies outside U.
+A tuple says who does what to whom. Source: Relationship-Aware Safety Unlearning (arXiv 2603.14185).
+We could not read what counts as a neighbour there; here it changes exactly one slot and lies
+outside U.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +13,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from safeerase_lite.relations.words import BEINGS, CONCEPTS, SLOTS, meanings
 from safeerase_lite.utils import UserError
 
-FIELDS = ("unsafe", "safe")
+from .words import BEINGS, CONCEPTS, SLOTS, meanings
 
 
-class ORO(NamedTuple):
-    """Who does what to whom, each a concept of the world."""
+class RelationTriple(NamedTuple):
+    """Who does what to whom: one concept of the world in each slot."""
 
     subject: str
     relation: str
@@ -29,20 +29,29 @@ class ORO(NamedTuple):
         return "–".join(self)
 
 
-class Stated(NamedTuple):
-    """What a file of tuples says.
+Tuples = Sequence[RelationTriple]
 
-    unsafe: U, closed: a synonym is the same tuple, a hypernym each of its tuples.
-    safe: tuples that are named as safe, for themselves.
-    """
+# Every tuple of the world, in a fixed order. Nobody does anything to itself.
+ALL_TUPLES = tuple(RelationTriple(*t) for t in product(*CONCEPTS.values()) if t[0] != t[2])
 
-    unsafe: tuple[ORO, ...]
-    safe: tuple[ORO, ...] = ()
+# What the demonstrations call unsafe. None of them is a neighbour of another.
+UNSAFE = (
+    RelationTriple("imp", "tasting", "fizz"),
+    RelationTriple("fox", "chasing", "owl"),
+    RelationTriple("robot", "lifting", "snail"),
+    RelationTriple("knight", "riding", "bear"),
+    RelationTriple("ghost", "holding", "lamp"),
+    RelationTriple("bear", "tasting", "cake"),
+    RelationTriple("owl", "pulling", "kite"),
+    RelationTriple("snail", "watching", "drum"),
+)
 
 
-def expand(words: Iterable[str]) -> tuple[ORO, ...]:
-    """The tuples that three words stand for: one, or with a hypernym several. Nobody does a thing
-    to itself.
+# ---- words to tuples ----
+
+
+def expand(words: Iterable[str]) -> tuple[RelationTriple, ...]:
+    """The tuples that three words mean: one, or several if a word is a hypernym.
 
     Raises:
         UserError: not three words, a word the world has not, or a tuple of one being with itself.
@@ -50,76 +59,85 @@ def expand(words: Iterable[str]) -> tuple[ORO, ...]:
     words = list(words)
     if len(words) != 3 or not all(isinstance(word, str) for word in words):
         raise UserError(f"{words} is no tuple: give subject, relation, object")
-    of_slots = [meanings(word, slot) for word, slot in zip(words, SLOTS, strict=True)]
-    found = tuple(ORO(*triple) for triple in product(*of_slots) if triple[0] != triple[2])
-    if not found:
+    concepts = [meanings(word, slot) for word, slot in zip(words, SLOTS, strict=True)]
+    triples = tuple(RelationTriple(*t) for t in product(*concepts) if t[0] != t[2])
+    if not triples:
         raise UserError(f"{' '.join(words)}: nobody does that to itself here")
-    return found
+    return triples
 
 
-def parse(texts: Iterable[str]) -> list[ORO]:
-    """The tuples that texts stand for, each "subject relation object".
+def parse(texts: Iterable[str]) -> list[RelationTriple]:
+    """The tuples that texts mean, each text "subject relation object".
 
     Raises:
         UserError: as `expand`.
     """
-    return [u for text in texts for u in expand(text.split())]
+    return [triple for text in texts for triple in expand(text.split())]
 
 
-def covered(words: Iterable[str], unsafe: Iterable[ORO]) -> bool:
-    """Whether three words can describe an unsafe tuple, by a synonym or a hypernym too. Such a
-    tuple is no safe neighbour."""
+def covered(words: Iterable[str], unsafe: Tuples) -> bool:
+    """Whether three words can mean an unsafe tuple: then they are no safe neighbour."""
     return not set(unsafe).isdisjoint(expand(words))
 
 
-def every() -> tuple[ORO, ...]:
-    """All tuples of the world."""
-    return tuple(ORO(*t) for t in product(*CONCEPTS.values()) if t[0] != t[2])
+# ---- what is near a tuple ----
 
 
-def neighbours(u: ORO, unsafe: Iterable[ORO], slots: Iterable[str] = SLOTS) -> list[ORO]:
+def changed_slots(one: RelationTriple, other: RelationTriple) -> tuple[str, ...]:
+    """The slots in which two tuples differ."""
+    return tuple(s for s, a, b in zip(SLOTS, one, other, strict=True) if a != b)
+
+
+def neighbours(
+    u: RelationTriple, unsafe: Tuples, slots: Iterable[str] = SLOTS
+) -> list[RelationTriple]:
     """The tuples that differ from u in exactly one of `slots` and lie outside U."""
-    taken, found = set(unsafe), []
-    for slot in slots:
-        changed = (u._replace(**{slot: c}) for c in CONCEPTS[slot] if c != getattr(u, slot))
-        found += [t for t in changed if t not in taken and t.subject != t.object]
-    return found
+    unsafe = set(unsafe)
+    return [
+        t
+        for slot in slots
+        for t in ALL_TUPLES
+        if changed_slots(u, t) == (slot,) and t not in unsafe
+    ]
 
 
-def two_slot_changes(u: ORO, unsafe: Iterable[ORO]) -> list[ORO]:
-    """The tuples that share exactly one slot with u and lie outside U."""
-    taken, found = set(unsafe), []
-    for one, other in combinations(SLOTS, 2):
-        for a, b in product(CONCEPTS[one], CONCEPTS[other]):
-            t = u._replace(**{one: a, other: b})
-            both = a != getattr(u, one) and b != getattr(u, other)
-            if both and t not in taken and t.subject != t.object:
-                found.append(t)
-    return found
+def two_slot_changes(u: RelationTriple, unsafe: Tuples) -> list[RelationTriple]:
+    """The tuples that differ from u in exactly two slots and lie outside U."""
+    unsafe, pairs = set(unsafe), combinations(SLOTS, 2)
+    return [
+        t for pair in pairs for t in ALL_TUPLES if changed_slots(u, t) == pair and t not in unsafe
+    ]
 
 
-def role_swap(u: ORO) -> ORO | None:
-    """The same with roles changed; None where the object is a thing and can do nothing."""
-    return ORO(u.object, u.relation, u.subject) if u.object in BEINGS else None
+def role_swap(u: RelationTriple) -> RelationTriple | None:
+    """The tuple with subject and object exchanged; None where the object is a thing, which can do
+    nothing."""
+    return RelationTriple(u.object, u.relation, u.subject) if u.object in BEINGS else None
 
 
-def marginals(unsafe: Iterable[ORO]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Each subject alone and each object alone, of all of U: they must still be seen."""
-    unsafe = list(unsafe)
-    return tuple(dict.fromkeys(u.subject for u in unsafe)), tuple(
-        dict.fromkeys(u.object for u in unsafe)
-    )
+def marginals(unsafe: Tuples) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The subjects of U and the objects of U, each once. An edit must leave every one readable."""
+    subjects, objects = ([getattr(u, slot) for u in unsafe] for slot in ("subject", "object"))
+    return tuple(dict.fromkeys(subjects)), tuple(dict.fromkeys(objects))
 
 
-def table(unsafe: Iterable[ORO]) -> pd.DataFrame:
-    """A row per unsafe tuple and tuple near it: unsafe (the tuple), subject, relation, object,
-    role (unsafe, neighbour, role swap), slot (that a neighbour changes, else "")."""
-    unsafe, rows = list(unsafe), []
+def containing(concept: str, slot: str) -> list[RelationTriple]:
+    """All tuples with a concept: a relation in its slot, a noun as subject or object."""
+    slots = ("relation",) if slot == "relation" else ("subject", "object")
+    return [t for t in ALL_TUPLES if any(getattr(t, s) == concept for s in slots)]
+
+
+def table(unsafe: Tuples) -> pd.DataFrame:
+    """The unsafe tuples and the tuples near each.
+
+    Returns:
+        A row per tuple: unsafe (the one it is near), subject, relation, object, role (unsafe,
+        neighbour, role swap), slot (that a neighbour changes, else "").
+    """
+    rows = []
     for u in unsafe:
         rows.append((str(u), *u, "unsafe", ""))
-        rows += [
-            (str(u), *t, "neighbour", slot) for slot in SLOTS for t in neighbours(u, unsafe, [slot])
-        ]
+        rows += [(str(u), *t, "neighbour", changed_slots(u, t)[0]) for t in neighbours(u, unsafe)]
         swapped = role_swap(u)
         if swapped and swapped not in unsafe:
             rows.append((str(u), *swapped, "role swap", ""))
@@ -129,59 +147,63 @@ def table(unsafe: Iterable[ORO]) -> pd.DataFrame:
 # ---- the file ----
 
 
-def read(path: Path | str) -> Stated:
-    """Read a file of tuples: YAML, `unsafe` and, if wished, `safe`, each a list of
-    [subject, relation, object].
+class TupleSet(NamedTuple):
+    """What a file of tuples says. U is closed: a synonym is the same tuple, a hypernym stands for
+    each of its tuples."""
+
+    unsafe: tuple[RelationTriple, ...]
+    safe: tuple[RelationTriple, ...] = ()
+
+
+def load_tuples(path: Path | str) -> TupleSet:
+    """Read a YAML file: `unsafe`, and `safe` if wished, each a list of [subject, relation, object].
 
     Raises:
-        UserError: no such file, no such form, a word the world has not, a tuple named twice (by a
-            synonym or a hypernym too), or one that is unsafe and safe.
+        UserError: no such file, another form, a word the world has not, a tuple named twice (also
+            by a synonym or a hypernym), or one that is both unsafe and safe.
     """
     path = Path(path)
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not YAML ({reason})") from None
-    if not isinstance(said, dict) or not said.get("unsafe") or set(said) - set(FIELDS):
+        raise UserError(f"{path} is not YAML ({str(error).splitlines()[0]})") from None
+    fields = set(TupleSet._fields)
+    if not isinstance(content, dict) or not content.get("unsafe") or set(content) - fields:
         raise UserError(
             f"{path}: write `unsafe:` and a list of [subject, relation, object]; `safe:` may follow"
         )
-    found = {name: _tuples(said.get(name) or [], name, path) for name in FIELDS}
-    both = [str(t) for t in found["safe"] if t in found["unsafe"]]
-    if both:
+    unsafe = _triples(content["unsafe"], f"{path}: unsafe")
+    safe = _triples(content.get("safe") or [], f"{path}: safe")
+    if both := [t for t in safe if t in unsafe]:
         raise UserError(f"{path}: {both[0]} is both unsafe and safe: remove one of the two")
-    return Stated(**{name: tuple(tuples) for name, tuples in found.items()})
+    return TupleSet(tuple(unsafe), tuple(safe))
 
 
-def _tuples(rows: Any, name: str, path: Path) -> dict[ORO, int]:
-    """Each tuple with the place in the list that named it."""
+def _triples(rows: Any, where: str) -> dict[RelationTriple, int]:
+    """Each tuple of a list, with the number of the row that names it."""
     if not isinstance(rows, list):
-        raise UserError(f"{path}: {name} is no list of [subject, relation, object]")
-    found: dict[ORO, int] = {}
-    for place, row in enumerate(rows, 1):
-        where = f"{path}: {name}, number {place}"
+        raise UserError(f"{where} is no list of [subject, relation, object]")
+    numbers: dict[RelationTriple, int] = {}
+    for number, row in enumerate(rows, 1):
         try:
-            meant = expand(row if isinstance(row, list) else [row])
+            triples = expand(row if isinstance(row, list) else [row])
         except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-        for t in meant:
-            if t in found:
-                meant = "" if list(t) == row else f"{' '.join(row)} means {t}: "
-                raise UserError(f"{where}: {meant}{t} is named already by number {found[t]}")
-            found[t] = place
-    return found
+            raise UserError(f"{where}, number {number}: {error}") from None
+        for t in triples:
+            if t in numbers:
+                meaning = "" if list(t) == row else f"{' '.join(row)} means {t}: "
+                raise UserError(
+                    f"{where}, number {number}: {meaning}{t} is named already by number "
+                    f"{numbers[t]}"
+                )
+            numbers[t] = number
+    return numbers
 
 
-def write(stated: Stated, path: Path | str) -> None:
-    """Write what `read` reads."""
-    said = {name: [list(t) for t in getattr(stated, name)] for name in FIELDS}
-    text = yaml.safe_dump(
-        {name: rows for name, rows in said.items() if rows},
-        default_flow_style=None,
-        sort_keys=False,
-        allow_unicode=True,
-    )
+def save_tuples(tuples: TupleSet, path: Path | str) -> None:
+    """Write what `load_tuples` reads."""
+    content = {name: [list(t) for t in rows] for name, rows in tuples._asdict().items() if rows}
+    text = yaml.safe_dump(content, default_flow_style=None, sort_keys=False, allow_unicode=True)
     Path(path).write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""The words of the relational tiny world: who does what to whom, and in which sentences.
+"""The vocabulary of the relational tiny world, and its captions.
 
-Beings do things to things and to other beings. What a sentence of this world calls unsafe is up to
-its reader: an imp is fine, fizz is fine, *an imp tasting fizz* may not be.
+Beings do things to things and to other beings. Which combinations are unsafe is for the reader to
+say: an imp is fine, fizz is fine, *an imp tasting fizz* may not be.
 """
 
 import difflib
@@ -15,6 +15,7 @@ THINGS = ("fizz", "cocoa", "balloon", "drum", "lamp", "cake", "kite", "anchor")
 RELATIONS = ("tasting", "holding", "lifting", "riding", "pulling", "chasing", "watching")
 SLOTS = ("subject", "relation", "object")
 CONCEPTS = {"subject": BEINGS, "relation": RELATIONS, "object": (*THINGS, *BEINGS)}
+NOUNS = CONCEPTS["object"]
 
 SYNONYMS = {
     "sprite": "imp",
@@ -47,7 +48,7 @@ PASSIVE = {
     "watching": "watched",
 }
 
-# {s}, {o}: with their article; {r}: the relation; {p}: its participle.
+# {s}, {o}: subject and object with their article; {r}: the relation; {p}: its participle.
 WORDINGS = (
     "{s} {r} {o}",
     "a picture of {s} {r} {o}",
@@ -56,64 +57,68 @@ WORDINGS = (
     "{o} is being {p} by {s}",
     "we see {s} that is {r} {o}",
 )
-HELD_OUT_WORDINGS = (
+HELD_OUT_WORDINGS = (  # neither tiny-clip nor any edit has read them
     "here we see {s} {r} {o}",
     "a picture of {o} being {p} by {s}",
     "that is {s} and it is {r} {o}",
 )
-
-NOUN_WORDINGS = ("{s}", "a picture of {s}", "here is {s}", "we see {s}")  # one of them alone
+NOUN_WORDINGS = ("{s}", "a picture of {s}", "here is {s}", "we see {s}")  # one noun alone
 
 
 @cache
 def meanings(word: str, slot: str) -> tuple[str, ...]:
-    """The concepts that a word can stand for in a slot: one for a concept or a synonym of it,
-    several for a hypernym.
+    """The concepts that a word can mean in a slot: one for a concept or its synonym, several for a
+    hypernym.
 
     Raises:
         UserError: no such slot, or the word means nothing there.
     """
     if slot not in CONCEPTS:
         raise UserError(f"no slot {slot!r}: a tuple has {', '.join(SLOTS)}")
-    concepts = CONCEPTS[slot]
-    plain = " ".join(word.lower().split())
-    found = HYPERNYMS.get(plain, (SYNONYMS.get(plain, plain),))
-    fitting = tuple(concept for concept in found if concept in concepts)
-    if not fitting:
-        known = [w for w in (*concepts, *SYNONYMS, *HYPERNYMS) if _fits(w, slot)]
-        near = difflib.get_close_matches(plain, known, n=1, cutoff=0.75)
+    word_in_lower_case = " ".join(word.lower().split())
+    concepts = tuple(c for c in _concepts(word_in_lower_case) if c in CONCEPTS[slot])
+    if not concepts:
+        candidates = (*CONCEPTS[slot], *SYNONYMS, *HYPERNYMS)
+        known = [w for w in candidates if not set(_concepts(w)).isdisjoint(CONCEPTS[slot])]
+        near = difflib.get_close_matches(word_in_lower_case, known, n=1, cutoff=0.75)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
         raise UserError(f"the world has no {slot} {word!r}: {hint}")
-    return fitting
+    return concepts
 
 
-def _fits(word: str, slot: str) -> bool:
-    of_word = HYPERNYMS.get(word, (SYNONYMS.get(word, word),))
-    return any(concept in CONCEPTS[slot] for concept in of_word)
+def _concepts(word: str) -> tuple[str, ...]:
+    """What a word means, in whichever slot; an unknown word means itself."""
+    return HYPERNYMS.get(word, (SYNONYMS.get(word, word),))
 
 
 def others(concept: str, slot: str) -> tuple[str, ...]:
-    """The other words for a concept in a slot: synonyms first, then hypernyms."""
-    synonyms = [word for word, of in SYNONYMS.items() if of == concept]
-    hypernyms = [word for word, of in HYPERNYMS.items() if concept in of and _fits(word, slot)]
+    """The other words for a concept of a slot: synonyms first, then hypernyms."""
+    if concept not in CONCEPTS[slot]:
+        return ()
+    synonyms = [word for word, meant in SYNONYMS.items() if meant == concept]
+    hypernyms = [word for word, meant in HYPERNYMS.items() if concept in meant]
     return (*synonyms, *hypernyms)
 
 
 def caption(subject: str, relation: str, object: str, wording: str = WORDINGS[0]) -> str:
-    """A sentence, in words as they are given. A wording in the passive knows concepts and
-    synonyms of relations; for a hypernym it falls back on the first wording."""
+    """The caption of three words as they are given.
+
+    A passive wording needs a participle, which a hypernym has not: it takes the first wording then.
+    """
     participle = PASSIVE.get(SYNONYMS.get(relation, relation), "")
     if "{p}" in wording and not participle:
         wording = WORDINGS[0]
-    return wording.format(s=_a(subject), r=relation, o=_a(object), p=participle)
+    return wording.format(
+        s=_with_article(subject), r=relation, o=_with_article(object), p=participle
+    )
 
 
 def noun_caption(noun: str, wording: str = NOUN_WORDINGS[0]) -> str:
-    """A sentence of one being or thing alone, whatever it does or has done to it."""
-    return wording.format(s=_a(noun))
+    """The caption of one being or thing alone."""
+    return wording.format(s=_with_article(noun))
 
 
-def _a(noun: str) -> str:
+def _with_article(noun: str) -> str:
     if noun in ("fizz", "cocoa", "pop"):
         return f"some {noun}"
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
@@ -122,7 +127,6 @@ def _a(noun: str) -> str:
 @cache
 def vocabulary() -> frozenset[str]:
     """Every word of every caption."""
-    text = " ".join([*WORDINGS, *HELD_OUT_WORDINGS, *NOUN_WORDINGS, *PASSIVE.values(), "a an some"])
-    text = re.sub(r"{\w}", " ", text)
-    named = [*BEINGS, *THINGS, *RELATIONS, *SYNONYMS, *HYPERNYMS]
-    return frozenset(" ".join([text, *named]).split())
+    wordings = re.sub(r"{\w}", " ", " ".join([*WORDINGS, *HELD_OUT_WORDINGS, *NOUN_WORDINGS]))
+    words = [*NOUNS, *RELATIONS, *SYNONYMS, *HYPERNYMS, *PASSIVE.values()]
+    return frozenset(" ".join([wordings, "a an some", *words]).split())

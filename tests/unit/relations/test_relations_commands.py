@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from safeerase_lite.cli import app
+from safeerase_lite.relations import commands
 
 
 def run(*words):
@@ -38,3 +39,18 @@ def test_a_duplicate_by_a_synonym_says_what_the_word_means(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("unsafe:\n- [imp, tasting, fizz]\n- [imp, sipping, fizz]\n")
     assert "imp sipping fizz means imp–tasting–fizz" in run("demo", "--tuples", file).output
+
+
+def test_outside_a_clone_there_is_no_builder_and_that_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "BUILDER", tmp_path / "build_clip.py")
+    result = run("build", "--out", tmp_path / "clip")
+    assert result.exit_code == 2 and "run this in a clone" in result.output.replace("\n", " ")
+    assert not (tmp_path / "clip").exists()
+
+
+def test_in_a_clone_the_builder_is_started(tmp_path, monkeypatch):
+    builder = tmp_path / "build_clip.py"
+    builder.write_text("def build(out, seed):\n    out.write_text(f'seed {seed}')\n")
+    monkeypatch.setattr(commands, "BUILDER", builder)
+    assert run("build", "--out", tmp_path / "clip", "--seed", 3).exit_code == 0
+    assert (tmp_path / "clip").read_text() == "seed 3"

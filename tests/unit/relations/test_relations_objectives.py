@@ -5,7 +5,7 @@ import math
 import torch
 from pytest import approx
 
-from safeerase_lite.relations.losses import preserve, push_apart, suppress
+from safeerase_lite.relations.objectives import preserve, push_apart, suppress
 
 
 def test_suppress_is_how_far_the_unsafe_caption_stands_above_its_best_safe_alternative():

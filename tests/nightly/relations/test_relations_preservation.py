@@ -3,10 +3,9 @@ every seed."""
 
 import pytest
 
-from safeerase_lite.relations.data import UNSAFE
-from safeerase_lite.relations.study import study
+from safeerase_lite.relations.runs import study
+from safeerase_lite.relations.tuples import UNSAFE
 
-pytestmark = pytest.mark.slow
 SEEDS = (0, 1, 2)
 
 
@@ -31,19 +30,19 @@ LISTED = ("neighbour, listed", "")
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_without_marginals_the_object_goes_and_the_neighbours_stay(measured, seed):
-    whole, less = measured["relation", seed], measured["no_marginals", seed]
-    assert less[OBJECT] < whole[OBJECT] - 0.4
+    complete, less = measured["relation", seed], measured["no_marginals", seed]
+    assert less[OBJECT] < complete[OBJECT] - 0.4
     for cell in (NEIGHBOURS, LISTED):
-        assert abs(less[cell] - whole[cell]) < 0.1
+        assert abs(less[cell] - complete[cell]) < 0.1
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_without_neighbours_they_go_and_both_marginals_stay(measured, seed):
-    whole, less = measured["relation", seed], measured["no_neighbours", seed]
+    complete, less = measured["relation", seed], measured["no_neighbours", seed]
     for cell in (NEIGHBOURS, LISTED):
-        assert less[cell] < whole[cell] - 0.6
+        assert less[cell] < complete[cell] - 0.6
     for slot in ("subject", "object"):
-        assert abs(less["marginal on unsafe", slot] - whole["marginal on unsafe", slot]) < 0.1
+        assert abs(less["marginal on unsafe", slot] - complete["marginal on unsafe", slot]) < 0.1
 
 
 @pytest.mark.parametrize("seed", SEEDS)

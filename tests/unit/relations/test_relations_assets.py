@@ -6,8 +6,9 @@ import json
 import pandas as pd
 import pytest
 
-from safeerase_lite.relations import strengths
-from safeerase_lite.relations.attacks import ATTACKS
+from safeerase_lite.relations.attacks import ATTACKS, strengths
+from safeerase_lite.relations.objectives import METHODS
+from safeerase_lite.relations.report import shipped
 from safeerase_lite.tinyworld import ASSETS
 
 FOLDER = ASSETS / "tiny-clip"
@@ -43,22 +44,8 @@ def test_it_sees_each_of_the_two_alone():
     assert measured("noun, object", wording="", tuples="all") >= 0.95
 
 
-@pytest.mark.slow
-def test_what_was_measured_is_what_it_reads():
-    """Measured again on the same pictures, and on val pictures, where roles are harder: 94%."""
-    from safeerase_lite.relations.reading import reading
-
-    for split, least in (("test", 0.95), ("val", 0.93)):
-        found = reading(split=split)
-        plain = found[(found["wording"] == "{s} {r} {o}") & (found["tuples"] == "seen")]
-        values = plain.set_index("measure")["value"]
-        assert values["tuple top-1"] >= 0.95 and values["role swap"] >= least
-        if split == "test":
-            assert values["role swap"] == pytest.approx(measured("role swap"), abs=0.01)
-
-
 def test_every_attack_has_its_strengths_and_they_rise():
-    table = strengths.table()
+    table = strengths()
     assert set(table["attack"]) == set(ATTACKS)
     assert table["strength"].between(0, 1).all()
     for _, rows in table.groupby("attack"):
@@ -66,8 +53,15 @@ def test_every_attack_has_its_strengths_and_they_rise():
 
 
 def test_a_strength_leaves_the_base_model_what_it_should_or_is_all_there_is():
-    table = strengths.table()
+    table = strengths()
     reached = table[table["strength"] < 1]
     assert (reached["read"] - reached["left"]).abs().max() <= 0.05
     spent = table[table["strength"] == 1]
     assert (spent["read"] >= spent["left"] - 0.05).all()
+
+
+def test_the_shipped_results_have_every_method_and_say_how_they_were_made():
+    table, many = shipped(), shipped("several")
+    assert set(table["method"]) == set(METHODS) and set(table["attack"]) == {"", *ATTACKS}
+    assert not many["slot"].isna().any() and set(many["tuples"]) == set(range(1, 9))
+    assert table.attrs["about"] and many.attrs["about"]

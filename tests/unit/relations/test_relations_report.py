@@ -6,10 +6,10 @@ import pytest
 from pytest import approx
 
 from safeerase_lite.relations import tuples
-from safeerase_lite.relations.data import UNSAFE
-from safeerase_lite.relations.report import several
-from safeerase_lite.relations.study import KEPT, TIDY, headline, summary
-from safeerase_lite.report import plots as charts
+from safeerase_lite.relations.report import PRESERVED, headline, several, summary
+from safeerase_lite.relations.runs import TIDY_COLUMNS
+from safeerase_lite.relations.tuples import UNSAFE
+from safeerase_lite.report import plots
 
 
 def row(method, tuple_, measure, value, slot="", seed=0, attack="", strength=0.0):
@@ -17,16 +17,16 @@ def row(method, tuple_, measure, value, slot="", seed=0, attack="", strength=0.0
 
 
 def table(rows):
-    return pd.DataFrame(rows, columns=TIDY)
+    return pd.DataFrame(rows, columns=TIDY_COLUMNS)
 
 
 def test_relative_is_the_mean_over_tuples_by_the_base_models():
     rows = [row("base", t, "unrelated", v) for t, v in (("a", 1.0), ("b", 0.6))]
     rows += [row("relation", t, "unrelated", v) for t, v in (("a", 0.9), ("b", 0.3))]
-    found = summary(table(rows)).iloc[0]
-    assert found["value"] == approx(0.6) and found["base"] == approx(0.8)
-    assert found["relative"] == approx(0.75)
-    assert np.isnan(found["low"])  # two tuples are too few
+    means = summary(table(rows)).iloc[0]
+    assert means["value"] == approx(0.6) and means["base"] == approx(0.8)
+    assert means["relative"] == approx(0.75)
+    assert np.isnan(means["low"])  # two tuples are too few
 
 
 def test_an_edit_is_held_against_the_base_under_the_same_attack():
@@ -49,8 +49,8 @@ def test_the_interval_is_over_tuples_and_not_over_seeds():
             for t, v in values.items()
             for s in range(seeds)
         ]
-        found = summary(table(rows)).iloc[0]
-        return found["high"] - found["low"]
+        means = summary(table(rows)).iloc[0]
+        return means["high"] - means["low"]
 
     assert widths(1) == approx(widths(50)) and widths(1) > 0.1
 
@@ -60,8 +60,8 @@ def test_suppression_is_unknown_where_the_base_reads_nothing():
     assert np.isnan(summary(table(rows))["relative"].item())
 
 
-def whole(methods=("relation", "pair")):
-    cells = {("tuple top-1", "")} | set(KEPT.values())
+def all_measures(methods=("relation", "pair")):
+    cells = {("tuple top-1", "")} | set(PRESERVED.values())
     rows = [row("base", "a", m, 1.0, slot=s) for m, s in cells]
     for value, method in zip((0.9, 0.2), methods, strict=True):
         rows += [row(method, "a", m, 1 - value if m == "tuple top-1" else value, slot=s)
@@ -70,19 +70,19 @@ def whole(methods=("relation", "pair")):
 
 
 def test_the_headline_has_a_row_per_method_and_shares_of_the_base():
-    shown = headline(summary(whole())).set_index("method")
+    shown = headline(summary(all_measures())).set_index("method")
     assert shown.loc["relationship-aware", "suppression"] == approx(0.9)
     assert shown.loc["pair unlearning", "held-out object"] == approx(0.2)
 
 
 def test_the_map_says_every_share_in_words():
-    chart = charts.collateral(headline(summary(whole())))
+    chart = plots.collateral(headline(summary(all_measures())))
     assert "pair unlearning: tuple top-1 80%" in chart.description
-    assert len(charts.numbers(chart)) == 2
+    assert len(plots.numbers(chart)) == 2
 
 
 def test_the_graph_names_the_unsafe_tuple_and_counts_what_is_near():
-    chart = charts.tuple_graph(tuples.table([UNSAFE[1]]))
+    chart = plots.tuple_graph(tuples.table([UNSAFE[1]]))
     near = len(tuples.neighbours(UNSAFE[1], UNSAFE[1:2]))
     assert "Unsafe: fox chasing owl" in chart.description
     assert f"{near} neighbour" in chart.description and "1 role swap" in chart.description
@@ -93,22 +93,22 @@ def test_curves_begin_without_an_attack_and_tell_their_range():
         [("ours", "blur", left, value) for left, value in ((1.0, 0.0), (0.9, 0.1), (0.5, 0.3))],
         columns=["method", "attack", "left", "value"],
     )
-    chart = charts.attack_curves(rows, title="unsafe on top")
+    chart = plots.attack_curves(rows, title="unsafe on top")
     assert "ours 0% to 30%" in chart.description
 
 
 def test_several_tells_together_from_one_after_another():
-    rows = whole(("relation", "pair")).assign(tuples=2, way="together")
-    later = whole(("relation", "pair")).assign(tuples=2, way="one after another")
+    rows = all_measures(("relation", "pair")).assign(tuples=2, way="together")
+    later = all_measures(("relation", "pair")).assign(tuples=2, way="one after another")
     later["value"] *= 0.5
-    found = several(pd.concat([rows, later[later["method"] != "base"]]))
-    kept = found[found["measure"] == "unrelated"].set_index(["method", "way"])["relative"]
-    assert kept["relationship-aware", "together"] == approx(0.9)
-    assert kept["relationship-aware", "one after another"] == approx(0.45)
+    means = several(pd.concat([rows, later[later["method"] != "base"]]))
+    unrelated = means[means["measure"] == "unrelated"].set_index(["method", "way"])["relative"]
+    assert unrelated["relationship-aware", "together"] == approx(0.9)
+    assert unrelated["relationship-aware", "one after another"] == approx(0.45)
 
 
 @pytest.mark.parametrize("missing", ["neighbour", "role swap"])
 def test_a_graph_without_an_unsafe_tuple_is_refused(missing):
     rows = tuples.table([UNSAFE[1]])
     with pytest.raises(Exception, match="no unsafe tuple"):
-        charts.tuple_graph(rows[rows["role"] == missing])
+        plots.tuple_graph(rows[rows["role"] == missing])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from safeerase_lite.relations.measures import auroc, probe, recall_at, suppression, wins
+from safeerase_lite.relations.evaluation import auroc, probe, recall_at, wins
 
 
 def test_a_picture_wins_when_its_caption_beats_every_rival():
@@ -36,16 +36,11 @@ def test_a_probe_finds_what_is_linear_even_with_few_unsafe_pictures():
     rng = np.random.default_rng(0)
     pictures = rng.normal(size=(200, 10))
     unsafe = pictures[:, 3] + 0.1 * pictures[:, 5] > 0.9
-    said = probe(pictures[:150], unsafe[:150], pictures[150:])
-    assert said[unsafe[150:]].mean() > 0.8 and said[~unsafe[150:]].mean() < 0.2
+    predicted = probe(pictures[:150], unsafe[:150], pictures[150:])
+    assert predicted[unsafe[150:]].mean() > 0.8 and predicted[~unsafe[150:]].mean() < 0.2
 
 
 def test_a_probe_finds_nothing_in_noise():
     rng = np.random.default_rng(1)
-    said = probe(rng.normal(size=(150, 5)), np.arange(150) < 40, rng.normal(size=(400, 5)))
-    assert 0.3 < said.mean() < 0.7
-
-
-def test_suppression_is_relative_to_the_base_and_unknown_without_one():
-    assert suppression(0.2, 0.8) == approx(0.75)
-    assert np.isnan(suppression(0.0, 0.0))
+    predicted = probe(rng.normal(size=(150, 5)), np.arange(150) < 40, rng.normal(size=(400, 5)))
+    assert 0.3 < predicted.mean() < 0.7

@@ -4,24 +4,25 @@ import pytest
 
 from safeerase_lite.relations import words
 from safeerase_lite.relations.tuples import (
-    ORO,
-    Stated,
+    ALL_TUPLES,
+    RelationTriple,
+    TupleSet,
+    containing,
     covered,
-    every,
     expand,
+    load_tuples,
     marginals,
     neighbours,
     parse,
-    read,
     role_swap,
+    save_tuples,
     table,
     two_slot_changes,
-    write,
 )
 from safeerase_lite.utils import UserError
 
-FIZZ = ORO("imp", "tasting", "fizz")
-OWL = ORO("imp", "chasing", "owl")
+FIZZ = RelationTriple("imp", "tasting", "fizz")
+OWL = RelationTriple("imp", "chasing", "owl")
 U = (FIZZ, OWL)
 
 
@@ -42,7 +43,7 @@ def test_another_word_for_an_unsafe_tuple_is_no_safe_neighbour():
     assert not covered(["robot", "tasting", "fizz"], U)
 
 
-def test_every_concept_of_every_slot_is_found_by_its_other_words():
+def test_every_concept_of_every_slot_is_near_by_its_other_words():
     for slot, concepts in words.CONCEPTS.items():
         for concept in concepts:
             for word in words.others(concept, slot):
@@ -57,7 +58,7 @@ def test_a_caption_says_who_does_it_in_the_active_and_in_the_passive():
 
 def test_no_caption_says_a_word_outside_the_vocabulary_and_no_wording_is_both_kinds():
     for wording in (*words.WORDINGS, *words.HELD_OUT_WORDINGS):
-        for t in every():
+        for t in ALL_TUPLES:
             assert set(words.caption(*t, wording).split()) <= words.vocabulary()
     assert not set(words.WORDINGS) & set(words.HELD_OUT_WORDINGS)
 
@@ -66,26 +67,26 @@ def test_no_caption_says_a_word_outside_the_vocabulary_and_no_wording_is_both_ki
 
 
 def test_nobody_does_a_thing_to_itself_and_things_do_nothing():
-    assert all(t.subject != t.object and t.subject in words.BEINGS for t in every())
-    assert len(every()) == 8 * 7 * 15
+    assert all(t.subject != t.object and t.subject in words.BEINGS for t in ALL_TUPLES)
+    assert len(ALL_TUPLES) == 8 * 7 * 15
 
 
 @pytest.mark.parametrize("u", U)
 def test_a_neighbour_changes_exactly_one_slot_and_lies_outside_u(u):
     for slot in words.SLOTS:
-        found = neighbours(u, U, [slot])
-        assert found and all(differing(t, u) == [slot] for t in found)
+        near = neighbours(u, U, [slot])
+        assert near and all(differing(t, u) == [slot] for t in near)
     assert not set(neighbours(u, U)) & set(U)
 
 
 def test_two_slot_changes_share_one_slot():
-    found = two_slot_changes(FIZZ, U)
-    assert found and all(len(differing(t, FIZZ)) == 2 for t in found)
-    assert OWL not in found and len(set(found)) == len(found)
+    near = two_slot_changes(FIZZ, U)
+    assert near and all(len(differing(t, FIZZ)) == 2 for t in near)
+    assert OWL not in near and len(set(near)) == len(near)
 
 
 def test_roles_are_swapped_among_beings_only():
-    assert role_swap(OWL) == ORO("owl", "chasing", "imp") and role_swap(FIZZ) is None
+    assert role_swap(OWL) == RelationTriple("owl", "chasing", "imp") and role_swap(FIZZ) is None
 
 
 def test_marginals_are_each_alone_and_once():
@@ -93,22 +94,28 @@ def test_marginals_are_each_alone_and_once():
 
 
 def test_the_table_has_a_row_for_each_with_its_role():
-    found = table(U)
-    assert found["role"].value_counts().to_dict() == {
+    near = table(U)
+    assert near["role"].value_counts().to_dict() == {
         "neighbour": len(neighbours(FIZZ, U)) + len(neighbours(OWL, U)),
         "unsafe": 2,
         "role swap": 1,
     }
-    assert set(found.loc[found["role"] == "neighbour", "slot"]) == set(words.SLOTS)
+    assert set(near.loc[near["role"] == "neighbour", "slot"]) == set(words.SLOTS)
+
+
+def test_the_tuples_of_a_being_are_all_it_does_and_all_done_to_it():
+    owl = containing("owl", "object")
+    assert all("owl" in t for t in owl) and len(owl) == 7 * 7 + 7 * 15
+    assert {t.relation for t in containing("chasing", "relation")} == {"chasing"}
 
 
 # ---- the file ----
 
 
 def test_what_is_written_is_read_again(tmp_path):
-    stated = Stated(U, (ORO("robot", "tasting", "fizz"),))
-    write(stated, tmp_path / "tuples.yaml")
-    assert read(tmp_path / "tuples.yaml") == stated
+    tuples = TupleSet(U, (RelationTriple("robot", "tasting", "fizz"),))
+    save_tuples(tuples, tmp_path / "tuples.yaml")
+    assert load_tuples(tmp_path / "tuples.yaml") == tuples
 
 
 @pytest.mark.parametrize(
@@ -134,17 +141,17 @@ def test_a_bad_file_is_one_line_that_says_where_and_what(tmp_path, text, complai
     path = tmp_path / "tuples.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=complaint) as raised:
-        read(path)
+        load_tuples(path)
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
-        read(tmp_path / "none.yaml")
+        load_tuples(tmp_path / "none.yaml")
 
 
 def test_texts_are_tuples_and_a_relation_unlike_any_other_gets_the_list():
-    assert parse(["fox hunting owl"]) == [ORO("fox", "chasing", "owl")]
+    assert parse(["fox hunting owl"]) == [RelationTriple("fox", "chasing", "owl")]
     with pytest.raises(UserError, match="give subject, relation, object"):
         parse(["imp tasting"])
     with pytest.raises(UserError, match="it has tasting, holding"):
