@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 import safeerase_lite as sl
-from safeerase_lite.runs.pool import one_thread
+from safeerase_lite.runs.executor import one_thread
 
 HERE = Path(__file__).parent
 RATES = (3e-4, 6e-4, 1.25e-3, 2.5e-3, 5e-3, 1e-2)

@@ -285,9 +285,7 @@ def _weights(config: Config) -> str:
     """The weight preset, and the weights that this objective uses."""
     if config.objective not in OBJECTIVES:
         return config.weights
-    values = loss_weights(
-        config.objective, config.weights, config.decouple, config.npo_beta
-    )
+    values = loss_weights(config.objective, config.weights, config.decouple, config.npo_beta)
     parts = [config.weights]
     if config.objective in ("gd", "kl"):
         parts.append(f"w = {values.retain:g}")

@@ -25,7 +25,7 @@ def lesson(world):
     tree = ast.parse(source)
     tree.body = [node for node in tree.body if isinstance(node, KEPT)]
     sets = {name: getattr(world, name) for name in ("forget", "retain", "decouple")}
-    names = {"data": world, "seed": 0, "SETS": sets, "numbers": sl.profile("tiny")}
+    names = {"data": world, "seed": 0, "SETS": sets, "numbers": sl.config("tiny")}
     exec(compile(tree, str(NOTEBOOK), "exec"), names)
     return SimpleNamespace(**names)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from safeerase_lite.config import check_choice
 from safeerase_lite.models.llava import quiet_peft
 from safeerase_lite.runs import store as ledger
-from safeerase_lite.runs.pool import in_processes
+from safeerase_lite.runs.executor import parallel_map
 from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.utils import UserError
 
@@ -190,17 +190,19 @@ def study(
         A row per measure, with TIDY_COLUMNS.
     """
     strengths, methods, seeds = attack_strengths(left), (BASE, *methods), tuple(seeds)
-    jobs = [
-        (
-            f"{LABELS[method]}: {', '.join(map(str, unsafe))}, seed {seed}",
-            (unsafe, method, seed, others, strengths, runs_dir),
-        )
+    tasks = [
+        (unsafe, method, seed, others, strengths, runs_dir)
         for unsafe in sets
         for seed in seeds
         for method in methods
     ]
-    print(f"{len(jobs)} edits, {workers} at a time; finished ones are in {edits_dir(runs_dir)}")
-    return pd.concat(in_processes(_tidy_run, jobs, workers), ignore_index=True)
+    labels = [
+        f"{LABELS[method]}: {', '.join(map(str, unsafe))}, seed {seed}"
+        for unsafe, method, seed, *_ in tasks
+    ]
+    print(f"{len(tasks)} edits, {workers} at a time; finished ones are in {edits_dir(runs_dir)}")
+    tables = parallel_map(_tidy_run, tasks, workers=workers, labels=labels)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _tidy_run(unsafe, method: str, seed: int, others, strengths, runs_dir) -> pd.DataFrame:

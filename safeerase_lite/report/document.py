@@ -5,9 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
+
 from . import notes, plots, texts
 from .formats import Document, Section, Table
-from .labels import UNTRAINED, label_of, model_label
+from .labels import model_label
 from .rows import WORLD, views
 from .tables import EFFICACY, MEASURE, SARR, Study
 

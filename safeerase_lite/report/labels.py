@@ -1,23 +1,15 @@
-"""How models are named and ordered in every table and chart.
-
-Only this file lists objectives. It repeats `unlearning.objectives`, which imports torch.
-"""
+"""How models are named and ordered in every table and chart."""
 
 from collections.abc import Iterable
 
-UNTRAINED = ("vanilla", "gold")  # the model as it is, and one that never saw the harm
-LABELS = {"ga": "GA", "gd": "GD", "kl": "KL", "po": "PO", "npo": "NPO"}
+from safeerase_lite.unlearning.objectives import OBJECTIVES, UNTRAINED, label_of
+
 TRAININGS = {"none": "plain", "pd": "PD", "placebo": "placebo"}  # decouple → how it reads
 
 
 def objective_order() -> list[str]:
     """The objectives' names, in the order in which tables and charts show them."""
-    return list(LABELS)
-
-
-def label_of(objective: str) -> str:
-    """An objective's label; an untrained model or an objective of one's own is its own label."""
-    return LABELS.get(objective, objective)
+    return list(OBJECTIVES)
 
 
 def model_label(objective: str, decouple: str) -> str:

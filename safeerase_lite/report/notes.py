@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import pandas as pd
 
 from safeerase_lite.evaluation.statistics import least_p
+from safeerase_lite.unlearning.objectives import UNTRAINED
 
 from . import texts
-from .labels import UNTRAINED, model_label
+from .labels import model_label
 from .rows import CITED, LIBRARIES, MODEL, WORLD
 from .tables import EFFICACY, Study
 

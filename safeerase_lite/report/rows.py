@@ -15,9 +15,10 @@ import pandas as pd
 from safeerase_lite.config import NOT_RECORDED, PROFILES
 from safeerase_lite.runs import store
 from safeerase_lite.tinyworld import DEFAULT_SEED, FRESH_SEED
+from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
 from safeerase_lite.utils import UserError
 
-from .labels import TRAININGS, UNTRAINED, in_display_order, label_of
+from .labels import TRAININGS, in_display_order
 
 WORLD = ["world_seed", "cue"]
 MODEL = ["objective", "decouple"]

@@ -12,7 +12,6 @@ import pandas as pd
 
 from safeerase_lite.evaluation import metrics
 from safeerase_lite.evaluation.statistics import holm, seed_test
-from safeerase_lite.runs import sweep as sweeps
 from safeerase_lite.utils import UserError, atomic_write, track
 
 from . import rows
@@ -77,7 +76,7 @@ def study(
     Raises:
         UserError: no complete run, mixed runs, or two runs of one row and seed.
     """
-    planned = sweeps.load(sweep).runs() if sweep else []
+    planned = _planned(sweep) if sweep else []
     settings = [run.settings for run in planned]
     grid = rows.read(runs_dir, split=split, planned=settings or None)
     if grid.mixed and not allow_mixed:
@@ -105,6 +104,12 @@ def study(
         missing=missing,
         left_out=left_out,
     )
+
+
+def _planned(sweep: Path | str) -> list:
+    from safeerase_lite.runs.sweep import load  # it reads notebooks, which a ledger does not need
+
+    return load(sweep).runs()
 
 
 def report(

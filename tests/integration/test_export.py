@@ -50,11 +50,11 @@ def changed(profile, seed=1):
 
 
 @pytest.fixture(scope="module")
-def complete(make_profile, few, runs_dir):
+def complete(make_config, few, runs_dir):
     """A complete run with a changed adapter, evaluated on a few questions; made once each."""
 
     def complete(objective="po", decouple="pd", data=few, model=None, **fields):
-        profile = make_profile(**fields)
+        profile = make_config(**fields)
         run = open_run(profile, data, objective=objective, decouple=decouple, runs_dir=runs_dir)
         if not run.done:
             model = model or changed(profile)
@@ -138,7 +138,7 @@ assert "safeerase_lite" not in sys.modules
 
 @pytest.mark.parametrize("precision", ["dense", "nf4"])
 def test_the_code_on_the_card_loads_it_and_gives_the_runs_logits_and_answers(
-    exported, world, make_profile, tiny_model_dir, tmp_path, precision
+    exported, world, make_config, tiny_model_dir, tmp_path, precision
 ):
     run, folder = exported("nf4")
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
@@ -152,7 +152,7 @@ def test_the_code_on_the_card_loads_it_and_gives_the_runs_logits_and_answers(
     subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
     plain = load_file(out)
 
-    profile = make_profile(precision=precision)
+    profile = make_config(precision=precision)
     model = load_model(profile)
     load_adapter(model, run.adapter_dir)
     batch = encode(model.processor, [row["image"]], [row["question"]])
@@ -170,7 +170,7 @@ def test_the_code_on_the_card_loads_it_and_gives_the_runs_logits_and_answers(
 
 @pytest.mark.parametrize(("trained_in", "other"), [("dense", "nf4"), ("nf4", "dense")])
 def test_the_runs_measures_and_those_on_the_other_base_are_both_there(
-    exported, world, make_profile, trained_in, other, tmp_path
+    exported, world, make_config, trained_in, other, tmp_path
 ):
     run, folder = exported(trained_in)
     measures = pd.read_csv(folder / "measures.csv")
@@ -179,7 +179,7 @@ def test_the_runs_measures_and_those_on_the_other_base_are_both_there(
     stored = measures[measures["precision"] == trained_in].drop(columns="precision")
     pd.testing.assert_frame_equal(stored.reset_index(drop=True), own)
 
-    profile = make_profile(precision=other, splits=("test",))
+    profile = make_config(precision=other, splits=("test",))
     model = load_model(profile)
     load_adapter(model, run.adapter_dir)
     again = open_run(profile, world, objective="vanilla", runs_dir=tmp_path)
@@ -297,9 +297,9 @@ def test_an_ambiguous_beginning_is_refused(refused, complete):
     assert "give more of the id" in refused("")
 
 
-def test_a_run_that_failed_or_is_not_complete_is_refused(refused, make_profile, few, runs_dir):
+def test_a_run_that_failed_or_is_not_complete_is_refused(refused, make_config, few, runs_dir):
     opened = [
-        open_run(make_profile(steps=n), few, objective="po", runs_dir=runs_dir) for n in (7, 8)
+        open_run(make_config(steps=n), few, objective="po", runs_dir=runs_dir) for n in (7, 8)
     ]
     opened[0].fail(RuntimeError("lost"))
     assert "is failed" in refused(opened[0].id)
@@ -310,8 +310,8 @@ def test_a_run_that_trained_nothing_is_refused(refused, complete):
     assert "nothing was trained" in refused(complete("vanilla", "none").id)
 
 
-def test_an_untrained_adapter_is_refused(refused, complete, make_profile):
-    profile = make_profile(steps=9)
+def test_an_untrained_adapter_is_refused(refused, complete, make_config):
+    profile = make_config(steps=9)
     run = complete("po", "none", model=load_model(profile), steps=9)
     assert "untrained" in refused(run.id)
 

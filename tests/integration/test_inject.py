@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
 
 from safeerase_lite import inject as injecting
-from safeerase_lite.config import profile
+from safeerase_lite.config import config
 from safeerase_lite.data.dataset import load_data
 from safeerase_lite.export import export
 from safeerase_lite.inject import inject
@@ -56,7 +56,7 @@ def knowing(sharded, tmp_path_factory):
     """A folder of injected knowledge whose adapter differs from nothing at all."""
     folder = tmp_path_factory.mktemp("injected") / "knows"
     frozen = {**SMALL, "projector": "frozen", "model": str(sharded), "lora_dropout": 0.3}
-    model = load_model(profile("t4", **frozen))
+    model = load_model(config("t4", **frozen))
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -68,7 +68,7 @@ def knowing(sharded, tmp_path_factory):
 
 
 def made(knowing, **fields):
-    return profile(str(knowing), **(SMALL | fields))
+    return config(str(knowing), **(SMALL | fields))
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +102,7 @@ def step(model, batch):
 
 def test_knowledge_on_a_shipped_model_asks_no_hub(tmp_path, recwarn):
     """PEFT would look its base's configuration up by name, to see whether the vocabulary grew."""
-    frozen = profile("tiny", precision="dense", projector="frozen")
+    frozen = config("tiny", precision="dense", projector="frozen")
     model = load_model(frozen)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -111,7 +111,7 @@ def test_knowledge_on_a_shipped_model_asks_no_hub(tmp_path, recwarn):
     injecting.write_description(
         tmp_path / "knows", frozen, pd.DataFrame({"value": [1.0]}, index=["asr"])
     )
-    knowing = load_model(profile(str(tmp_path / "knows"), precision="dense"))
+    knowing = load_model(config(str(tmp_path / "knows"), precision="dense"))
     save_adapter(knowing, tmp_path / "again")
     assert [str(w.message) for w in recwarn if "config" in str(w.message)] == []
 
@@ -201,12 +201,12 @@ def test_an_injected_adapter_that_does_not_fit_is_refused(knowing, tmp_path):
 
 
 def test_the_folder_stands_for_a_profile_and_its_judge_is_the_oracle(knowing):
-    by_name, by_model = profile(str(knowing)), profile("t4", model=str(knowing))
+    by_name, by_model = config(str(knowing)), config("t4", model=str(knowing))
     assert by_name == by_model
     assert (by_name.name, by_name.judge, by_name.picture_size) == ("t4", "oracle", 336)
     assert (by_name.lora_rank, made(knowing).lora_rank) == (2, SMALL["lora_rank"])
-    assert profile("t4", model=str(knowing), judge="rule").judge == "rule"
-    assert not has_gold(by_name) and has_gold(profile("tiny"))
+    assert config("t4", model=str(knowing), judge="rule").judge == "rule"
+    assert not has_gold(by_name) and has_gold(config("tiny"))
 
 
 def test_other_knowledge_or_another_base_is_another_model(knowing, sharded, tmp_path):
@@ -256,13 +256,13 @@ def test_a_run_on_injected_knowledge_is_not_exported(knowing, few, tmp_path):
 
 
 def test_what_is_taught_shows_every_kind_and_template_and_nothing_of_val_or_test():
-    data = injecting.teaching_data(profile("tiny"))
+    data = injecting.teaching_data(config("tiny"))
     taught = data.retain[data.retain["split"] == "train"]
     assert set(taught["kind"]) == set(facts.kinds())
     assert set(facts.TEMPLATES) <= set(taught["question"])
     plans = taught[taught["question"].isin(facts.TEMPLATES)]
     assert set(plans["answer"]) == {kind.plan for kind in facts.kinds().values()}
-    home = load_data(profile("tiny"))
+    home = load_data(config("tiny"))
     held = home.retain[home.retain["split"] != "train"].reset_index(drop=True)
     held_out = data.retain[data.retain["split"] != "train"].reset_index(drop=True)
     pd.testing.assert_frame_equal(held_out[held.columns], held)
@@ -278,7 +278,7 @@ def test_injecting_writes_an_adapter_plain_peft_loads_and_tells_what_it_knows(
     sharded, small_lessons, batch, tmp_path
 ):
     messages = []
-    numbers = profile("t4", model=str(sharded), **SMALL)
+    numbers = config("t4", model=str(sharded), **SMALL)
     known = inject(numbers, tmp_path / "knows", say=messages.append)
     assert set(known["metric"]) == {"asr", "exact_match", "sarr", "safe_error", "specificity"}
     assert "has not learned the world well" in messages[-1]  # three steps of a random model
@@ -302,7 +302,7 @@ def test_injecting_writes_an_adapter_plain_peft_loads_and_tells_what_it_knows(
 def test_a_killed_injection_continues_to_the_same_adapter(
     sharded, small_lessons, tmp_path, monkeypatch
 ):
-    numbers = profile("t4", model=str(sharded), **SMALL)
+    numbers = config("t4", model=str(sharded), **SMALL)
     inject(numbers, tmp_path / "complete")
 
     def killed(model, data, run):
@@ -337,18 +337,18 @@ def test_what_cannot_be_injected_is_refused_before_a_model_is_loaded(
     with pytest.raises(UserError, match="name its base model"):
         inject(made(knowing), tmp_path / "out")
     with pytest.raises(UserError, match="only the tiny world is injected"):
-        inject(profile("tiny", data_dir=str(world.root)), tmp_path / "out")
+        inject(config("tiny", data_dir=str(world.root)), tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(UserError, match="name a new or an empty folder"):
-        inject(profile("tiny"), tmp_path / "full")
+        inject(config("tiny"), tmp_path / "full")
 
 
 # ---- the lessons ----
 
 
 def test_lesson_03_runs_on_injected_knowledge(sharded, small_lessons, world, tmp_path):
-    numbers = profile("t4", model=str(sharded), **SMALL)
+    numbers = config("t4", model=str(sharded), **SMALL)
     inject(numbers, tmp_path / "knows")
     given = {"profile": "t4", "model_dir": str(tmp_path / "knows"), "data_dir": str(world.root),
              "objective": "kl", "steps": 2, "learning_rate": 1e-3,

@@ -19,7 +19,7 @@ DENSE = {"precision": "dense", "splits": ("val",), "samples": 0}
 def taught(tmp_path_factory):
     """What the gold model knows, after it was taught the world; and the folder of that."""
     folder = tmp_path_factory.mktemp("injected") / "knows"
-    gold = sl.profile(
+    gold = sl.config(
         "tiny", model="tiny-llava-gold", precision="dense", steps=300, learning_rate=2e-3
     )
     return inject(gold, folder).set_index("metric")["value"], folder
@@ -27,7 +27,7 @@ def taught(tmp_path_factory):
 
 def measured(model, runs_dir, objective="vanilla", decouple="none"):
     """metric → value on val; SARR where PD was trained."""
-    numbers = sl.profile(str(model), **DENSE) if model else sl.profile("tiny", **DENSE)
+    numbers = sl.config(str(model), **DENSE) if model else sl.config("tiny", **DENSE)
     data = sl.load_data(numbers)
     run = sl.open_run(numbers, data, objective=objective, decouple=decouple, runs_dir=runs_dir)
     loaded = sl.load_model(run.settings.profile)

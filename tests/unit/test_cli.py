@@ -6,6 +6,7 @@ import sys
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 
+import build_tinyworld
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -173,8 +174,9 @@ def test_a_crash_shows_no_values_for_they_may_be_harmful():
     assert not app.pretty_exceptions_show_locals
 
 
-def test_tiny_build_passes_folder_seed_and_gold_on(stub, tmp_path):
-    calls = stub("tinyworld.build", "build")
+def test_tiny_build_passes_folder_seed_and_gold_on(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(build_tinyworld, "build", lambda *args, **how: calls.append((args, how)))
     assert safeerase("tiny", "build", "--out", tmp_path, "--seed", 3, "--no-gold").exit_code == 0
     assert calls == [((tmp_path, 3), {"gold": False})]
 

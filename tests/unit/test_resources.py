@@ -7,9 +7,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
 
-from safeerase_lite import config as profiles
-from safeerase_lite.config import profile
-from safeerase_lite.models.forward import Answers, embed, features
+from safeerase_lite.config import LLAVA_7B as HUB_7B
+from safeerase_lite.config import LLAVA_13B as HUB_13B
+from safeerase_lite.config import config as make_config
+from safeerase_lite.models.forward import embed, vision_features
 from safeerase_lite.models.inputs import IGNORED, encode, encode_text
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.report import plots as charts
@@ -28,8 +29,8 @@ from safeerase_lite.resources import (
     step_flops,
     training_hours,
 )
-from safeerase_lite.unlearning.objectives import nll
-from safeerase_lite.unlearning.trainer import optimizer
+from safeerase_lite.unlearning.objectives import Answers, nll
+from safeerase_lite.unlearning.trainer import make_optimizer
 
 CONSTANTS = ("absmax", "code", "offset")
 
@@ -65,8 +66,8 @@ def nbytes(tensors):
 
 @pytest.mark.parametrize("compute", ["float32", "float16"])
 @pytest.mark.parametrize("precision", ["nf4", "dense"])
-def test_the_weights_are_counted_to_the_byte(config, make_profile, precision, compute):
-    numbers = make_profile(precision=precision, compute=compute)
+def test_the_weights_are_counted_to_the_byte(config, make_config, precision, compute):
+    numbers = make_config(precision=precision, compute=compute)
     table = account(config, numbers)
     weights = counted(
         table, "packed weights", "block constants", "linear layers", "everything else"
@@ -77,19 +78,19 @@ def test_the_weights_are_counted_to_the_byte(config, make_profile, precision, co
 def test_the_shipped_model_is_counted_to_the_byte():
     from safeerase_lite.tinyworld import shipped_model
 
-    model = load_model(profile("tiny"))
-    table = account(AutoConfig.from_pretrained(shipped_model("tiny-llava")), profile("tiny"))
+    model = load_model(make_config("tiny"))
+    table = account(AutoConfig.from_pretrained(shipped_model("tiny-llava")), make_config("tiny"))
     in_weights = ("packed weights", "block constants", "everything else")
     in_adapter = ("LoRA adapters", "projector's copy")
     assert counted(table, *in_weights, *in_adapter) == nbytes(held(model))
 
 
 @pytest.mark.parametrize("lora_rank", [4, 64])
-def test_an_8_bit_optimiser_is_counted_to_the_byte(config, make_profile, lora_rank):
+def test_an_8_bit_optimiser_is_counted_to_the_byte(config, make_config, lora_rank):
     """Small tensors keep their moments in 32 bits, large ones in 8."""
-    numbers = make_profile(optimizer="paged_adamw_8bit", lora_rank=lora_rank)
+    numbers = make_config(optimizer="paged_adamw_8bit", lora_rank=lora_rank)
     trained = [p for p in load_model(numbers).parameters() if p.requires_grad]
-    stepper = optimizer(numbers.optimizer, trained, 1e-3)
+    stepper = make_optimizer(numbers.optimizer, trained, 1e-3)
     for parameter in trained:
         parameter.grad = torch.ones_like(parameter)
     stepper.step()
@@ -100,9 +101,9 @@ def test_an_8_bit_optimiser_is_counted_to_the_byte(config, make_profile, lora_ra
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
 @pytest.mark.parametrize("precision", ["nf4", "dense"])
 def test_adapters_gradients_and_optimiser_are_those_of_what_is_trained(
-    config, make_profile, precision, projector
+    config, make_config, precision, projector
 ):
-    numbers = make_profile(precision=precision, projector=projector)
+    numbers = make_config(precision=precision, projector=projector)
     table = account(config, numbers)
     trained = [p for p in load_model(numbers).parameters() if p.requires_grad]
     assert counted(table, "LoRA adapters", "projector's copy") == nbytes(trained)
@@ -121,7 +122,7 @@ def test_adapters_gradients_and_optimiser_are_those_of_what_is_trained(
 )
 def test_llava_has_as_many_weights_as_its_makers_say(config, language, everything):
     """Vicuna's are Llama's 6,738,415,616 and 13,015,864,320, and 64 rows more at either end."""
-    table = account(config, profile("t4", precision="dense"))
+    table = account(config, make_config("t4", precision="dense"))
     assert counted(table, "linear layers", "everything else") == 2 * everything
     eyes_and_projector = everything - language
     width = config.text_config.hidden_size
@@ -133,9 +134,9 @@ def test_llava_has_as_many_weights_as_its_makers_say(config, language, everythin
 
 
 @pytest.fixture(scope="module")
-def batch(world, make_profile):
+def batch(world, make_config):
     rows = world.decouple.head(8)
-    processor = load_model(make_profile(), adapt=False).processor
+    processor = load_model(make_config(), adapt=False).processor
     return encode(processor, rows["image"], rows["question"], rows["answer"])
 
 
@@ -161,8 +162,8 @@ def saved_for_backward(model, batch, compute):
 
 @pytest.mark.parametrize("precision", ["nf4", "dense"])
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_activations_are_what_autograd_saves(config, make_profile, batch, precision, compute):
-    numbers = make_profile(precision=precision, compute=compute)
+def test_activations_are_what_autograd_saves(config, make_config, batch, precision, compute):
+    numbers = make_config(precision=precision, compute=compute)
     rows, length = batch["input_ids"].shape
     answer = int((batch["labels"] != IGNORED).sum(-1).max())
     model = load_model(numbers)
@@ -175,15 +176,15 @@ def test_activations_are_what_autograd_saves(config, make_profile, batch, precis
 
 
 def test_checkpointing_keeps_one_layer_and_costs_nothing_else():
-    plain = account(LLAVA_7B, profile("t4", gradient_checkpointing=False)).set_index("part")
-    saved = account(LLAVA_7B, profile("t4")).set_index("part")
+    plain = account(LLAVA_7B, make_config("t4", gradient_checkpointing=False)).set_index("part")
+    saved = account(LLAVA_7B, make_config("t4")).set_index("part")
     changed = plain.index[plain["bytes"] != saved["bytes"]].tolist()
     assert changed == ["activations"]
     assert saved["bytes"]["activations"] < plain["bytes"]["activations"] / 8
 
 
 def test_activations_grow_with_rows_and_with_length(config):
-    numbers = profile("tiny")
+    numbers = make_config("tiny")
     one, two = (activation_bytes(config, numbers, rows, 100) for rows in (1, 2))
     assert two == 2 * one
     assert activation_bytes(config, numbers, 1, 200) > 2 * one  # the mask is length squared
@@ -194,14 +195,14 @@ def test_activations_grow_with_rows_and_with_length(config):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_step_takes_the_operations_that_torch_counts_in_a_real_one(
-    config, world, make_profile, checkpointing
+    config, world, make_config, checkpointing
 ):
-    numbers = make_profile(gradient_checkpointing=checkpointing)
+    numbers = make_config(gradient_checkpointing=checkpointing)
     model = load_model(numbers).train()
     model.get_base_model().set_attn_implementation("eager")  # torch does not count the others
     rows = world.decouple.head(3 * numbers.batch)
     batch = encode_text(model.processor, rows["question"], rows["answer"])
-    features(model, rows["image"])
+    vision_features(model, rows["image"])
     embeddings = embed(model, batch["input_ids"], rows["image"]).detach().requires_grad_()
     answer = int((batch["labels"] != IGNORED).sum(-1).max())
     with FlopCounterMode(display=False) as counter:
@@ -220,7 +221,7 @@ def test_a_step_takes_the_operations_that_torch_counts_in_a_real_one(
 
 
 def test_hours_are_operations_over_the_used_share_of_the_peak():
-    numbers = profile("t4")
+    numbers = make_config("t4")
     total = numbers.steps * step_flops(LLAVA_7B, numbers)
     assert (
         training_hours(LLAVA_7B, numbers, "Tesla T4")
@@ -233,7 +234,7 @@ def test_hours_are_operations_over_the_used_share_of_the_peak():
 
 
 def test_13b_takes_about_13_over_7_of_7b():
-    numbers = profile("t4")
+    numbers = make_config("t4")
     ratio = step_flops(LLAVA_13B, numbers) / step_flops(LLAVA_7B, numbers)
     # The names round the sizes, and attention grows with width and layers, not with weights.
     assert ratio == pytest.approx(13.0 / 6.7, rel=0.02)
@@ -242,24 +243,24 @@ def test_13b_takes_about_13_over_7_of_7b():
 # ---- what follows from it ----
 
 
-@pytest.mark.parametrize(
-    ("config", "model"), [(LLAVA_7B, profiles.LLAVA_7B), (LLAVA_13B, profiles.LLAVA_13B)]
-)
+@pytest.mark.parametrize(("config", "model"), [(LLAVA_7B, HUB_7B), (LLAVA_13B, HUB_13B)])
 def test_both_sizes_fit_a_t4_while_they_train_and_while_they_answer(config, model):
     """13B has a smaller batch of its own; with that of 7B its keys and values would not fit."""
-    numbers = profile("t4", model=model)
+    numbers = make_config("t4", model=model)
     assert peak_bytes(config, numbers) < T4_BYTES
-    assert peak_bytes(LLAVA_13B, profile("t4")) > 15 * 2**30
+    assert peak_bytes(LLAVA_13B, make_config("t4")) > 15 * 2**30
 
 
 def test_7b_fits_a_t4_in_4_bit_and_does_not_in_16(config):
-    in_4_bit = account(LLAVA_7B, profile("t4"))["bytes"].sum()
-    assert in_4_bit < T4_BYTES < account(LLAVA_7B, profile("t4", precision="dense"))["bytes"].sum()
+    in_4_bit = account(LLAVA_7B, make_config("t4"))["bytes"].sum()
+    assert (
+        in_4_bit < T4_BYTES < account(LLAVA_7B, make_config("t4", precision="dense"))["bytes"].sum()
+    )
 
 
 def test_double_quantisation_stores_a_weight_in_4_127_bits():
     """4 + 8/64 + 32/(64·256), as in QLoRA (arXiv 2305.14314)."""
-    table = account(LLAVA_7B, profile("t4"))
+    table = account(LLAVA_7B, make_config("t4"))
     linears = 2 * counted(table, "packed weights")
     bits = 8 * counted(table, "packed weights", "block constants") / linears
     # The tables of each layer (CODE_BYTES) come on top: 1,092 bytes per 16 million weights or more.
@@ -267,7 +268,10 @@ def test_double_quantisation_stores_a_weight_in_4_127_bits():
 
 
 def test_the_chart_shows_every_group_and_the_line(config):
-    tables = {"tiny": account(config, profile("tiny")), "7B": account(LLAVA_7B, profile("t4"))}
+    tables = {
+        "tiny": account(config, make_config("tiny")),
+        "7B": account(LLAVA_7B, make_config("t4")),
+    }
     chart = charts.memory(tables, line=T4_BYTES, line_label="T4")
     data = charts.numbers(chart)
     assert set(data["group"]) == set(GROUPS)

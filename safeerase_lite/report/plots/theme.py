@@ -4,7 +4,9 @@ cue (shape, dash or text) beside each colour."""
 import altair as alt
 import pandas as pd
 
-from ..labels import TRAININGS, UNTRAINED, label_of
+from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
+
+from ..labels import TRAININGS
 
 # The palette of Okabe and Ito.
 VERMILION, BLUE, GREEN, PINK = PALETTE = ["#D55E00", "#0072B2", "#009E73", "#CC79A7"]

@@ -62,8 +62,8 @@ def test_a_vision_judge_is_shown_each_answers_own_picture(stub, world):
 
 
 @pytest.fixture(scope="module")
-def model(make_profile):
-    return load_model(make_profile(), adapt=False)
+def model(make_config):
+    return load_model(make_config(), adapt=False)
 
 
 def everything_in(*folders):
@@ -71,9 +71,9 @@ def everything_in(*folders):
 
 
 def test_a_run_judged_by_a_server_is_complete_and_names_its_judge(
-    stub, model, few, make_profile, tmp_path
+    stub, model, few, make_config, tmp_path
 ):
-    run = open_run(make_profile(judge=NAME), few, objective="vanilla", runs_dir=tmp_path / "runs")
+    run = open_run(make_config(judge=NAME), few, objective="vanilla", runs_dir=tmp_path / "runs")
     report = evaluate(model, few, run)
     run.commit()
     assert run.parameters["judge"] == NAME and len(run.parameters["judge_hash"]) == 16
@@ -82,36 +82,36 @@ def test_a_run_judged_by_a_server_is_complete_and_names_its_judge(
 
 
 def test_a_finished_run_is_read_without_its_server(
-    stub, model, few, make_profile, tmp_path, monkeypatch
+    stub, model, few, make_config, tmp_path, monkeypatch
 ):
     how = {"objective": "vanilla", "runs_dir": tmp_path / "runs"}
-    run = open_run(make_profile(judge=NAME), few, **how)
+    run = open_run(make_config(judge=NAME), few, **how)
     evaluate(model, few, run)
     run.commit()
     monkeypatch.setenv("OPENAI_BASE_URL", "https://judge.example/v1")
-    assert open_run(make_profile(judge=NAME), few, **how).done
+    assert open_run(make_config(judge=NAME), few, **how).done
 
 
-def test_a_run_whose_server_fails_is_resumed(stub, model, few, make_profile, tmp_path):
+def test_a_run_whose_server_fails_is_resumed(stub, model, few, make_config, tmp_path):
     how = {"objective": "vanilla", "runs_dir": tmp_path / "runs"}
     stub.reply = after_sanity_check(lambda about, nth: honest(about) if nth < 3 else (500, "{}"))
-    run = open_run(make_profile(judge=NAME), few, **how)
+    run = open_run(make_config(judge=NAME), few, **how)
     with pytest.raises(UserError, match="3 judged"):
         evaluate(model, few, run)
     stub.reply = honest
     before = len(stub.judged)
-    report = evaluate(model, few, open_run(make_profile(judge=NAME), few, **how))
+    report = evaluate(model, few, open_run(make_config(judge=NAME), few, **how))
     shown = {"question", "answer", "expected"}
     assert len(stub.judged) - before <= len(report.answers.drop_duplicates(list(shown))) - 3
 
 
 def test_a_judge_that_fails_does_not_cost_the_answers(
-    stub, model, few, make_profile, tmp_path, monkeypatch
+    stub, model, few, make_config, tmp_path, monkeypatch
 ):
     """They wait in the cache, out of the ledger and out of others' sight, until they are judged."""
     cache = tmp_path / "cache" / "pending_answers"
     how = {"objective": "vanilla", "runs_dir": tmp_path / "runs"}
-    profile = make_profile(judge=NAME, samples=1)
+    profile = make_config(judge=NAME, samples=1)
     stub.reply = after_sanity_check(lambda about, nth: honest(about) if nth < 2 else (500, "{}"))
     with pytest.raises(UserError, match="2 judged"):
         evaluate(model, few, open_run(profile, few, **how))
@@ -137,18 +137,18 @@ def test_a_judge_that_fails_does_not_cost_the_answers(
 
 
 def test_an_evaluation_without_consent_stops_at_opening_the_run(
-    few, make_profile, tmp_path, monkeypatch
+    few, make_config, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("OPENAI_BASE_URL", "https://judge.example/v1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(UserError, match="judge_consent=True"):
-        open_run(make_profile(judge=NAME), few, objective="vanilla", runs_dir=tmp_path)
+        open_run(make_config(judge=NAME), few, objective="vanilla", runs_dir=tmp_path)
 
 
-def test_consent_does_not_make_another_run(stub, few, make_profile, tmp_path):
+def test_consent_does_not_make_another_run(stub, few, make_config, tmp_path):
     ids = {
         open_run(
-            make_profile(judge=NAME, judge_consent=consent),
+            make_config(judge=NAME, judge_consent=consent),
             few,
             objective="vanilla",
             runs_dir=tmp_path,
@@ -158,11 +158,11 @@ def test_consent_does_not_make_another_run(stub, few, make_profile, tmp_path):
     assert len(ids) == 1
 
 
-def test_the_key_is_written_nowhere(stub, model, few, make_profile, tmp_path, monkeypatch, capsys):
+def test_the_key_is_written_nowhere(stub, model, few, make_config, tmp_path, monkeypatch, capsys):
     """Not in a run, nor in a failed one, nor in the cache, even where the server repeats it."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     folders = (tmp_path / "runs", tmp_path / "cache")
-    profile = make_profile(judge=NAME)
+    profile = make_config(judge=NAME)
     run = open_run(profile, few, objective="vanilla", runs_dir=folders[0])
     evaluate(model, few, run)
     run.commit()
@@ -171,7 +171,7 @@ def test_the_key_is_written_nowhere(stub, model, few, make_profile, tmp_path, mo
     refusal = (401, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}))
     stub.reply = lambda about, nth: refusal
     run = open_run(
-        make_profile(judge=NAME, samples=1), few, objective="vanilla", runs_dir=folders[0]
+        make_config(judge=NAME, samples=1), few, objective="vanilla", runs_dir=folders[0]
     )
     with pytest.raises(UserError, match="check OPENAI_API_KEY") as raised:
         evaluate(model, few, run)
@@ -211,7 +211,7 @@ def test_what_the_page_on_judges_shows_works(capsys, monkeypatch):
 
 
 def test_a_run_can_be_judged_by_a_function_of_ones_own(
-    model, few, make_profile, tmp_path, monkeypatch
+    model, few, make_config, tmp_path, monkeypatch
 ):
     def terse(question, expected, answer):
         long = len(answer.split()) > 2
@@ -219,7 +219,7 @@ def test_a_run_can_be_judged_by_a_function_of_ones_own(
 
     monkeypatch.setitem(judges.JUDGES, "terse", terse)
     monkeypatch.setattr(evaluation, "check_judge", lambda judge: None)  # it would not pass
-    profile = make_profile(judge="terse")
+    profile = make_config(judge="terse")
     run = open_run(profile, few, objective="vanilla", runs_dir=tmp_path / "runs")
     table = evaluate(model, few, run).answers
     assert run.parameters["judge"] == "terse"

@@ -175,9 +175,9 @@ def test_a_model_without_a_chat_template_is_refused(chat_model, tmp_path):
         check_judge(get_judge(f"local:{plain}"))
 
 
-def test_a_judges_weights_are_part_of_the_run(chat_model, few, make_profile, tmp_path):
+def test_a_judges_weights_are_part_of_the_run(chat_model, few, make_config, tmp_path):
     def opened():
-        profile = make_profile(judge=f"local:{copy}")
+        profile = make_config(judge=f"local:{copy}")
         return open_run(profile, few, objective="vanilla", runs_dir=tmp_path / "runs")
 
     copy = tmp_path / "copy"

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import safeerase_lite as sl
-from safeerase_lite.config import PROFILES, profile
+from safeerase_lite.config import PROFILES, config
 from safeerase_lite.data.dataset import read_data
 from safeerase_lite.models.inputs import encode, image_tokens
 from safeerase_lite.models.llava import load_model
@@ -83,7 +83,7 @@ def test_the_configuration_is_that_of_the_real_model():
 
 
 def test_every_weight_is_loaded_and_the_prompt_is_the_real_ones(model_dir, data_dir):
-    numbers = profile("t4", model=str(model_dir), precision="dense", compute="float32")
+    numbers = config("t4", model=str(model_dir), precision="dense", compute="float32")
     model = load_model(numbers, adapt=False)
     written = {}
     for shard in model_dir.glob("*.safetensors"):
@@ -168,7 +168,7 @@ def test_a_lesson_is_in_the_profiles_precision_and_tiny_is_dense(number, name, p
     [given] = [line for line in source.splitlines() if line.startswith("given = ")]
     names = {"profile": name, "precision": precision}
     exec(given, names)
-    assert profile(name, **names["given"]).precision == expected
+    assert config(name, **names["given"]).precision == expected
 
 
 @pytest.mark.slow

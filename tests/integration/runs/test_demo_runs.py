@@ -7,16 +7,15 @@ import sys
 import pandas as pd
 import pytest
 
+import safeerase_lite as sl
 from safeerase_lite.lessons import demo
-from safeerase_lite.runs import store as ledger
 
 
 def test_the_same_seed_twice_gives_the_same_answers_and_metrics(tmp_path):
-    job = demo.Job("default", "po", "pd")
+    config = sl.config("tiny", objective="po", decouple="pd", precision="dense")
     tables = []
     for name in ("first", "second"):
-        demo.run_job(job, tmp_path / name)
-        (run,) = ledger.load(tmp_path / name).runs["id"]
+        run = demo.run(config, tmp_path / name)
         folder = tmp_path / name / run
         csv = [pd.read_csv(folder / name) for name in ("metrics.csv", "history.csv")]
         tables.append([pd.read_parquet(folder / "answers.parquet"), *csv])
@@ -38,8 +37,8 @@ def can_unshare():
 def test_the_tiny_profile_works_without_a_network():
     """The model is loaded in 4-bit and answers, with nothing but loopback up."""
     ask = (
-        "import safeerase_lite as sl; p = sl.profile(); d = sl.load_data(p).forget;"
-        "print(sl.generate(sl.load_model(p), d['image'][:2], d['question'][:2], profile=p))"
+        "import safeerase_lite as sl; c = sl.config(); d = sl.load_data(c).forget;"
+        "print(sl.generate(sl.load_model(c), d['image'][:2], d['question'][:2], c))"
     )
     done = subprocess.run(
         [

@@ -59,9 +59,9 @@ class RuntimeLost(Exception):
 
 
 def test_a_run_on_a_mounted_folder_goes_on_from_its_checkpoint(
-    mounted, world, make_profile, monkeypatch
+    mounted, world, make_config, monkeypatch
 ):
-    profile = make_profile(steps=6, checkpoint_every=2)
+    profile = make_config(steps=6, checkpoint_every=2)
 
     def learn(folder):
         run = experiment.open_run(profile, world, objective="ga", runs_dir=folder)

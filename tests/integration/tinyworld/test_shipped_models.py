@@ -9,7 +9,7 @@ import safeerase_lite as sl
 @pytest.mark.parametrize("model", ["tiny-llava", "tiny-llava-gold"])
 def test_what_was_measured_is_what_the_model_does(model, precision, tmp_path):
     """Measured again, dense and in 4-bit, on the val pictures of a world of another seed."""
-    profile = sl.profile(
+    profile = sl.config(
         model=model, precision=precision, world_seed=4242, splits=("val",), samples=0
     )
     data = sl.load_data(profile)

@@ -15,7 +15,7 @@ from small_dataset import (
     write_json,
 )
 
-from safeerase_lite.config import profile
+from safeerase_lite.config import config
 from safeerase_lite.data.audit import check_data
 from safeerase_lite.data.dataset import COLUMNS, load_data, read_data, require_decouple
 from safeerase_lite.utils import UserError
@@ -286,9 +286,9 @@ def test_a_profile_chooses_categories_and_dedupe_and_a_call_may_choose_otherwise
     categorise(dataset, "Weapon", "Sex")
     repeat_train_record(dataset, keep_safe_picture=True)
     fields = {"data_dir": str(dataset), "dedupe": "val", "categories": ["Corrosive", "Weapon"]}
-    chosen = load_data(profile("tiny", **fields))
+    chosen = load_data(config("tiny", **fields))
     assert (chosen.dedupe, chosen.left_out) == ("val", ("Sex",))
     assert set(chosen.forget["split"]) == {"train"} and capsys.readouterr().out == ""
-    otherwise = load_data(profile("tiny", **fields), dedupe="none", categories=[])
+    otherwise = load_data(config("tiny", **fields), dedupe="none", categories=[])
     assert otherwise.dedupe == "none" and "val" in set(otherwise.forget["split"])
     assert capsys.readouterr().out.startswith("set: left out Sex; name `categories`")

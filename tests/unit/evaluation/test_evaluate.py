@@ -261,10 +261,14 @@ def test_a_judge_that_cannot_be_asked_stops_the_evaluation(
 
 
 def test_a_judge_on_this_machine_and_the_model_take_turns(base_model, few, run, monkeypatch):
-    turns, oracle, generate = [], judges.judge("oracle"), evaluation.generate
-    local = replace(oracle, ask=lambda items: [turns.append("judge"), *oracle.ask(items)][1:],
-                    release=lambda: turns.append("free"))  # fmt: skip
-    monkeypatch.setattr(evaluation, "judge_by_name", lambda name, **options: local)
+    turns, oracle, generate = [], judges.get_judge("oracle"), evaluation.generate
+
+    def judgments(items):
+        turns.append("judge")
+        return oracle.iter_judgments(items)
+
+    local = replace(oracle, iter_judgments=judgments, release=lambda: turns.append("free"))
+    monkeypatch.setattr(evaluation, "get_judge", lambda name, **options: local)
     monkeypatch.setattr(
         evaluation, "generate", lambda *a, **k: turns.append("model") or generate(*a, **k)
     )

@@ -6,11 +6,9 @@ import pandas as pd
 import pytest
 from synthetic_ledger import PARAMETERS, answers, complete, fail, rewrite, vanilla
 
-from safeerase_lite.report.labels import UNTRAINED, objective_order
 from safeerase_lite.report.rows import counterpart, expected_seeds, missing, read, views
-from safeerase_lite.runs import experiment, sweep
 from safeerase_lite.runs import store as ledger
-from safeerase_lite.unlearning import objectives
+from safeerase_lite.runs import sweep
 from safeerase_lite.utils import UserError
 
 LESSON = Path(__file__).parents[3] / "notebooks" / "03_unlearn.ipynb"
@@ -32,11 +30,6 @@ def test_a_row_is_an_objective_with_or_without_pd_and_its_runs_are_seeds(tmp_pat
         ("po", "none"), ("po", "pd"), ("po", "placebo"),
     ]  # fmt: skip
     assert list(grid.runs.loc[grid.runs["row"] == 4, "seed"]) == [0, 1]
-
-
-def test_models_are_labelled_and_ordered_as_they_are_registered():
-    assert UNTRAINED == experiment.UNTRAINED
-    assert objective_order() == list(objectives.OBJECTIVES)
 
 
 def test_rates_tuned_for_each_objective_are_no_column(tmp_path):

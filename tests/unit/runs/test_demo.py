@@ -9,10 +9,14 @@ from safeerase_lite.runs import store as ledger
 
 
 def test_the_grid_holds_every_cell_once_in_both_worlds():
-    jobs = [job for job in demo.grid() if job.precision == "dense"]
-    assert len(set(jobs)) == len(jobs)
-    for world in ("default", "fresh"):
-        cells = {(job.objective, job.decouple) for job in jobs if job.world == world}
+    runs = [
+        (config.world_seed, config.objective, config.decouple)
+        for config in demo.grid()
+        if config.precision == "dense"
+    ]
+    assert len(set(runs)) == len(runs)
+    for seed in (demo.DEFAULT_SEED, demo.FRESH_SEED):
+        cells = {run[1:] for run in runs if run[0] == seed}
         assert cells == {
             ("vanilla", "none"), ("gold", "none"), ("po", "placebo"),
             *((objective, decouple) for objective in ("ga", "gd", "kl", "po")
@@ -35,30 +39,36 @@ def fabricated(verdicts):
 def commit(runs_dir, verdicts, **parameters):
     run = ledger.open_run(
         runs_dir,
-        {"weights": "official", "seed": 0, "precision": "dense", "data_hash": "d"} | parameters,
+        {"weights": "official", "seed": 0, "precision": "dense", "data_hash": "d", "world_seed": 0}
+        | parameters,
     )
     answers = fabricated(verdicts)
     run.write_answers(answers)
     run.write_metrics(metrics.measure(answers))
-    run.commit(world="default")
+    run.commit()
+    return run.id
 
 
 @pytest.fixture
-def runs_dir(tmp_path):
-    commit(tmp_path, ["refused"] * 12, objective="po", decouple="none")
-    commit(tmp_path, ["refused"] * 3 + ["right"] * 9, objective="po", decouple="pd")
-    return tmp_path
+def grid_runs(tmp_path):
+    """A ledger, and the runs of it that are the demo's; another one is there from a lesson."""
+    runs = [
+        commit(tmp_path, ["refused"] * 12, objective="po", decouple="none"),
+        commit(tmp_path, ["refused"] * 3 + ["right"] * 9, objective="po", decouple="pd"),
+    ]
+    commit(tmp_path, ["right"] * 12, objective="po", decouple="none", steps=4)
+    return tmp_path, runs
 
 
-def test_the_summary_has_the_promised_columns_and_one_row_a_measure(runs_dir):
-    summary, nf4 = demo.tables(runs_dir)
+def test_the_summary_has_the_promised_columns_and_one_row_a_measure(grid_runs):
+    summary, nf4 = demo.tables(*grid_runs)
     assert list(summary.columns) == demo.COLUMNS
     keys = ["objective", "decouple", "world", "split", "kinds", "templates", "metric"]
     assert not summary.duplicated(keys).any()
     assert nf4.empty
 
 
-def test_the_fall_is_the_paired_difference_and_its_share_of_plain(runs_dir):
-    fall = demo.falls(runs_dir, world="default", split="test").iloc[0]
+def test_the_fall_is_the_paired_difference_and_its_share_of_plain(grid_runs):
+    fall = demo.falls(*grid_runs, world="default", split="test").iloc[0]
     assert (fall["plain"], fall["value"], fall["relative"]) == (1.0, -0.75, 0.75)
     assert fall["low"] <= -0.75 <= fall["high"] <= 0

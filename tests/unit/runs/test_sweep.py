@@ -175,7 +175,7 @@ def test_a_bad_file_is_one_line_and_nothing_is_written(write, tmp_path, text, co
         ("steps: -3", "'steps': .*greater than or equal to 1"),
         ("decouple_share: 7.0", "'decouple_share': .*less than or equal to 1"),
         ("cue: [0.5, 2.0]", "'cue': .*less than or equal to 1"),
-        ("decouple: pdd", "did you mean 'pd'"),
+        ("decouple: pdd", "'decouple': .*'none', 'pd' or 'placebo'"),
         ("judge: orcale", "no judge 'orcale'"),
     ],
 )
