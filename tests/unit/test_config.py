@@ -159,9 +159,10 @@ def test_an_objective_like_none_lists_what_there_is():
 
 
 def test_an_unknown_profile_names_the_near_miss():
-    assert refusal(
-        "tinny"
-    ) == "unknown profile 'tinny': choose one of tiny, t4, full; did you mean 'tiny'?"
+    assert (
+        refusal("tinny")
+        == "unknown profile 'tinny': choose one of tiny, t4, full; did you mean 'tiny'?"
+    )
 
 
 @pytest.mark.parametrize("objective", ["vanilla", "gold"])
