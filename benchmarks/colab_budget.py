@@ -240,17 +240,16 @@ def main() -> None:
         pictures.mkdir()
         data = invented_data(pictures, records=PER_STEP * given.steps)  # no question comes twice
         new_tokens = 256 if ON_GPU else 32
-        config = sl.config("t4", model=str(folder), decouple="pd", batch=PER_STEP,
-                           accumulation=PER_STEP, steps=given.steps,
-                           checkpoint_every=given.steps + 1, new_tokens=new_tokens,
-                           judge="rule")  # fmt: skip
+        config = sl.config("t4", model=str(folder), batch=PER_STEP, accumulation=PER_STEP,
+                           steps=given.steps, checkpoint_every=given.steps + 1,
+                           new_tokens=new_tokens, judge="rule")  # fmt: skip
         rows = []
         for objective in ("po", "kl"):
-            settings, name = sl.config(config, objective=objective), f"{objective.upper()}+PD"
-            rows += tidy(name, train(settings, data, Path(temporary)))
-            plainly = train_plainly(settings, data, min(5, given.steps))
-            rows += tidy(f"{name}, the plain way", plainly)
-        rows += tidy("KL+PD, a pass, turn by turn", a_pass(settings, data, 5 if ON_GPU else 3))
+            paired, name = sl.config(config, objective=objective, decouple="pd"), objective.upper()
+            rows += tidy(f"{name}+PD", train(paired, data, Path(temporary)))
+            plainly = train_plainly(paired, data, min(5, given.steps))
+            rows += tidy(f"{name}+PD, the plain way", plainly)
+        rows += tidy("KL+PD, a pass, turn by turn", a_pass(paired, data, 5 if ON_GPU else 3))
         rows += tidy("generation", generate(config, data))
     table = pd.DataFrame(rows)
     table.to_csv(HERE / "colab_budget.csv", index=False)

@@ -61,7 +61,7 @@ def unlearn(
         The run: `.history` has a row per step; `evaluate` completes it.
 
     Raises:
-        UserError: see `open_run`; or the model was loaded with other settings.
+        UserError: see `open_run`; or the model has no adapter, or was loaded with other settings.
         NonFiniteLoss: at the first NaN or infinite loss; the run has failed.
     """
     _require_same_settings(model, config)
@@ -153,6 +153,8 @@ def open_run(
 def _require_same_settings(model, config: Config) -> None:
     """A model that was loaded by other settings would give a run that its record does not tell."""
     loaded = getattr(model, "loaded_with", None)
+    if loaded is None and config.objective in OBJECTIVES:
+        raise UserError("the model has no adapter to train: load it with `load_model(config)`")
     for name in OF_THE_MODEL if loaded else ():
         was, now = getattr(loaded, name), getattr(config, name)
         if was != now:

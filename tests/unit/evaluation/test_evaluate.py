@@ -34,6 +34,14 @@ def run(few, opened):
     return opened(few)
 
 
+@pytest.fixture(scope="module")
+def evaluated(base_model, few, make_config, tmp_path_factory):
+    """A complete run of the model as it is, and its report. Shared: nothing here changes them."""
+    config = make_config(objective="vanilla", samples=1)
+    run = open_run(config, few, runs_dir=tmp_path_factory.mktemp("runs"))
+    return run, evaluate(base_model, few, run)
+
+
 @pytest.fixture
 def real(world, tmp_path):
     """The small world without its mark: as if it were real data."""
@@ -112,8 +120,8 @@ def test_val_and_test_ask_everything(world):
 # ---- the complete evaluation ----
 
 
-def test_an_evaluation_completes_the_run_and_writes_what_it_reports(base_model, few, run):
-    report = evaluate(base_model, few, run)
+def test_an_evaluation_completes_the_run_and_writes_what_it_reports(few, evaluated):
+    run, report = evaluated
     assert run.done and report.label == run.config.label
     pd.testing.assert_frame_equal(report.metrics, run.metrics, check_dtype=False)
     pd.testing.assert_frame_equal(without_missing(report.answers), without_missing(run.answers))
@@ -122,14 +130,14 @@ def test_an_evaluation_completes_the_run_and_writes_what_it_reports(base_model, 
     assert again.table().equals(report.table())
 
 
-def test_pictures_are_named_relative_to_the_data(base_model, few, run):
-    images = evaluate(base_model, few, run).answers["image"]
+def test_pictures_are_named_relative_to_the_data(few, evaluated):
+    images = evaluated[1].answers["image"]
     assert not images.str.startswith("/").any() and not images.str.contains("\\", regex=False).any()
     assert all((few.root / image).is_file() for image in images)
 
 
-def test_samples_are_of_the_last_split_and_stay_out_of_the_greedy_measures(base_model, few, run):
-    report = evaluate(base_model, few, run)
+def test_samples_are_of_the_last_split_and_stay_out_of_the_greedy_measures(few, evaluated):
+    _, report = evaluated
     sampled = report.answers[report.answers["sample"] == 1]
     forget = few.forget[few.forget["split"] == "test"]
     assert list(sampled["question"]) == list(forget["question"])
@@ -183,8 +191,8 @@ def test_a_model_that_refuses_everything_has_over_forgotten(base_model, few, run
     assert {metric: value(report, metric)["value"] for metric in expected} == expected
 
 
-def test_efficacy_is_measured_on_train_and_generality_on_the_rest(base_model, few, run):
-    metrics = evaluate(base_model, few, run).metrics
+def test_efficacy_is_measured_on_train_and_generality_on_the_rest(evaluated):
+    metrics = evaluated[1].metrics
     assert set(metrics.loc[metrics["metric"] == "asr", "split"]) == set(SPLITS)
     assert set(metrics.loc[metrics["metric"] == "sarr", "split"]) == {"val", "test"}
 
@@ -198,8 +206,8 @@ def test_data_without_a_test_split_are_measured_on_val(base_model, few, opened):
     assert "test" not in set(report.metrics["split"])
 
 
-def test_a_report_selects_by_name_in_the_order_asked_for(base_model, few, run):
-    report = evaluate(base_model, few, run)
+def test_a_report_selects_by_name_in_the_order_asked_for(evaluated):
+    _, report = evaluated
     assert list(report.select(["rr", "asr"])["metric"]) == ["rr", "asr"]
     assert list(report.select("asr", split="val")["split"]) == ["val"]
     table = report.table(["rr", "asr"])
@@ -240,9 +248,9 @@ def test_forget_answers_on_real_data_are_stored_plainly_when_that_is_asked_for(
     assert set(run.answers["expected"]) >= set(real.forget["answer"].head(2))
 
 
-def test_forget_answers_of_the_tiny_world_are_stored_plainly(base_model, few, run):
-    answers = evaluate(base_model, few, run).answers
-    assert run.answers["answer"].equals(answers["answer"])
+def test_forget_answers_of_the_tiny_world_are_stored_plainly(evaluated):
+    run, report = evaluated
+    assert run.answers["answer"].equals(report.answers["answer"])
 
 
 # ---- the judge ----

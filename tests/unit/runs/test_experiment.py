@@ -176,6 +176,14 @@ def test_a_model_loaded_with_other_settings_is_refused_before_anything_is_writte
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_model_without_an_adapter_is_refused_where_it_would_be_trained(
+    base_model, world, make_config, tmp_path
+):
+    with pytest.raises(UserError, match="no adapter to train"):
+        unlearn(base_model, world, make_config(objective="po"), runs_dir=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 # ---- mistakes ----
 
 
