@@ -236,7 +236,7 @@ def report(
     ] = False,
 ) -> None:
     """Tables and charts of a ledger: Markdown, CSV, LaTeX and one HTML page."""
-    from safeerase_lite.report.tables import report
+    from safeerase_lite.report.write import report
 
     report(runs, output, split=split, sweep=sweep, allow_mixed=allow_mixed)
 

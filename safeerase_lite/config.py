@@ -120,7 +120,7 @@ _FULL = _T4 | {
     "steps": 3000,  # ten epochs
 }
 
-_FIELDS = {"tiny": _TINY, "t4": _T4, "full": _FULL}
+_FIELDS: dict[str, dict[str, Any]] = {"tiny": _TINY, "t4": _T4, "full": _FULL}
 PROFILES = {name: Config(profile=name, **fields) for name, fields in _FIELDS.items()}
 
 # A model that needs other numbers than its profile: 13B in 4-bit takes 12.1 GB.
@@ -154,7 +154,7 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
     if knowledge and base not in PROFILES:
         base, given = knowledge.profile, {"model": base} | given
     check_choice(base, tuple(PROFILES), "profile")
-    numbers = _FIELDS[base] | _OF_MODEL.get((base, given.get("model")), {})
+    numbers: dict[str, Any] = _FIELDS[base] | _OF_MODEL.get((base, str(given.get("model"))), {})
     if knowledge:
         numbers = numbers | knowledge.numbers
     try:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from pandas import DataFrame
 
@@ -125,7 +126,7 @@ def _leaks(records: list[Record], images: dict[str, InspectedImage]) -> DataFram
     things = []
     for record in records:
         # What identifies a record is its content; an intact image, its bytes.
-        of_record = [("record", record.index, record.content)]
+        of_record: list[tuple[str, Any, Any]] = [("record", record.index, record.content)]
         for what, path in (("picture", record.image), ("safe picture", record.safe_image)):
             if path and images[path].digest:
                 of_record.append((what, path, images[path].digest))

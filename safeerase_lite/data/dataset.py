@@ -174,11 +174,11 @@ def require_decouple(data: Data, decouple: str) -> None:
 def _tables(records: list[Record], root: Path) -> dict[str, DataFrame]:
     rows = []
     for record in records:
-        for table, question, answer, group in record.questions:
-            about_safe = table in SAFE_IMAGE_TABLES
+        for name, question, answer, group in record.questions:
+            about_safe = name in SAFE_IMAGE_TABLES
             kind = record.safe_kind if about_safe else record.kind
-            image = str(root / (record.safe_image if about_safe else record.image))
-            place = table, record.split, record.index, record.category
+            image = str(root / str(record.safe_image if about_safe else record.image))
+            place = name, record.split, record.index, record.category
             rows.append((*place, kind, image, question, answer, group))
     questions = DataFrame(rows, columns=["table", *COLUMNS, "group"])
 

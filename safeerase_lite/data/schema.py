@@ -92,7 +92,7 @@ def _path_in_folder(text: str, info: ValidationInfo) -> str:
     parts = path.parts[1:] if path.anchor else path.parts
     if ".." in parts:
         raise ValueError("holds '..'; keep the path inside the folder")
-    root = info.context["root"]
+    root = (info.context or {})["root"]
     start = next((i for i, part in enumerate(parts) if os.path.isdir(root / part)), 0)
     return PurePosixPath(*parts[start:]).as_posix()
 
@@ -165,7 +165,8 @@ class Record(Layout):
             retain |= {key: fields.get(key) for key in sorted(keys)}
         if fields.get("image_path") is None and fields.get("image_id") is not None:
             fields = {key: value for key, value in fields.items() if key != "image_path"}
-        place = {"split": info.context["split"], "index": info.context["index"]}
+        context = info.context or {}
+        place = {"split": context["split"], "index": context["index"]}
         return fields | place | {"retain": retain}
 
     @property
@@ -243,7 +244,7 @@ def _validate(model, fields: object, where: str, context: dict | None = None):
         raise UserError(f"{place}: should be {EXPECTED[problem]}, is {actual}; correct the file")
     if problem == "too_short":
         raise UserError(f"{place}: is empty; fill it in")
-    raise UserError(f"{place}: {first['ctx']['error']}")  # of a validator above
+    raise UserError(f"{place}: {first.get('ctx', {}).get('error')}")  # of a validator above
 
 
 def _place(parts: list[str | int]) -> str:

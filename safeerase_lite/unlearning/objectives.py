@@ -10,6 +10,7 @@ Sources: SafeEraser (arXiv 2502.12520) and its official code; NPO: arXiv 2404.05
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,9 @@ class Answers:
         return self.step_rows or len(self.labels)
 
 
+_ABSENT: Any = None
+
+
 @dataclass(frozen=True)
 class Batch:
     """All that an objective may read. A group that it does not need is None.
@@ -71,11 +75,11 @@ class Batch:
     answers (NPO).
     """
 
-    forget: Answers | None = None
-    refuse: Answers | None = None
-    retain: Answers | None = None
-    decouple: Answers | None = None
-    reference: Answers | None = None
+    forget: Answers = _ABSENT
+    refuse: Answers = _ABSENT
+    retain: Answers = _ABSENT
+    decouple: Answers = _ABSENT
+    reference: Answers = _ABSENT
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ class LossWeights:
 
 def nll(*groups: Answers) -> Tensor:
     """L(x): mean negative log-likelihood per answer token, over all groups together, in nats."""
-    return sum(g.nll.sum() for g in groups) / sum(g.tokens for g in groups)
+    total = torch.as_tensor(sum(g.nll.sum() for g in groups))
+    return total / sum(g.tokens for g in groups)
 
 
 def divergence(reference: Answers, model: Answers) -> Tensor:

@@ -16,7 +16,8 @@ from safeerase_lite.cli import app
 from safeerase_lite.evaluation import metrics
 from safeerase_lite.report.document import document
 from safeerase_lite.report.formats import markdown
-from safeerase_lite.report.tables import report, study
+from safeerase_lite.report.tables import study
+from safeerase_lite.report.write import report
 from safeerase_lite.utils import UserError
 
 # `approx` is used for sums of thirds and for bisections: equal up to rounding.

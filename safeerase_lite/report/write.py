@@ -1,0 +1,45 @@
+"""A ledger's report on disk: Markdown, LaTeX, one HTML page, and the tables as CSV.
+
+The same ledger gives the same bytes.
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from safeerase_lite.utils import atomic_write
+
+from .document import document, overview
+from .formats import html, latex, markdown, printed
+from .tables import Study, study
+
+
+def report(
+    runs_dir: Path | str,
+    output: Path | str,
+    *,
+    split: str = "test",
+    sweep: Path | str | None = None,
+    allow_mixed: bool = False,
+) -> Study:
+    """Write a ledger's report into the folder `output`, and print its main tables; see `study`."""
+    result = study(runs_dir, split=split, sweep=sweep, allow_mixed=allow_mixed)
+    command = f"safeerase report {runs_dir} --split {split}"
+    command += f" --sweep {sweep}" if sweep else ""
+    command += " --allow-mixed" if allow_mixed else ""
+    contents = document(result, command)
+    table = result.table.join(result.grid.cited, on="row").drop(columns="row")
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in {
+        "report.md": markdown(contents),
+        "report.tex": latex(contents),
+        "report.html": html(contents),
+        "table.csv": table.to_csv(index=False, float_format="%.6g"),
+        "differences.csv": result.differences.to_csv(index=False, float_format="%.6g"),
+    }.items():
+        atomic_write(output / name, text)
+    summary, missing = overview(result)
+    Console(width=120).print(*map(printed, summary))
+    print(*missing, f"The whole report is in {output}.", sep="\n")
+    return result
