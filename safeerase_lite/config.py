@@ -158,7 +158,7 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
     if knowledge:
         numbers = numbers | knowledge.numbers
     try:
-        resolved = Config(**numbers | given | {"profile": base})
+        resolved = Config.model_validate(numbers | given | {"profile": base})
     except ValidationError as error:
         raise UserError(_first_problem(error)) from None
     check_choice(resolved.objective, (*UNTRAINED, *OBJECTIVES), "objective")
