@@ -1,7 +1,7 @@
 # make demo        the first result, in output/
 # make check       before every commit: ruff and the unit tests, about a minute
-# make test        before a review: unit and integration tests, notebooks, browser; ten minutes
-# make accept      everything, with the nightly tests and the long acceptance runs
+# make test        before a review: types, unit and integration tests, notebooks, browser; ten minutes
+# make accept      everything, with the nightly tests
 # make types       pyright on data, objectives, metrics and config
 # make exercises   the students' copies and the tutor's kit, from the exercises' sources
 PYTHON ?= python3
@@ -14,16 +14,14 @@ PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 demo: install
 	$(BIN)/safeerase demo
 
-# The tests that still lie flat in tests/ join until each has its tier.
 check: lint
-	$(PYTEST) tests/unit $(wildcard tests/test_*.py) -m "not slow"
+	$(PYTEST) tests/unit
 
-test: lint
-	$(PYTEST) notebooks tests/integration tests/unit tests/browser $(wildcard tests/test_*.py)
+test: lint types
+	$(PYTEST) notebooks tests/integration tests/unit tests/browser
 
-accept: lint
+accept: lint types
 	$(PYTEST)
-	$(if $(wildcard acceptance),$(BIN)/python -m pytest acceptance -x)
 
 types: install
 	$(BIN)/pyright --pythonpath $(BIN)/python

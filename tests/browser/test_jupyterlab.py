@@ -27,8 +27,6 @@ def view(run, steps):
 sl.browse(view, run=list(terms), steps=range(10, 50, 10))""",
 ]
 
-pytestmark = pytest.mark.slow
-
 
 def test_charts_controls_and_predictions_are_alive(lab, open_notebook):
     python = {"name": "python3", "language": "python", "display_name": "Python 3"}

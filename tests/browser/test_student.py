@@ -4,16 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
 COPIES = Path(__file__).parents[2] / "notebooks" / "exercises" / "student"
 NAME = "a_the_loss_on_the_answer.ipynb"
 
 LABELS_FOR = "def labels_for(prompt, answer, end):\n    return "
 PICTURE_ONLY = "[-100 if token == 4 else token for token in prompt] + answer + [end]"
 RIGHT = "[-100] * len(prompt) + answer + [end]"
-
-pytestmark = pytest.mark.slow
 
 
 def test_a_student_is_told_what_is_wrong_and_then_that_it_is_right(lab, open_notebook):

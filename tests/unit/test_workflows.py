@@ -23,7 +23,7 @@ def test_a_workflow_names_only_targets_and_folders_that_exist(workflow):
     for command in steps(workflow):
         if command.startswith("make "):
             assert set(command.split()[1:]) <= targets
-        for folder in re.findall(r"\b(?:tests|notebooks|acceptance)(?:/\w+)*", command):
+        for folder in re.findall(r"\b(?:tests|notebooks)(?:/\w+)*", command):
             assert (ROOT / folder).is_dir(), f"{command}: no folder {folder}"
 
 

@@ -30,7 +30,6 @@ def runs_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lesson", lessons(), ids=lambda path: path.stem)
 def test_a_lesson_runs_with_other_parameters_and_says_what_it_cost(
     lesson: Path, runs_dir, tmp_path
