@@ -5,6 +5,7 @@ GPU with 15 GB, in 4-bit; `full` on one with 24 GB or more, in half precision.
 """
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -168,7 +169,13 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
             raise UserError(f"{resolved.objective} is not unlearned, so decouple must be 'none'")
     elif resolved.learning_rate is None:
         plain, paired = OBJECTIVES[resolved.objective].learning_rates.get(base, (1e-4, 1e-4))
-        filled["learning_rate"] = plain if resolved.decouple == "none" else paired
+        filled["learning_rate"] = rate = plain if resolved.decouple == "none" else paired
+        if base == "tiny" and not shipped_model(resolved.model):
+            warnings.warn(
+                f"the learning rate {rate:g} was tuned on tiny-llava, and the model is "
+                f"{resolved.model}: state learning_rate",
+                stacklevel=2,
+            )
     if resolved.judge is None:
         real = resolved.data_dir and not is_tiny_world(resolved.data_dir)
         filled["judge"] = "rule" if real else ORACLE

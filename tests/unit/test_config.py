@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import warnings
 
 import pytest
 
@@ -181,3 +182,12 @@ def test_gold_is_refused_where_only_the_other_model_was_built(monkeypatch, tiny_
     shipped = {"tiny-llava": tiny_model_dir}.get
     monkeypatch.setattr(sys.modules["safeerase_lite.config"], "shipped_model", shipped)
     assert "has no gold model" in refusal(objective="gold")
+
+
+def test_a_model_of_ones_own_does_not_silently_take_a_rate_tuned_on_another(tiny_model_dir):
+    with pytest.warns(UserWarning, match="tuned on tiny-llava"):
+        config(model=str(tiny_model_dir), objective="po")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config(model=str(tiny_model_dir), objective="po", learning_rate=1e-3)
+        config(objective="po")
