@@ -19,8 +19,6 @@ Decouple = Literal["none", "pd", "placebo"]
 WeightPreset = Literal["official", "matched"]
 Split = Literal["train", "val", "test"]
 
-# Fields that a run does not record: hashes stand for the data, and the rest changes no result.
-NOT_RECORDED = ("rates", "data_dir", "categories", "checkpoint_every", "judge_consent")
 ORACLE = "oracle"  # the judge that knows the tiny world
 GOLD = "tiny-llava-gold"  # trained like tiny-llava, but it never saw a forget answer
 LLAVA_7B = "llava-hf/llava-1.5-7b-hf"
