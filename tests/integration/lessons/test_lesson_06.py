@@ -16,7 +16,7 @@ from safeerase_lite.runs.notebook import execute
 
 pytestmark = pytest.mark.slow
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_sweeps_and_seeds.ipynb"
+NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "06_sweeps_and_seeds.ipynb"
 CELLS = [c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
 
 
