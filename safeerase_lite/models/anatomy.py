@@ -85,7 +85,7 @@ def anatomy_of(config: Any) -> Anatomy:
     """The anatomy of a model, by its transformers configuration.
 
     Raises:
-        UserError: an unknown family; the message shows what an entry looks like.
+        UserError: an unknown family; the message shows an example of an entry.
     """
     if config.model_type in FAMILIES:
         return FAMILIES[config.model_type]
