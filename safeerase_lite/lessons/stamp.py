@@ -1,6 +1,5 @@
 """The closing line of a lesson: versions, data, time and memory."""
 
-import platform
 import time
 
 from safeerase_lite.runs.store import library_versions
@@ -17,9 +16,6 @@ def stamp(data=None) -> None:
         f"{name} {version or 'not installed'}" for name, version in library_versions().items()
     )
     digest = f", data {data.digest}" if data is not None else ""
-    text = (
-        f"Python {platform.python_version()}, {versions}{digest}. "
-        f"{seconds:.0f} seconds, {memory:.2f} GB at most."
-    )
+    text = f"{versions}{digest}. {seconds:.0f} seconds, {memory:.2f} GB at most."
     figures = {"seconds": round(seconds, 1), "peak_memory_gb": round(memory, 3)}
     display({"text/plain": text}, raw=True, metadata={"safeerase": figures})

@@ -9,12 +9,11 @@ import pandas as pd
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict
 
-from safeerase_lite.config import check_choice
 from safeerase_lite.models.llava import quiet_peft
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs.executor import parallel_map
 from safeerase_lite.tinyworld import shipped_model
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import UserError, check_choice
 
 from .attacks import ATTACKS, SHARES_LEFT, attack_strengths
 from .clip import load_clip
@@ -233,7 +232,7 @@ def _run(p: EditParameters, folder: Path, on_step, wait: float) -> ledger.Run:
         return run
     try:
         edited, history = _edit(p, folder, on_step)
-        run.history(history)
+        run.write_history(history)
         run.write_metrics(_evaluate(edited, p))
         if isinstance(edited.model, PeftModel):
             edited.model.peft_config["default"].base_model_name_or_path = p.model

@@ -82,7 +82,7 @@ class Run:
         done: complete, so it can be read but not written.
         resumed: a process died over it; its folder, and its checkpoint if any, are still there.
         main: this is the main process of its launch; the others write nothing.
-        settings: the experiment's own view of its parameters.
+        config: the experiment's settings; None for a run that is no experiment.
     """
 
     id: str
@@ -92,7 +92,7 @@ class Run:
     done: bool
     resumed: bool = False
     main: bool = True
-    settings: Any = None
+    config: Any = None
     _started: datetime = field(default_factory=lambda: datetime.now(UTC), repr=False)
 
     @property

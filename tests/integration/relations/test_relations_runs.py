@@ -63,7 +63,7 @@ def test_a_filter_refuses_unsafe_images_so_their_marginals_are_gone_too():
 def test_a_run_is_made_once_and_its_model_comes_back(tmp_path, pixel_values):
     run = edit_run([FOX], settings=SHORT, runs_dir=tmp_path)
     again = edit_run([FOX], settings=SHORT, runs_dir=tmp_path)
-    assert again.id == run.id and again.done and len(run.steps) == SHORT.steps
+    assert again.id == run.id and again.done and len(run.history) == SHORT.steps
     edited, _ = edit(load_clip(), [FOX], METHODS["relation"], SHORT)
     reloaded = load_edited(again).encode_images(pixel_values)
     assert torch.equal(reloaded, edited.encode_images(pixel_values))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs import experiment
 from safeerase_lite.runs.store import load, open_run
-from safeerase_lite.unlearning import trainer as training
+from safeerase_lite.unlearning import trainer
 
 PARAMETERS = {"objective": "po", "seed": 0}
 METRICS = pd.DataFrame({"metric": ["sarr"], "split": ["test"], "value": [0.1], "n": [96]})
@@ -61,15 +61,14 @@ class RuntimeLost(Exception):
 def test_a_run_on_a_mounted_folder_goes_on_from_its_checkpoint(
     mounted, world, make_config, monkeypatch
 ):
-    profile = make_config(steps=6, checkpoint_every=2)
+    config = make_config(objective="ga", steps=6, checkpoint_every=2)
 
-    def learn(folder):
-        run = experiment.open_run(profile, world, objective="ga", runs_dir=folder)
-        history = training.unlearn(load_model(profile), world, run)
-        return run, history, load_file(run.adapter_dir / "adapter_model.safetensors")
+    def unlearn(folder):
+        run = experiment.unlearn(load_model(config), world, config, runs_dir=folder)
+        return run, load_file(run.adapter_dir / "adapter_model.safetensors")
 
-    _, history, weights = learn(mounted / "whole")
-    real, calls = training.loss, iter(range(6))
+    uninterrupted, weights = unlearn(mounted / "uninterrupted")
+    real, calls = trainer.loss, iter(range(6))
 
     def lost_at_five(*arguments):
         if next(calls) == 5:
@@ -77,11 +76,11 @@ def test_a_run_on_a_mounted_folder_goes_on_from_its_checkpoint(
         return real(*arguments)
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeLost):
-        patched.setattr(training, "loss", lost_at_five)
-        learn(mounted / "lost")
+        patched.setattr(trainer, "loss", lost_at_five)
+        unlearn(mounted / "lost")
     steps = []
-    monkeypatch.setattr(training, "loss", lambda *a: steps.append(a) or real(*a))
-    run, resumed, weights_too = learn(mounted / "lost")
-    assert run.resumed and len(steps) == 2  # the checkpoint holds steps 0 to 3
-    pd.testing.assert_frame_equal(history, resumed, check_exact=True)
-    assert all(weights[name].equal(weights_too[name]) for name in weights)
+    monkeypatch.setattr(trainer, "loss", lambda *a: steps.append(a) or real(*a))
+    resumed, resumed_weights = unlearn(mounted / "lost")
+    assert resumed.resumed and len(steps) == 2  # the checkpoint holds steps 0 to 3
+    pd.testing.assert_frame_equal(uninterrupted.history, resumed.history, check_exact=True)
+    assert all(weights[name].equal(resumed_weights[name]) for name in weights)

@@ -9,14 +9,13 @@ import safeerase_lite as sl
 @pytest.mark.parametrize("model", ["tiny-llava", "tiny-llava-gold"])
 def test_what_was_measured_is_what_the_model_does(model, precision, tmp_path):
     """Measured again, dense and in 4-bit, on the val pictures of a world of another seed."""
-    profile = sl.config(
-        model=model, precision=precision, world_seed=4242, splits=("val",), samples=0
-    )
-    data = sl.load_data(profile)
-    run = sl.open_run(profile, data, objective="vanilla", runs_dir=tmp_path)
-    metrics = sl.evaluate(sl.load_model(profile), data, run).metrics
-    overall = metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
-    value = overall.set_index("metric")["value"]
+    config = sl.config(
+        objective="vanilla", model=model, precision=precision, world_seed=4242, splits=("val",),
+        samples=0,
+    )  # fmt: skip
+    data = sl.load_data(config)
+    run = sl.open_run(config, data, runs_dir=tmp_path)
+    value = sl.evaluate(sl.load_model(config), data, run).select().set_index("metric")["value"]
     # A few points below what is asked of the default world, whose val pictures chose nothing here.
     assert value["asr"] >= 0.9 if model == "tiny-llava" else value["asr"] <= 0.05
     assert value["sarr"] <= 0.05

@@ -1,4 +1,4 @@
-"""Lesson 02 does what it says: its own functions, taken from the notebook, held to their claims."""
+"""The functions that lesson 02 defines do what its text says of them."""
 
 import ast
 import json
@@ -13,8 +13,8 @@ import pytest
 import safeerase_lite as sl
 from safeerase_lite.data.audit import check_data
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "02_forget_retain_decouple.ipynb"
-KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef)
+NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "02_forget_retain_decouple.ipynb"
+DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef)
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def lesson(world):
     cells = nbformat.read(NOTEBOOK, as_version=4).cells
     source = "\n\n".join(cell.source for cell in cells if cell.cell_type == "code")
     tree = ast.parse(source)
-    tree.body = [node for node in tree.body if isinstance(node, KEPT)]
+    tree.body = [node for node in tree.body if isinstance(node, DEFINITIONS)]
     sets = {name: getattr(world, name) for name in ("forget", "retain", "decouple")}
-    names = {"data": world, "seed": 0, "SETS": sets, "numbers": sl.config("tiny")}
+    names = {"data": world, "seed": 0, "SETS": sets, "config": sl.config()}
     exec(compile(tree, str(NOTEBOOK), "exec"), names)
     return SimpleNamespace(**names)
 
@@ -80,12 +80,12 @@ def test_records_are_read_from_a_list_and_from_lines(lesson, tmp_path, lines):
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
-def test_what_is_planted_is_what_the_check_counts(lesson, tmp_path, share):
+def test_the_check_counts_every_planted_record(lesson, tmp_path, share):
     folder = lesson.plant(share, tmp_path / "planted")
     val = val_of(folder)
-    found = check_data(folder).leaks.groupby("what")["repeated"].sum()
-    assert set(found) == {share * len(val)}
-    assert set(found.index) == {"record", "picture", "safe picture"}
+    leaks = check_data(folder).leaks.groupby("what")["repeated"].sum()
+    assert set(leaks) == {share * len(val)}
+    assert set(leaks.index) == {"record", "picture", "safe picture"}
 
 
 def test_planting_nothing_leaks_nothing_and_shows_new_kinds_only(lesson, tmp_path):
@@ -106,9 +106,9 @@ def test_more_planting_only_adds_and_train_stays(lesson, world, tmp_path):
 
 def test_dedupe_gives_back_the_honest_records(lesson, tmp_path):
     honest = lesson.val_rows(lesson.plant(0, tmp_path / "none"))
-    mended = lesson.val_rows(lesson.plant(0.5, tmp_path / "half"), "val")
+    deduplicated = lesson.val_rows(lesson.plant(0.5, tmp_path / "half"), "val")
     columns = ["record", "kind", "question", "answer"]
-    pd.testing.assert_frame_equal(honest[columns], mended[columns])
+    pd.testing.assert_frame_equal(honest[columns], deduplicated[columns])
 
 
 def test_pictures_saved_anew_look_the_same_and_escape_the_check(lesson, world, tmp_path):
@@ -184,19 +184,20 @@ def test_a_record_without_the_name_of_its_safe_kind_counts_by_its_safe_picture(l
     assert lesson.safe_kind({"SDImage_path": "pdset/1.jpg", "SDkeyword": "mug"}) == "mug"
 
 
-def test_the_strict_split_asked_of_the_reader_can_be_had(lesson, heap):
+def test_a_split_by_kinds_and_templates_exists(lesson, heap):
     held = {"Gloom", "Glare"}  # hazards and safe objects of a record are of one category
     templates = set(lesson.data.forget["question"])
     new = set(sorted(templates)[:4])
 
-    def keeping(record, asked):
-        pairs = [pair for pair in record["unsafe_pairs"] if pair["question"] in asked]
+    def with_templates(record, templates):
+        pairs = [pair for pair in record["unsafe_pairs"] if pair["question"] in templates]
         return [record | {"unsafe_pairs": pairs}] if pairs else []
 
     split = {"train": [], "val": []}
     for record in heap:
-        name, asked = ("val", new) if record["category"] in held else ("train", templates - new)
-        split[name] += keeping(record, asked)
+        in_val = record["category"] in held
+        name, own = ("val", new) if in_val else ("train", templates - new)
+        split[name] += with_templates(record, own)
     shared = lesson.in_common(split)
     assert [shared[name][:4] for name in ("safe kinds", "hazards", "templates")] == ["0 of"] * 3
     assert shared["leaks found"] == 0

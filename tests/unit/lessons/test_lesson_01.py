@@ -7,8 +7,8 @@ import nbformat
 import pytest
 import torch
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "01_load_quantized_llava.ipynb"
-CLOSE = {"atol": 1e-6, "rtol": 0}
+NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "01_load_quantized_llava.ipynb"
+CLOSE = {"atol": 1e-6, "rtol": 0}  # single precision, of levels within ±1
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from safeerase_lite.models.forward import Answers
-from safeerase_lite.unlearning.objectives import OBJECTIVES, Batch, Weights, decoupled, nll
+from safeerase_lite.unlearning.objectives import (
+    OBJECTIVES,
+    Answers,
+    Batch,
+    LossWeights,
+    decoupled,
+    nll,
+)
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
+CLOSE = {"atol": 1e-6, "rtol": 1e-6}  # single precision
 GROUPS = ("forget", "refuse", "retain", "decouple")
 
 
@@ -19,26 +26,26 @@ def defined(notebook: str, *names: str) -> dict:
     """The functions of these names, as a notebook's cells define them."""
     cells = nbformat.read(NOTEBOOKS / notebook, as_version=4).cells
     nodes = [node for c in cells if c.cell_type == "code" for node in ast.parse(c.source).body]
-    wanted = [n for n in nodes if isinstance(n, ast.FunctionDef) and n.name in names]
-    assert {node.name for node in wanted} == set(names)
-    found = {"F": F, "torch": torch, "nll": nll}
-    exec(compile(ast.Module(wanted, []), notebook, "exec"), found)
-    return found
+    functions = [n for n in nodes if isinstance(n, ast.FunctionDef) and n.name in names]
+    assert {node.name for node in functions} == set(names)
+    namespace = {"F": F, "torch": torch, "nll": nll}
+    exec(compile(ast.Module(functions, []), notebook, "exec"), namespace)
+    return namespace
 
 
 @pytest.fixture(params=range(5))
 def batch(request):
     """Five answers to each group, of ragged lengths."""
-    draw = torch.Generator().manual_seed(request.param)
+    generator = torch.Generator().manual_seed(request.param)
     groups = {}
     for n, name in enumerate((*GROUPS, "reference")):
-        labels = torch.randint(40, (5, 7), generator=draw)
+        labels = torch.randint(40, (5, 7), generator=generator)
         labels[n % 5, : 1 + n] = -100
-        groups[name] = Answers(torch.randn(5, 7, 40, generator=draw), labels)
+        groups[name] = Answers(torch.randn(5, 7, 40, generator=generator), labels)
     return groups
 
 
-def asked_of(name: str, groups: dict[str, Answers]) -> Batch:
+def batch_for(name: str, groups: dict[str, Answers]) -> Batch:
     """The batch, its reference about the group that the objective compares with it."""
     compared = groups[OBJECTIVES[name].reference or "retain"]
     return Batch(**groups | {"reference": Answers(groups["reference"].logits, compared.labels)})
@@ -47,15 +54,14 @@ def asked_of(name: str, groups: dict[str, Answers]) -> Batch:
 @pytest.mark.parametrize("name", ["ga", "gd", "kl", "po", "npo"])
 def test_an_objective_of_lesson_04_is_the_packages(name, batch):
     lesson = defined("04_objectives_compared.ipynb", "L", "with_pd", name)
-    x, w = asked_of(name, batch), Weights(decouple=0.7)
+    x, w = batch_for(name, batch), LossWeights(decouple=0.7)
     formula = OBJECTIVES[name].formula
-    close = {"atol": 1e-6, "rtol": 1e-6}
-    torch.testing.assert_close(lesson[name](x), formula(x, w), **close)
+    torch.testing.assert_close(lesson[name](x), formula(x, w), **CLOSE)
     with_pd = lesson["with_pd"](lesson[name], 0.7)(x)
-    torch.testing.assert_close(with_pd, decoupled(formula, x, w), **close)
+    torch.testing.assert_close(with_pd, decoupled(formula, x, w), **CLOSE)
 
 
 def test_po_with_pd_of_lesson_00_is_the_packages(batch):
     lesson, x = defined("00_quickstart.ipynb", "po_with_pd"), Batch(**batch)
-    packaged = decoupled(OBJECTIVES["po"].formula, x, Weights(decouple=0.7))
-    torch.testing.assert_close(lesson["po_with_pd"](x, 0.7), packaged, atol=1e-6, rtol=1e-6)
+    packaged = decoupled(OBJECTIVES["po"].formula, x, LossWeights(decouple=0.7))
+    torch.testing.assert_close(lesson["po_with_pd"](x, 0.7), packaged, **CLOSE)
