@@ -132,7 +132,7 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
     Args:
         base: a profile's name; or a Config, whose explicitly given fields are taken over; or the
             folder of injected knowledge, whose profile and numbers are taken.
-        fields: of Config, with its units. None means the profile's own value.
+        fields: any field of Config; None means the profile's own value.
 
     Returns:
         Settings with nothing left open: the learning rate is the objective's tuned one for this
