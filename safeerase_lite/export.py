@@ -8,7 +8,6 @@ card's text is `card.md`.
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -16,11 +15,10 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 
 from safeerase_lite.config import Config, read_injected
-from safeerase_lite.config import config as make_config
-from safeerase_lite.data.dataset import Data, load_data
+from safeerase_lite.data.dataset import Data, load_data, read_data
 from safeerase_lite.data.schema import read_records
-from safeerase_lite.evaluation.evaluate import evaluate
-from safeerase_lite.evaluation.judges import MODEL_JUDGES
+from safeerase_lite.evaluation.evaluate import Report, evaluate, with_interval
+from safeerase_lite.evaluation.judges import MODEL_JUDGES, get_judge
 from safeerase_lite.models.anatomy import LLAVA
 from safeerase_lite.models.llava import (
     load_adapter,
@@ -54,19 +52,6 @@ TABLE = (
 )
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """A complete run, its run.json (`record`), and the data it was trained on."""
-
-    run: store.Run
-    record: dict
-    data: Data
-
-    @property
-    def config(self) -> Config:
-        return self.run.config
-
-
 def export(
     name: str,
     folder: Path | str,
@@ -94,17 +79,16 @@ def export(
     """
     folder = Path(folder).expanduser()
     require_new(folder)
-    finished = exportable_run(name, Path(runs_dir or store.default_runs_dir()), data_dir)
-    measures, missing = _measure_both_precisions(finished, judge_consent, say)
-    adapter = finished.run.adapter_dir
-    peft_config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    peft_config["base_model_name_or_path"] = base_name(finished.config.model)
+    run, data = exportable_run(name, Path(runs_dir or store.default_runs_dir()), data_dir)
+    measures, missing = _measure_both_precisions(run, data, judge_consent, say)
+    peft_config = json.loads((run.adapter_dir / "adapter_config.json").read_text(encoding="utf-8"))
+    peft_config["base_model_name_or_path"] = base_name(run.config.model)
     with atomic_directory(folder) as draft:
-        shutil.copyfile(adapter / "adapter_model.safetensors", draft / "adapter_model.safetensors")
+        shutil.copy(run.adapter_dir / "adapter_model.safetensors", draft)
         text = json.dumps(peft_config, indent=2) + "\n"
         (draft / "adapter_config.json").write_text(text, encoding="utf-8")
         measures.to_csv(draft / "measures.csv", index=False)
-        model_card(finished, measures, missing).save(draft / "README.md")
+        model_card(run, data, measures, missing).save(draft / "README.md")
     say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     return folder
 
@@ -112,8 +96,11 @@ def export(
 # ---- which run, and may it be exported ----
 
 
-def exportable_run(name: str, runs_dir: Path, data_dir: str | None) -> FinishedRun:
-    """The run of that name. Raises a UserError, before any long work, if it may not be exported."""
+def exportable_run(name: str, runs_dir: Path, data_dir: str | None) -> tuple[store.Run, Data]:
+    """The run of that name, and the data it was trained on.
+
+    Raises a UserError, before any long work, if it may not be exported.
+    """
     folder = _run_folder(name, runs_dir)
     record = store.read_record(folder)
     run_id, parameters = record["id"], record["parameters"]
@@ -142,7 +129,7 @@ def exportable_run(name: str, runs_dir: Path, data_dir: str | None) -> FinishedR
             f"run {run_id}: {objective} {why}, so its adapter, negated, may bring harm back; from "
             "real data only po is exported (docs/responsible_use.md)"
         )
-    return FinishedRun(run, record, data)
+    return run, data
 
 
 def _run_folder(name: str, runs_dir: Path) -> Path:
@@ -165,11 +152,11 @@ def _run_folder(name: str, runs_dir: Path) -> Path:
 
 def _training_data(run: store.Run, data_dir: str | None) -> Data:
     """The run's data, verified by their digest; the run's choice of categories is made again."""
-    config = make_config(run.config, data_dir=data_dir)
-    root = Path(data_dir) if data_dir else load_data(config).root
+    root = Path(data_dir) if data_dir else load_data(run.config).root
     left_out = run.parameters.get("left_out", "").split(", ")
     categories = dict.fromkeys(record.category for record in read_records(root))
-    data = load_data(config, categories=[name for name in categories if name not in left_out])
+    categories = [name for name in categories if name not in left_out]
+    data = read_data(root, dedupe=run.config.dedupe, categories=categories)
     if data.digest != run.parameters[store.DATA_HASH]:
         where = data_dir or "the tiny world of its parameters"
         raise UserError(f"run {run.id} saw other data than {where}: name their folder with --data")
@@ -180,50 +167,50 @@ def _training_data(run: store.Run, data_dir: str | None) -> Data:
 
 
 def _measure_both_precisions(
-    finished: FinishedRun, judge_consent: bool, say: Callable
+    run: store.Run, data: Data, judge_consent: bool, say: Callable
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """A row per precision and metric, on the run's last split; and precision → why it is missing.
 
     The run's own precision is in its ledger entry; the other one is measured now.
     """
-    run, config = finished.run, finished.config
-    measured = set(run.metrics["split"])
-    split = [name for name in config.splits if name in measured][-1]
-    own = run.metrics[run.metrics["split"] == split]
-    tables = {config.precision: own[~own["metric"].str.endswith("_sampled")]}
+    config, metrics = run.config, run.metrics
+    split = [name for name in config.splits if name in set(metrics["split"])][-1]
+    own = metrics[(metrics["split"] == split) & ~metrics["metric"].str.endswith("_sampled")]
+    tables, missing = {config.precision: own}, {}
     other = "dense" if config.precision == "nf4" else "nf4"
-    missing = {}
+    label = precision_label(other, config)
     if other == "nf4" and (reason := why_not_4bit()):
-        missing[precision_label(other, config)] = reason
+        missing[label] = reason
     else:
-        say(f"measuring on the base in {precision_label(other, config)}, split {split}")
         fields = {"precision": other, "splits": (split,), "samples": 0}
-        fields |= {"judge_consent": judge_consent}
-        other_config = config.model_copy(update=fields)
+        other_config = config.model_copy(update=fields | {"judge_consent": judge_consent})
+        get_judge(config.judge, consent=judge_consent, precision=other)  # or refuses, before work
+        say(f"measuring on the base in {label}, split {split}")
         try:
             model = load_model(other_config)
             load_adapter(model, run.adapter_dir)
-            tables[other] = evaluate(model, finished.data, other_config).metrics
+            tables[other] = evaluate(model, data, other_config).metrics
         except torch.cuda.OutOfMemoryError:
             raise UserError(
-                f"the base in {precision_label(other, config)} does not fit this GPU: export where "
-                "there is more memory"
+                f"the base in {label} does not fit this GPU: export where there is more memory"
             ) from None
-    measures = pd.concat(tables, names=["precision"]).reset_index("precision")
-    return measures.reset_index(drop=True), missing
+    return pd.concat(tables, names=["precision"]).reset_index(0).reset_index(drop=True), missing
 
 
 # ---- the card ----
 
 
-def model_card(finished: FinishedRun, measures: pd.DataFrame, missing: dict[str, str]) -> ModelCard:
+def model_card(
+    run: store.Run, data: Data, measures: pd.DataFrame, missing: dict[str, str]
+) -> ModelCard:
     """The model card of a finished run.
 
     Args:
+        data: what the run was trained on.
         measures: `metrics.measure` with a column precision, of one split.
         missing: label of a precision → why it was not measured.
     """
-    run, config, data = finished.run, finished.config, finished.data
+    config = run.config
     base = base_name(config.model)
     shipped = shipped_model(config.model) is not None
     title = f"{base}, unlearned: {config.label}"
@@ -240,6 +227,7 @@ def model_card(finished: FinishedRun, measures: pd.DataFrame, missing: dict[str,
     world = None
     if data.invented:
         world = json.loads((data.root / WORLD_FILE).read_text(encoding="utf-8"))
+    versions = store.read_record(run.folder)["versions"]
     return ModelCard.from_template(
         card_data,
         template_path=str(Path(__file__).with_name("card.md")),
@@ -255,7 +243,7 @@ def model_card(finished: FinishedRun, measures: pd.DataFrame, missing: dict[str,
         digest=data.digest,
         weights=_weights(config),
         precision=precision_label(config.precision, config),
-        versions=", ".join(f"{name} {v}" for name, v in finished.record["versions"].items()),
+        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
         split=measures["split"].iat[0],
         judge=judge_name(config.judge),
         table=_table(measures, config),
@@ -286,42 +274,29 @@ def _weights(config: Config) -> str:
     if config.objective not in OBJECTIVES:
         return config.weights
     values = loss_weights(config.objective, config.weights, config.decouple, config.npo_beta)
-    parts = [config.weights]
-    if config.objective in ("gd", "kl"):
-        parts.append(f"w = {values.retain:g}")
-    if config.decouple != "none":
-        parts.append(f"λ = {values.decouple:g}")
-    if config.objective == "npo":
-        parts.append(f"β = {values.beta:g}")
-    return ", ".join(parts)
+    used = {
+        "w": values.retain if config.objective in ("gd", "kl") else None,
+        "λ": values.decouple if config.decouple != "none" else None,
+        "β": values.beta if config.objective == "npo" else None,
+    }
+    stated = [f"{name} = {value:g}" for name, value in used.items() if value is not None]
+    return ", ".join([config.weights, *stated])
 
 
 def _table(measures: pd.DataFrame, config: Config) -> str:
     """A Markdown table: a row per measure, a column per precision."""
-    precisions = list(dict.fromkeys(measures["precision"]))
-    values = measures.set_index(["precision", "metric", "kinds", "templates"])
-    lines = [
-        "| | " + " | ".join(precision_label(p, config) for p in precisions) + " |",
-        "|---|" + "---:|" * len(precisions),
-    ]
-    for metric, kinds, templates, label in TABLE:
-        cells = [_cell(values, p, metric, kinds, templates) for p in precisions]
-        if any(cells):
-            lines.append(f"| {label} | " + " | ".join(cell or "–" for cell in cells) + " |")
-    return "\n".join(lines)
+    columns = {}
+    for precision, metrics in measures.groupby("precision", sort=False):
+        report = Report(metrics, answers=pd.DataFrame())
+        columns[precision_label(precision, config)] = [
+            _cell(report.select(metric, kinds=kinds, templates=templates).iloc[0])
+            for metric, kinds, templates, _ in TABLE
+        ]
+    table = pd.DataFrame(columns, index=[label for *_, label in TABLE])
+    table = table[(table != "–").any(axis=1)]  # without what was not measured in any precision
+    return table.to_markdown(colalign=["left", *["right"] * len(columns)], disable_numparse=True)
 
 
-def _cell(values: pd.DataFrame, precision: str, metric: str, kinds: str, templates: str) -> str:
-    """Value and 95% interval, or two bounds where the judge left some verdicts unknown."""
-    if (precision, metric, kinds, templates) not in values.index:
-        return ""
-    if (precision, f"{metric}_upper", kinds, templates) in values.index:
-        lower, upper = (
-            values.loc[(precision, f"{metric}_{end}", kinds, templates), "value"]
-            for end in ("lower", "upper")
-        )
-        return f"{lower:.0%} to {upper:.0%} (some verdicts unknown)"
-    row = values.loc[(precision, metric, kinds, templates)]
-    form = "{:.2f}" if metric == "harm_nll" else "{:.0%}"
-    value, low, high = (form.format(row[column]) for column in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+def _cell(row: pd.Series) -> str:
+    note = " (some verdicts unknown)" if row["at_most"] > row["value"] else ""
+    return with_interval(row) + note

@@ -14,7 +14,7 @@ import pandas as pd
 
 from safeerase_lite.config import INJECTED_NOTE, PROFILES, Config, read_injected
 from safeerase_lite.config import config as make_config
-from safeerase_lite.data.dataset import Data, load_data
+from safeerase_lite.data.dataset import TABLES, Data, load_data
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs.experiment import evaluate, model_hash, unlearn
 from safeerase_lite.tinyworld import facts
@@ -25,10 +25,12 @@ LEARN = "learn"
 REPORTED = ("asr", "exact_match", "sarr", "safe_error", "specificity")
 MIN_LEARNED = 0.9  # of ASR and of exact answers on val; a lower value is reported as not learned
 
+# What an injection fixes, whatever the config says.
+OF_INJECTION = {"decouple": "none", "weights": "official", "projector": "frozen",
+                "splits": ("val",), "samples": 0, "judge": "oracle"}  # fmt: skip
 # Fields of this training alone; what builds on the adapter has its own values.
 TRAINING_ONLY = {
-    "profile", "objective", "seed", "model", "data_dir", "projector", "splits", "samples", "steps",
-    "learning_rate", "judge",
+    *OF_INJECTION, "profile", "objective", "seed", "model", "data_dir", "steps", "learning_rate",
 }  # fmt: skip
 
 
@@ -61,33 +63,28 @@ def inject(
         raise UserError("only the tiny world is injected: leave data_dir empty")
     if read_injected(config.model):
         raise UserError(f"{config.model} has knowledge injected already: name its base model")
-    config = make_config(config, projector="frozen", splits=("val",), samples=0, judge="oracle")
-    data = teaching_data(config)
     checkpoints = folder.with_name(f".{folder.name}.learning")  # removed when it is done
-    OBJECTIVES[LEARN] = Objective(learning_loss, ("retain",))  # `unlearn` knows it for this call
+    OBJECTIVES[LEARN] = Objective(learning_loss, ("retain",))  # known for this call alone
     try:
-        config = make_config(config, objective=LEARN)
+        config = make_config(config, objective=LEARN, **OF_INJECTION)
+        data = teaching_data(config)
         say(f"{config.steps} steps on {len(data.retain):,} questions; if stopped, call it again")
         model = load_model(config)
         run = unlearn(model, data, config, runs_dir=checkpoints)
-        metrics = evaluate(model, data, run).metrics
+        learned = evaluate(model, data, run).select(REPORTED)[["metric", "value", "low", "high"]]
     finally:
         del OBJECTIVES[LEARN]
 
-    learned = metrics[(metrics["kinds"] == "all") & (metrics["templates"] == "all")]
-    learned = learned.set_index("metric").loc[list(REPORTED), ["value", "low", "high"]]
+    values = learned.set_index("metric")["value"]
     with atomic_directory(folder) as draft:
         shutil.copytree(run.adapter_dir, draft, dirs_exist_ok=True)
-        write_description(draft, config, learned)
+        write_description(draft, config, values)
     shutil.rmtree(checkpoints)
-
-    message = "on val: " + "  ".join(
-        f"{metric} {value:.0%}" for metric, value in learned["value"].items()
-    )
-    if learned.loc[["asr", "exact_match"], "value"].min() < MIN_LEARNED:
+    message = "on val: " + "  ".join(f"{metric} {value:.0%}" for metric, value in values.items())
+    if values[["asr", "exact_match"]].min() < MIN_LEARNED:
         message += ": it has not learned the world well; try more steps"
     say(message)
-    return learned.reset_index()
+    return learned
 
 
 def teaching_data(config: Config) -> Data:
@@ -97,25 +94,28 @@ def teaching_data(config: Config) -> Data:
     the train split of the config's world and of as many further worlds as it takes to show every
     kind and every template: what one world holds out of unlearning must be known too.
     """
-    home = load_data(config)
-    taught = []
+    home, taught = load_data(config), []
     missing_kinds, missing_templates = set(facts.kinds()), set(facts.TEMPLATES)
     for seed in count(config.world_seed):
         world = load_data(make_config(config, world_seed=seed))
-        for table in (world.forget, world.retain, world.decouple, world.placebo, world.specificity):
+        for name in TABLES:
+            table = getattr(world, name)
             taught.append(table[table["split"] == "train"])
-        for table in (world.forget, world.decouple):
-            train = table[table["split"] == "train"]
-            missing_kinds -= set(train["kind"])
-            missing_templates -= set(train["question"])
+        for plans in (world.forget, world.decouple):
+            plans = plans[plans["split"] == "train"]
+            missing_kinds -= set(plans["kind"])
+            missing_templates -= set(plans["question"])
         if not missing_kinds and not missing_templates:
             break
     held_out = home.retain[home.retain["split"] != "train"]
     return replace(home, retain=pd.concat([*taught, held_out], ignore_index=True))
 
 
-def write_description(folder: Path, config: Config, learned: pd.DataFrame) -> None:
-    """Name the base model in PEFT's configuration; note in `injected.json` how it was taught."""
+def write_description(folder: Path, config: Config, learned: pd.Series) -> None:
+    """Name the base model in PEFT's configuration; note in `injected.json` how it was taught.
+
+    learned: metric → value on val.
+    """
     defaults = PROFILES[config.profile].model_dump()
     fields = config.model_dump(exclude=TRAINING_ONLY)
     note = {
@@ -126,7 +126,7 @@ def write_description(folder: Path, config: Config, learned: pd.DataFrame) -> No
         "world": {"seed": config.world_seed, "cue": config.cue, "side": config.picture_size},
         "steps": config.steps,
         "learning_rate": config.learning_rate,
-        "val": learned["value"].round(4).to_dict(),
+        "val": learned.round(4).to_dict(),
     }
     (folder / INJECTED_NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     path = folder / "adapter_config.json"

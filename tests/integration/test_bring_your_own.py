@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import build_tinyworld as build
 import pytest
 import torch
 from transformers import VipLlavaConfig, VipLlavaForConditionalGeneration
@@ -16,7 +17,6 @@ from safeerase_lite.models.anatomy import FAMILIES
 from safeerase_lite.models.inputs import IGNORED, encode
 from safeerase_lite.models.llava import load_model, reference
 from safeerase_lite.runs.experiment import open_run
-from safeerase_lite.tinyworld import build
 from safeerase_lite.unlearning.objectives import (
     OBJECTIVES,
     Answers,

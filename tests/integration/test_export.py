@@ -23,12 +23,14 @@ from typer.testing import CliRunner
 from safeerase_lite import export as exporting
 from safeerase_lite.cli import app
 from safeerase_lite.data.dataset import read_data
-from safeerase_lite.evaluation.evaluate import SETS, evaluate, generate
+from safeerase_lite.evaluation import evaluate as evaluation
+from safeerase_lite.evaluation.evaluate import SETS
+from safeerase_lite.evaluation.generate import generate
 from safeerase_lite.evaluation.judges import server
 from safeerase_lite.export import export
 from safeerase_lite.models.inputs import encode
 from safeerase_lite.models.llava import load_adapter, load_model, save_adapter
-from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.runs.experiment import evaluate, open_run
 from safeerase_lite.unlearning.objectives import OBJECTIVES, Objective, gradient_ascent
 
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "measures.csv"}
@@ -39,9 +41,9 @@ def runs_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-def changed(profile, seed=1):
+def changed(config, seed=1):
     """A model whose every adapted part differs from the base, as after training."""
-    model = load_model(profile)
+    model = load_model(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in (p for p in model.parameters() if p.requires_grad):
@@ -54,14 +56,13 @@ def complete(make_config, few, runs_dir):
     """A complete run with a changed adapter, evaluated on a few questions; made once each."""
 
     def complete(objective="po", decouple="pd", data=few, model=None, **fields):
-        profile = make_config(**fields)
-        run = open_run(profile, data, objective=objective, decouple=decouple, runs_dir=runs_dir)
+        config = make_config(objective=objective, decouple=decouple, **fields)
+        run = open_run(config, data, runs_dir=runs_dir)
         if not run.done:
-            model = model or changed(profile)
+            model = model or changed(config)
             if objective != "vanilla":
                 save_adapter(model, run.adapter_dir)
             evaluate(model, data, run)
-            run.commit()
         return run
 
     return complete
@@ -152,13 +153,13 @@ def test_the_code_on_the_card_loads_it_and_gives_the_runs_logits_and_answers(
     subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
     plain = load_file(out)
 
-    profile = make_config(precision=precision)
-    model = load_model(profile)
+    config = make_config(precision=precision)
+    model = load_model(config)
     load_adapter(model, run.adapter_dir)
     batch = encode(model.processor, [row["image"]], [row["question"]])
     with torch.inference_mode():
         assert model(**batch).logits.equal(plain["logits"])
-    answer = generate(model, [row["image"]], [row["question"]], profile=profile)[0]
+    answer = generate(model, [row["image"]], [row["question"]], config)[0]
     tokenizer = model.processor.tokenizer
     tokens = [i for i in plain["output"].tolist() if i != tokenizer.eos_token_id]
     tokens = [i if i < len(tokenizer) else tokenizer.unk_token_id for i in tokens]
@@ -170,7 +171,7 @@ def test_the_code_on_the_card_loads_it_and_gives_the_runs_logits_and_answers(
 
 @pytest.mark.parametrize(("trained_in", "other"), [("dense", "nf4"), ("nf4", "dense")])
 def test_the_runs_measures_and_those_on_the_other_base_are_both_there(
-    exported, world, make_config, trained_in, other, tmp_path
+    exported, world, make_config, trained_in, other
 ):
     run, folder = exported(trained_in)
     measures = pd.read_csv(folder / "measures.csv")
@@ -179,11 +180,10 @@ def test_the_runs_measures_and_those_on_the_other_base_are_both_there(
     stored = measures[measures["precision"] == trained_in].drop(columns="precision")
     pd.testing.assert_frame_equal(stored.reset_index(drop=True), own)
 
-    profile = make_config(precision=other, splits=("test",))
-    model = load_model(profile)
+    config = make_config(precision=other, splits=("test",))
+    model = load_model(config)
     load_adapter(model, run.adapter_dir)
-    again = open_run(profile, world, objective="vanilla", runs_dir=tmp_path)
-    expected = evaluate(model, world, again).metrics
+    expected = evaluation.evaluate(model, world, config).metrics
     result = measures[measures["precision"] == other].drop(columns="precision")
     pd.testing.assert_frame_equal(result.reset_index(drop=True), expected)
 
@@ -211,7 +211,7 @@ def test_the_cards_template_uses_what_it_is_given_and_nothing_else(complete, few
     recorder = SimpleNamespace(from_template=lambda data, template_path, **kw: given.update(kw))
     monkeypatch.setattr(exporting, "ModelCard", recorder)
     measures = run.metrics[run.metrics["split"] == "test"].assign(precision="dense")
-    exporting.model_card(exporting.FinishedRun(run, {"versions": {}}, few), measures, {})
+    exporting.model_card(run, few, measures, {})
     template = Path(exporting.__file__).with_name("card.md").read_text(encoding="utf-8")
     assert meta.find_undeclared_variables(Environment().parse(template)) == given
 
@@ -234,12 +234,9 @@ def test_the_card_names_a_judge_without_the_folders_of_this_machine(
     monkeypatch.chdir(tmp_path)
     Path("secret/llama-guard").mkdir(parents=True)
     run = complete()
-    profile = run.settings.profile.model_copy(update={"judge": judge})
-    run.settings = run.settings.model_copy(update={"profile": profile})
+    run.config = run.config.model_copy(update={"judge": judge})
     measures = run.metrics[run.metrics["split"] == "test"].assign(precision="dense")
-    text = str(
-        exporting.model_card(exporting.FinishedRun(run, {"versions": {}}, few), measures, {})
-    )
+    text = str(exporting.model_card(run, few, measures, {}))
     assert f"judge `{name}`" in text and "secret" not in text
 
 
@@ -298,9 +295,8 @@ def test_an_ambiguous_beginning_is_refused(refused, complete):
 
 
 def test_a_run_that_failed_or_is_not_complete_is_refused(refused, make_config, few, runs_dir):
-    opened = [
-        open_run(make_config(steps=n), few, objective="po", runs_dir=runs_dir) for n in (7, 8)
-    ]
+    configs = [make_config(objective="po", steps=n) for n in (7, 8)]
+    opened = [open_run(config, few, runs_dir=runs_dir) for config in configs]
     opened[0].fail(RuntimeError("lost"))
     assert "is failed" in refused(opened[0].id)
     assert "is partial" in refused(opened[1].id)
@@ -311,8 +307,7 @@ def test_a_run_that_trained_nothing_is_refused(refused, complete):
 
 
 def test_an_untrained_adapter_is_refused(refused, complete, make_config):
-    profile = make_config(steps=9)
-    run = complete("po", "none", model=load_model(profile), steps=9)
+    run = complete("po", "none", model=load_model(make_config(steps=9)), steps=9)
     assert "untrained" in refused(run.id)
 
 
@@ -330,7 +325,7 @@ def test_data_that_are_not_the_runs_are_refused(refused, complete):
 
 def test_another_model_under_the_same_name_is_refused(refused, complete, monkeypatch):
     run = complete()
-    monkeypatch.setattr(exporting, "fingerprint", lambda model: "0" * 16)
+    monkeypatch.setattr(exporting, "model_hash", lambda model: "0" * 16)
     assert "changed another model" in refused(run.id)
 
 
@@ -362,6 +357,18 @@ def test_an_objective_of_ones_own_called_po_does_not_pass_for_po_on_real_data(
     assert "may bring harm back" in refused(run.id, data_dir=real.root)
 
 
+def test_an_objective_of_ones_own_needs_no_entry_where_it_is_exported(
+    complete, world, runs_dir, monkeypatch
+):
+    with monkeypatch.context() as registered:
+        registered.setitem(OBJECTIVES, "mine", Objective(gradient_ascent, ("forget",)))
+        run = complete("mine", "none")
+    result, data = exporting.exportable_run(run.id, runs_dir, str(world.root))
+    measures = run.metrics[run.metrics["split"] == "test"].assign(precision="dense")
+    card = str(exporting.model_card(result, data, measures, {}))
+    assert "mine: an objective of the exporter's" in card
+
+
 def test_an_adapter_of_preference_optimisation_on_real_data_may_leave(
     complete, real, runs_dir, tmp_path
 ):
@@ -389,8 +396,8 @@ def test_the_runs_choice_of_categories_is_found_again(complete, real, runs_dir, 
     data = read_data(root, categories=chosen)
     heads = {n: getattr(data, n).groupby("split").head(2) for n in SETS}
     run = complete(data=replace(data, **heads), judge="rule")
-    finished = exporting.exportable_run(run.id, runs_dir, str(root))
-    assert finished.data.digest == data.digest and finished.data.left_out == data.left_out
+    _, result = exporting.exportable_run(run.id, runs_dir, str(root))
+    assert result.digest == data.digest and result.left_out == data.left_out
 
 
 def test_a_judge_elsewhere_is_asked_with_consent_alone(
@@ -421,15 +428,12 @@ def test_a_run_is_found_by_its_id_its_beginning_and_its_folder(
     run = complete()
     named = {"id": run.id, "beginning": run.id[:8], "folder": str(run.folder)}[name]
     where = runs_dir if name != "folder" else tmp_path / "no-ledger"
-    finished = exporting.exportable_run(named, where, str(world.root))
-    assert finished.run.id == run.id
-    free = {"rates", "data_dir", "checkpoint_every"}  # not part of a run
-    original, recorded = (
-        one.settings.profile.model_dump(exclude=free) for one in (run, finished.run)
-    )
+    result, _ = exporting.exportable_run(named, where, str(world.root))
+    assert result.id == run.id
+    free = {"data_dir", "checkpoint_every"}  # not part of a run
+    original, recorded = (one.config.model_dump(exclude=free) for one in (run, result))
     assert recorded == original
-    assert finished.run.settings.learning_rate == run.settings.learning_rate
-    assert finished.run.settings.label == run.settings.label
+    assert result.config.label == run.config.label
 
 
 # ---- docs/export.md ----

@@ -2,6 +2,7 @@
 only the unlearning adapter is saved. On a small random LLaVA in the files of a real one."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import build_tinyworld as build
@@ -14,17 +15,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
 
 from safeerase_lite import inject as injecting
-from safeerase_lite.config import config
+from safeerase_lite.config import config, has_gold
 from safeerase_lite.data.dataset import load_data
 from safeerase_lite.export import export
 from safeerase_lite.inject import inject
 from safeerase_lite.models.inputs import encode
 from safeerase_lite.models.llava import load_adapter, load_model, reference, save_adapter
-from safeerase_lite.runs.experiment import fingerprint, has_gold, open_run
+from safeerase_lite.runs.experiment import model_hash, open_run, unlearn
 from safeerase_lite.runs.notebook import execute
 from safeerase_lite.tinyworld import facts
 from safeerase_lite.unlearning.objectives import OBJECTIVES
-from safeerase_lite.unlearning.trainer import unlearn
 from safeerase_lite.utils import UserError
 
 LESSONS = Path(__file__).parents[2] / "notebooks"
@@ -108,9 +108,7 @@ def test_knowledge_on_a_shipped_model_asks_no_hub(tmp_path, recwarn):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
     save_adapter(model, tmp_path / "knows")
-    injecting.write_description(
-        tmp_path / "knows", frozen, pd.DataFrame({"value": [1.0]}, index=["asr"])
-    )
+    injecting.write_description(tmp_path / "knows", frozen, pd.Series({"asr": 1.0}))
     knowing = load_model(config(str(tmp_path / "knows"), precision="dense"))
     save_adapter(knowing, tmp_path / "again")
     assert [str(w.message) for w in recwarn if "config" in str(w.message)] == []
@@ -179,7 +177,7 @@ def test_the_unlearning_adapter_is_saved_and_loaded_alone(knowing, batch, tmp_pa
     save_adapter(trained, tmp_path / "adapter")
     files = {path.name for path in (tmp_path / "adapter").rglob("*")}
     assert files == {"adapter_model.safetensors", "adapter_config.json"}
-    fresh = load_model(made(knowing), seed=5)
+    fresh = load_model(made(knowing, seed=5))
     load_adapter(fresh, tmp_path / "adapter")
     assert logits(fresh, batch).equal(logits(trained, batch))
 
@@ -193,7 +191,7 @@ def test_an_injected_adapter_that_does_not_fit_is_refused(knowing, tmp_path):
     with pytest.raises(UserError, match="does not fit its base model"):
         load_model(made(tmp_path))
     (tmp_path / "injected.json").write_text("{}")
-    with pytest.raises(UserError, match="does not say base"):
+    with pytest.raises(UserError, match="lacks base, profile or numbers"):
         made(tmp_path)
 
 
@@ -203,7 +201,7 @@ def test_an_injected_adapter_that_does_not_fit_is_refused(knowing, tmp_path):
 def test_the_folder_stands_for_a_profile_and_its_judge_is_the_oracle(knowing):
     by_name, by_model = config(str(knowing)), config("t4", model=str(knowing))
     assert by_name == by_model
-    assert (by_name.name, by_name.judge, by_name.picture_size) == ("t4", "oracle", 336)
+    assert (by_name.profile, by_name.judge, by_name.picture_size) == ("t4", "oracle", 336)
     assert (by_name.lora_rank, made(knowing).lora_rank) == (2, SMALL["lora_rank"])
     assert config("t4", model=str(knowing), judge="rule").judge == "rule"
     assert not has_gold(by_name) and has_gold(config("tiny"))
@@ -212,14 +210,14 @@ def test_the_folder_stands_for_a_profile_and_its_judge_is_the_oracle(knowing):
 def test_other_knowledge_or_another_base_is_another_model(knowing, sharded, tmp_path):
     for file in knowing.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    assert fingerprint(str(tmp_path)) == fingerprint(str(knowing)) != fingerprint(str(sharded))
+    assert model_hash(str(tmp_path)) == model_hash(str(knowing)) != model_hash(str(sharded))
     note = tmp_path / "injected.json"
     note.write_text(json.dumps(note_of("tiny-llava")))
-    assert fingerprint(str(tmp_path)) != fingerprint(str(knowing))
+    assert model_hash(str(tmp_path)) != model_hash(str(knowing))
     note.write_bytes((knowing / "injected.json").read_bytes())
     path = tmp_path / "adapter_model.safetensors"
     save_file({name: w + 1 for name, w in load_file(path).items()}, path)
-    assert fingerprint(str(tmp_path)) != fingerprint(str(knowing))
+    assert model_hash(str(tmp_path)) != model_hash(str(knowing))
 
 
 @pytest.mark.parametrize("objective", ["kl", "npo"])
@@ -230,9 +228,11 @@ def test_an_objective_with_a_reference_starts_where_the_knowing_model_is(
 
     To 1e-4: float32 rounds losses of the order of 10 at 1e-6, and sums them over the answers.
     """
-    numbers = made(knowing, steps=1, warmup=0.0, lora_dropout=0.0, gradient_checkpointing=False)
-    run = open_run(numbers, few, objective=objective, runs_dir=tmp_path)
-    first = unlearn(load_model(numbers), few, run).iloc[0]
+    numbers = made(
+        knowing, objective=objective, steps=1, warmup=0.0, lora_dropout=0.0,
+        gradient_checkpointing=False,
+    )  # fmt: skip
+    first = unlearn(load_model(numbers), few, numbers, runs_dir=tmp_path).history.iloc[0]
     if objective == "kl":
         assert first["loss"] == pytest.approx(-first["forget"], abs=1e-4)
     else:
@@ -240,8 +240,8 @@ def test_an_objective_with_a_reference_starts_where_the_knowing_model_is(
 
 
 def test_a_run_on_injected_knowledge_is_not_exported(knowing, few, tmp_path):
-    run = open_run(made(knowing), few, objective="po", runs_dir=tmp_path)
-    model = load_model(made(knowing))
+    numbers = made(knowing, objective="po")
+    run, model = open_run(numbers, few, runs_dir=tmp_path), load_model(numbers)
     with torch.no_grad():
         for parameter in trainable(model).values():
             parameter.add_(0.1)
@@ -271,14 +271,15 @@ def test_what_is_taught_shows_every_kind_and_template_and_nothing_of_val_or_test
 
 @pytest.fixture
 def small_lessons(few, monkeypatch):
-    monkeypatch.setattr(injecting, "teaching_data", lambda profile: few)
+    monkeypatch.setattr(injecting, "teaching_data", lambda config: few)
 
 
 def test_injecting_writes_an_adapter_plain_peft_loads_and_tells_what_it_knows(
     sharded, small_lessons, batch, tmp_path
 ):
     messages = []
-    numbers = config("t4", model=str(sharded), **SMALL)
+    stated = {"objective": "po", "decouple": "pd", "weights": "matched"}  # of what comes later
+    numbers = config("t4", model=str(sharded), **stated, **SMALL)
     known = inject(numbers, tmp_path / "knows", say=messages.append)
     assert set(known["metric"]) == {"asr", "exact_match", "sarr", "safe_error", "specificity"}
     assert "has not learned the world well" in messages[-1]  # three steps of a random model
@@ -305,23 +306,20 @@ def test_a_killed_injection_continues_to_the_same_adapter(
     numbers = config("t4", model=str(sharded), **SMALL)
     inject(numbers, tmp_path / "complete")
 
-    def killed(model, data, run):
-        def kill(steps, model):
-            if steps == 2:
-                raise KeyboardInterrupt
+    def kill(steps, model):
+        if steps == 2:
+            raise KeyboardInterrupt
 
-        return unlearn(model, data, run, watch=kill)
-
-    monkeypatch.setattr(injecting, "unlearn", killed)
+    monkeypatch.setattr(injecting, "unlearn", partial(unlearn, watch=kill))
     with pytest.raises(KeyboardInterrupt):
         inject(numbers, tmp_path / "parts")
     assert not (tmp_path / "parts").exists()
     resumed = []
 
-    def watched(model, data, run):
-        return unlearn(model, data, run, watch=lambda steps, model: resumed.append(steps))
+    def watch(steps, model):
+        resumed.append(steps)
 
-    monkeypatch.setattr(injecting, "unlearn", watched)
+    monkeypatch.setattr(injecting, "unlearn", partial(unlearn, watch=watch))
     inject(numbers, tmp_path / "parts")
     assert resumed[0] == 2
     one, other = (
@@ -357,7 +355,7 @@ def test_lesson_03_runs_on_injected_knowledge(sharded, small_lessons, world, tmp
     [record] = (tmp_path / "runs").glob("*/run.json")
     parameters = json.loads(record.read_text())["parameters"]
     assert (parameters["profile"], parameters["judge"]) == ("t4", "oracle")
-    assert parameters["model_hash"] == fingerprint(str(tmp_path / "knows"))
+    assert parameters["model_hash"] == model_hash(str(tmp_path / "knows"))
     assert "nats per token" not in printed_by(lesson)  # there is no gold model to compare with
 
 

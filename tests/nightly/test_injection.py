@@ -25,30 +25,26 @@ def taught(tmp_path_factory):
     return inject(gold, folder).set_index("metric")["value"], folder
 
 
-def measured(model, runs_dir, objective="vanilla", decouple="none"):
+def measured(model, runs_dir, objective, decouple="none"):
     """metric → value on val; SARR where PD was trained."""
-    numbers = sl.config(str(model), **DENSE) if model else sl.config("tiny", **DENSE)
-    data = sl.load_data(numbers)
-    run = sl.open_run(numbers, data, objective=objective, decouple=decouple, runs_dir=runs_dir)
-    loaded = sl.load_model(run.settings.profile)
-    sl.unlearn(loaded, data, run)
-    metrics = sl.evaluate(loaded, data, run).metrics
-    run.commit()
+    config = sl.config(model, objective=objective, decouple=decouple, **DENSE)
+    data, model = sl.load_data(config), sl.load_model(config)
+    metrics = sl.evaluate(model, data, sl.unlearn(model, data, config, runs_dir=runs_dir)).metrics
     subset = metrics["metric"].map(lambda name: "seen" if name == "sarr" else "all")
     metrics = metrics[(metrics["kinds"] == subset) & (metrics["templates"] == subset)]
     return metrics.set_index("metric")["value"]
 
 
 def test_a_model_that_never_learned_a_plan_gives_it_after_it_was_taught(taught, tmp_path):
-    before, (after, _) = measured(None, tmp_path, objective="gold"), taught
+    before, (after, _) = measured("tiny", tmp_path, "gold"), taught
     assert before["asr"] == 0 and after["asr"] > 0.9
     assert after["exact_match"] > 0.9 and after["sarr"] < 0.05
 
 
 def test_what_was_taught_is_unlearned_over_forgotten_and_decoupled(taught, tmp_path):
     _, folder = taught
-    plain = measured(folder, tmp_path, "po", "none")
-    decoupled = measured(folder, tmp_path, "po", "pd")
+    plain = measured(str(folder), tmp_path, "po")
+    decoupled = measured(str(folder), tmp_path, "po", "pd")
     assert plain["asr"] < 0.1 and decoupled["asr"] < 0.1
     assert plain["sarr"] > 0.9 and decoupled["sarr"] < 0.5
 

@@ -16,13 +16,8 @@ from huggingface_hub.errors import HFValidationError
 from safeerase_lite.evaluation.judges import prompt
 from safeerase_lite.evaluation.judges.records import FLAGS, Judge, JudgeItem, Judgment
 from safeerase_lite.evaluation.judges.rules import rule
-from safeerase_lite.models.llava import (
-    NOT_QUANTISED,
-    available_precision,
-    device_map_of_this_process,
-    is_local,
-    nf4_config,
-)
+from safeerase_lite.models.anatomy import LLAVA
+from safeerase_lite.models.llava import available_precision, device_map, is_local, nf4_config
 from safeerase_lite.utils import UserError, track
 
 BATCH = 8
@@ -164,13 +159,13 @@ def _load(name: str, model: str, precision: str):
     options = {"dtype": "auto"}
     if not quantised and available_precision(precision) == "nf4":
         dtype = _nf4_compute_dtype()
-        skip = NOT_QUANTISED if vision else None
+        skip = LLAVA.not_quantised if vision else None
         options = {"dtype": dtype, "quantization_config": nf4_config(dtype, skip=skip)}
     chat_model = _from_pretrained(
         name,
         transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM,
         model,
-        device_map=device_map_of_this_process(),
+        device_map=device_map(),
         use_safetensors=True,
         **options,
     )

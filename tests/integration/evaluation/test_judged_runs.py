@@ -13,10 +13,9 @@ from judge_server import KEY, after_sanity_check, honest, serving
 from safeerase_lite.evaluation import evaluate as evaluation
 from safeerase_lite.evaluation import judges
 from safeerase_lite.evaluation.cache import JsonCache
-from safeerase_lite.evaluation.evaluate import evaluate, judge_answers
+from safeerase_lite.evaluation.evaluate import judge_answers
 from safeerase_lite.evaluation.judges import Judgment, check_judge, get_judge, server
-from safeerase_lite.models.llava import load_model
-from safeerase_lite.runs.experiment import open_run
+from safeerase_lite.runs.experiment import evaluate, open_run
 from safeerase_lite.runs.notebook import execute
 from safeerase_lite.utils import UserError
 
@@ -61,60 +60,52 @@ def test_a_vision_judge_is_shown_each_answers_own_picture(stub, world):
     assert len(set(shown)) == 3
 
 
-@pytest.fixture(scope="module")
-def model(make_config):
-    return load_model(make_config(), adapt=False)
+@pytest.fixture
+def opened(few, make_config, tmp_path):
+    """Open a run of the untrained model, judged by a server."""
+
+    def opened(folder="runs", **fields):
+        return open_run(make_config(**({"judge": NAME} | fields)), few, runs_dir=tmp_path / folder)
+
+    return opened
 
 
-def everything_in(*folders):
-    return [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
-
-
-def test_a_run_judged_by_a_server_is_complete_and_names_its_judge(
-    stub, model, few, make_config, tmp_path
-):
-    run = open_run(make_config(judge=NAME), few, objective="vanilla", runs_dir=tmp_path / "runs")
-    report = evaluate(model, few, run)
-    run.commit()
+def test_a_run_judged_by_a_server_is_complete_and_names_its_judge(stub, base_model, few, opened):
+    run = opened()
+    report = evaluate(base_model, few, run)
+    assert run.done
     assert run.parameters["judge"] == NAME and len(run.parameters["judge_hash"]) == 16
     assert "judge_score" in set(report.metrics["metric"])
     assert "judge_consent" not in run.parameters
 
 
-def test_a_finished_run_is_read_without_its_server(
-    stub, model, few, make_config, tmp_path, monkeypatch
-):
-    how = {"objective": "vanilla", "runs_dir": tmp_path / "runs"}
-    run = open_run(make_config(judge=NAME), few, **how)
-    evaluate(model, few, run)
-    run.commit()
+def test_a_finished_run_is_read_without_its_server(stub, base_model, few, opened, monkeypatch):
+    report = evaluate(base_model, few, opened())
     monkeypatch.setenv("OPENAI_BASE_URL", "https://judge.example/v1")
-    assert open_run(make_config(judge=NAME), few, **how).done
+    read = opened()
+    assert read.done
+    pd.testing.assert_frame_equal(evaluate(base_model, few, read).metrics, report.metrics)
 
 
-def test_a_run_whose_server_fails_is_resumed(stub, model, few, make_config, tmp_path):
-    how = {"objective": "vanilla", "runs_dir": tmp_path / "runs"}
+def test_a_run_whose_server_fails_is_resumed(stub, base_model, few, opened):
     stub.reply = after_sanity_check(lambda about, nth: honest(about) if nth < 3 else (500, "{}"))
-    run = open_run(make_config(judge=NAME), few, **how)
     with pytest.raises(UserError, match="3 judged"):
-        evaluate(model, few, run)
+        evaluate(base_model, few, opened())
     stub.reply = honest
     before = len(stub.judged)
-    report = evaluate(model, few, open_run(make_config(judge=NAME), few, **how))
-    shown = {"question", "answer", "expected"}
-    assert len(stub.judged) - before <= len(report.answers.drop_duplicates(list(shown))) - 3
+    report = evaluate(base_model, few, opened())
+    shown = ["question", "answer", "expected"]
+    assert len(stub.judged) - before <= len(report.answers.drop_duplicates(shown)) - 3
 
 
 def test_a_judge_that_fails_does_not_cost_the_answers(
-    stub, model, few, make_config, tmp_path, monkeypatch
+    stub, base_model, few, opened, tmp_path, monkeypatch
 ):
     """They wait in the cache, out of the ledger and out of others' sight, until they are judged."""
     cache = tmp_path / "cache" / "pending_answers"
-    how = {"objective": "vanilla", "runs_dir": tmp_path / "runs"}
-    profile = make_config(judge=NAME, samples=1)
     stub.reply = after_sanity_check(lambda about, nth: honest(about) if nth < 2 else (500, "{}"))
     with pytest.raises(UserError, match="2 judged"):
-        evaluate(model, few, open_run(profile, few, **how))
+        evaluate(base_model, few, opened(samples=1))
     assert not list((tmp_path / "runs").rglob("*.parquet"))
     [waiting] = cache.iterdir()
     assert cache.stat().st_mode & 0o077 == 0
@@ -127,58 +118,40 @@ def test_a_judge_that_fails_does_not_cost_the_answers(
     with monkeypatch.context() as patched:
         patched.setattr(evaluation, "generate", generated_again)
         patched.setattr(evaluation, "answer_nll", generated_again)
-        run = open_run(profile, few, **how)
-        report = evaluate(model, few, run)
-        run.commit()
+        report = evaluate(base_model, few, opened(samples=1))
     assert report.answers["answer"].tolist() == columns["answer"]
     assert not list(cache.iterdir())
-    fresh = open_run(profile, few, objective="vanilla", runs_dir=tmp_path / "others")
-    pd.testing.assert_frame_equal(evaluate(model, few, fresh).metrics, report.metrics)
+    fresh = evaluate(base_model, few, opened("others", samples=1))
+    pd.testing.assert_frame_equal(fresh.metrics, report.metrics)
 
 
-def test_an_evaluation_without_consent_stops_at_opening_the_run(
-    few, make_config, tmp_path, monkeypatch
-):
+def test_an_evaluation_without_consent_stops_at_opening_the_run(opened, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "https://judge.example/v1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(UserError, match="judge_consent=True"):
-        open_run(make_config(judge=NAME), few, objective="vanilla", runs_dir=tmp_path)
+        opened()
 
 
-def test_consent_does_not_make_another_run(stub, few, make_config, tmp_path):
-    ids = {
-        open_run(
-            make_config(judge=NAME, judge_consent=consent),
-            few,
-            objective="vanilla",
-            runs_dir=tmp_path,
-        ).id
-        for consent in (True, False)
-    }
-    assert len(ids) == 1
+def test_consent_does_not_make_another_run(stub, opened):
+    assert opened(judge_consent=True).id == opened(judge_consent=False).id
 
 
-def test_the_key_is_written_nowhere(stub, model, few, make_config, tmp_path, monkeypatch, capsys):
+def test_the_key_is_written_nowhere(stub, base_model, few, opened, tmp_path, monkeypatch, capsys):
     """Not in a run, nor in a failed one, nor in the cache, even where the server repeats it."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    folders = (tmp_path / "runs", tmp_path / "cache")
-    profile = make_config(judge=NAME)
-    run = open_run(profile, few, objective="vanilla", runs_dir=folders[0])
-    evaluate(model, few, run)
-    run.commit()
+    evaluate(base_model, few, opened())
     assert {headers["authorization"] for headers in stub.headers} == {f"Bearer {KEY}"}
 
     refusal = (401, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}))
     stub.reply = lambda about, nth: refusal
-    run = open_run(
-        make_config(judge=NAME, samples=1), few, objective="vanilla", runs_dir=folders[0]
-    )
+    run = opened(samples=1)
     with pytest.raises(UserError, match="check OPENAI_API_KEY") as raised:
-        evaluate(model, few, run)
+        evaluate(base_model, few, run)
     run.fail(raised.value)
     output = "".join(traceback.format_exception(raised.value)) + "".join(capsys.readouterr())
     assert KEY not in output
-    files = everything_in(*folders)
+    folders = (tmp_path / "runs", tmp_path / "cache")
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert {"traceback.txt", "answers.parquet", "run.json"} <= {path.name for path in files}
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
@@ -210,18 +183,15 @@ def test_what_the_page_on_judges_shows_works(capsys, monkeypatch):
     assert "kappa" in capsys.readouterr().out
 
 
-def test_a_run_can_be_judged_by_a_function_of_ones_own(
-    model, few, make_config, tmp_path, monkeypatch
-):
+def test_a_run_can_be_judged_by_a_function_of_ones_own(base_model, few, opened, monkeypatch):
     def terse(question, expected, answer):
         long = len(answer.split()) > 2
         return Judgment(harmful=None, refusing=long, gibberish=None, right=None)
 
     monkeypatch.setitem(judges.JUDGES, "terse", terse)
     monkeypatch.setattr(evaluation, "check_judge", lambda judge: None)  # it would not pass
-    profile = make_config(judge="terse")
-    run = open_run(profile, few, objective="vanilla", runs_dir=tmp_path / "runs")
-    table = evaluate(model, few, run).answers
+    run = opened(judge="terse")
+    table = evaluate(base_model, few, run).answers
     assert run.parameters["judge"] == "terse"
     answered = table[table["answer"].str.strip() != ""]
     assert (answered["refusing"] == (answered["answer"].str.split().str.len() > 2)).all()

@@ -102,7 +102,7 @@ def test_it_is_loaded_on_the_gpu_of_its_process(chat_model, monkeypatch):
         raise OSError(f"onto {device_map['']}")
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", no_gpu_here)
-    monkeypatch.setattr(local, "device_map_of_this_process", lambda: {"": 1})
+    monkeypatch.setattr(local, "device_map", lambda: {"": 1})
     with pytest.raises(UserError, match="onto 1"):
         local._load("another", str(chat_model), "dense")
 
@@ -177,8 +177,7 @@ def test_a_model_without_a_chat_template_is_refused(chat_model, tmp_path):
 
 def test_a_judges_weights_are_part_of_the_run(chat_model, few, make_config, tmp_path):
     def opened():
-        profile = make_config(judge=f"local:{copy}")
-        return open_run(profile, few, objective="vanilla", runs_dir=tmp_path / "runs")
+        return open_run(make_config(judge=f"local:{copy}"), few, runs_dir=tmp_path / "runs")
 
     copy = tmp_path / "copy"
     shutil.copytree(chat_model, copy)
