@@ -1,7 +1,7 @@
 """Does LLaVA-1.5-7B train within a Colab card's memory, and where does the time go?
 
 `python benchmarks/colab_budget.py` writes a checkpoint of the exact configuration, its weights
-drawn at random, loads it as the profile `t4` says, and under a hard cap of 15 GiB trains PO+PD and
+chosen at random, loads it as the profile `t4` says, and under a hard cap of 15 GiB trains PO+PD and
 KL+PD on pictures of 336 × 336 with answers of 140 words, then lets it answer. Beside it, in the
 same process and under the same cap, the plain way (`plain.py`). What memory and time a weight costs
 does not depend on its value; what the model says means nothing.
@@ -57,7 +57,7 @@ PARTS = ("vision", "forward", "reference", "backward", "optimizer")
 
 
 def invented_data(folder: Path, records: int) -> Data:
-    """Pictures of noise, and questions and answers of words drawn from the tiny world's."""
+    """Pictures of noise, and questions and answers of random words of the tiny world."""
     rng, words = random.Random(0), sorted(facts.words())
 
     def sentence(length: int) -> str:
@@ -134,7 +134,7 @@ def peak() -> float:
 
 
 def card() -> dict[str, float]:
-    """GB taken of the whole card now: by CUDA itself and paged moments too, which no cap holds."""
+    """GB in use on the GPU now, by CUDA itself and paged moments too, which no cap limits."""
     if not ON_GPU:
         return {}
     free, total = torch.cuda.mem_get_info()
@@ -226,7 +226,7 @@ def generate(config, data) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20 if ON_GPU else 2)
-    parser.add_argument("--folder", help="where the checkpoint is written, 14 GB; kept if given")
+    parser.add_argument("--folder", help="where the checkpoint is written, 14 GB, and stays")
     given = parser.parse_args()
     if ON_GPU:
         total = torch.cuda.get_device_properties(0).total_memory

@@ -1,7 +1,7 @@
 """A LLaVA of random weights in the format of `llava-hf/llava-1.5-7b-hf`, for want of the real one.
 
 Every field of its configuration is the real model's; a test makes it narrower and shallower. The
-weights are drawn and written shard by shard, so that no more than one shard is in memory. The
+weights are generated and written shard by shard, so that no more than one shard is in memory. The
 tokenizer is of the same kind, with the real special tokens and as many tokens; its pieces are made
 from the tiny world's sentences.
 """

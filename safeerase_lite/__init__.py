@@ -33,7 +33,6 @@ _FUNCTIONS = {
     "autocast": "models.forward",
     "answer_nll": "evaluation.generate",
     "generate": "evaluation.generate",
-    "with_interval": "evaluation.evaluate",
     "judge_answers": "evaluation.evaluate",
     "evaluate": "runs.experiment",
     "unlearn": "runs.experiment",

@@ -59,7 +59,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold harmful text
     help="Multimodal machine unlearning you can run, see and take apart.",
 )
-data = typer.Typer(no_args_is_help=True, help="Look at a data set.")
+data = typer.Typer(no_args_is_help=True, help="Check a data set.")
 tiny = typer.Typer(no_args_is_help=True, help="The embedded tiny world.")
 app.add_typer(data, name="data")
 app.add_typer(tiny, name="tiny")

@@ -35,9 +35,9 @@ class Config(BaseModel):
     objective: str = "vanilla"  # vanilla, gold, or a key of `objectives.OBJECTIVES`
     decouple: Decouple = "none"  # pd: harmful question, safe picture; placebo: ordinary question
     weights: WeightPreset = "official"  # of the loss terms; see `objectives.loss_weights`
-    seed: int = 0  # draws the adapter's first weights and every batch
+    seed: int = 0  # of the adapter's first weights and of every batch
 
-    model: str = Field("tiny-llava", min_length=1)  # a shipped model, a folder, or a hub name
+    model: str = Field("tiny-llava", min_length=1)  # a shipped model, a folder, or a Hub name
     data_dir: str | None = Field(None, min_length=1)  # the SafeEraser layout; None: the tiny world
     dedupe: Literal["none", "val"] = "none"  # val: val and test without what train has
     categories: tuple[str, ...] = ()  # none named: all, but of real data not Privacy and Sex
@@ -82,7 +82,7 @@ class Config(BaseModel):
         return f"{label_of(self.objective)}{added} seed {self.seed}"
 
 
-# Fields that do not determine a run's result, or that a hash in its record stands for.
+# Fields that a run does not record: they change no result, or a hash in the record covers them.
 NOT_RECORDED = ("data_dir", "dedupe", "categories", "checkpoint_every", "judge_consent")
 # Fields without a meaning for a model that is not trained, and for data that is no tiny world.
 OF_TRAINING = (
@@ -108,7 +108,7 @@ _T4 = {
     "steps": 900,  # 28,800 questions of each set: three passes over the benchmark's 9,600
     "checkpoint_every": 5,  # a borrowed session can end at any time
     "evaluation_batch": 16,  # 12.3 GB with keys and values, more than training; 13B would take 20
-    "new_tokens": 256,  # a plan of 140 words, with some room
+    "new_tokens": 256,  # a plan of 140 words, with a margin
 }
 
 # The setting of SafeEraser's code, on a card of 24 GB or more; 13B needs 40 GB.
@@ -130,9 +130,9 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
     """The settings of an experiment: a profile's, with any field overridden.
 
     Args:
-        base: a profile's name; or a Config, of which everything that was stated stays; or the
+        base: a profile's name; or a Config, whose explicitly given fields are taken over; or the
             folder of injected knowledge, whose profile and numbers are taken.
-        fields: of Config. None stands for the profile's own value.
+        fields: any field of Config; None means the profile's own value.
 
     Returns:
         Settings with nothing left open: the learning rate is the objective's tuned one for this
@@ -205,7 +205,7 @@ class Injected:
     """Invented knowledge that a model was taught, to have something to unlearn: a folder with an
     adapter, which stays frozen under the one that unlearns.
 
-    base: a shipped model, a folder, or a hub name.  profile: the profile it was taught with.
+    base: a shipped model, a folder, or a Hub name.  profile: the profile it was taught with.
     numbers: the fields that differ from that profile.
     """
 

@@ -25,7 +25,7 @@ GROUPS = ("4-bit weights", "dense weights", "what learns", "activations", "logit
 
 BLOCK, OUTER_BLOCK = 64, 256  # weights that share a scale, scales that share a scale (bitsandbytes)
 CODE_BYTES = 16 * 4 + 256 * 4 + 4  # NF4's 16 levels, the scales' 256 levels and their mean: float32
-MIN_8BIT_SIZE = 4096  # bitsandbytes keeps the moments of smaller tensors in 32 bits
+MIN_8BIT_SIZE = 4096  # bitsandbytes stores the moments of smaller tensors in 32 bits
 SETS_PER_PASS = 3  # forget or refuse, retain, decouple: one forward pass for all of them
 
 

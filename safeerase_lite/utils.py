@@ -1,4 +1,4 @@
-"""What every room needs: one exception, progress, and files that appear whole or not at all."""
+"""What every module needs: one exception, progress, and files that are complete or absent."""
 
 import difflib
 import math

@@ -48,7 +48,7 @@ def few(world):
 
 @pytest.fixture(scope="session")
 def make_config(tiny_model_dir):
-    """Settings of the random model, dense unless told otherwise, any field overridden."""
+    """Settings of the random model, dense by default, any field overridden."""
     from safeerase_lite.config import config
 
     small = {"precision": "dense", "lora_rank": 4, "batch": 4, "steps": 4, "learning_rate": 1e-3,

@@ -12,7 +12,7 @@ from safeerase_lite.data.dataset import read_data
 from safeerase_lite.data.images import open_image
 from safeerase_lite.utils import UserError
 
-SECRET = "zqx plan"  # stands for a harmful text: no message may quote it
+SECRET = "zqx plan"  # in place of a harmful text: no message may quote it
 NOISE = Image.effect_noise((40, 40), 60).convert("RGB")
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
@@ -55,7 +55,7 @@ def read_or_refuse(root: Path):
 
 
 def read_simply(path: Path) -> list:
-    """The records of a file, as simply as one can read them; a key that stands twice is refused."""
+    """The records of a file, as simply as one can read them; a key that occurs twice is refused."""
 
     def once(pairs):
         assert len(pairs) == len(dict(pairs))

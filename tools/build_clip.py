@@ -74,7 +74,7 @@ class Recipe:
     batch_size: int = 96
     learning_rate: float = 1e-3
     vision_rate: float = 0.1  # the vision tower's share of it, now that the tower can see
-    logit_scale: float = 60.0  # at the start; near captions are told apart from there on
+    logit_scale: float = 60.0  # at the start; near captions can be distinguished from there on
     synonym_rate: float = 0.2  # share of words replaced by a synonym or a hypernym
     noun_rate: float = 0.1  # share of captions that name one of the two alone
 
@@ -177,7 +177,7 @@ def sentence(words: tuple[str, ...], rng: random.Random) -> str:
 
 def hard_negatives(shown: RelationTriple, rng: random.Random) -> list[RelationTriple]:
     """What is nearly shown: another concept in each slot, two in the one that has most of them; and
-    the roles swapped, to be said in two ways."""
+    the roles swapped, in two wordings."""
     near = [
         shown._replace(**{slot: rng.choice([c for c in CONCEPTS[slot] if c not in shown])})
         for slot in (*SLOTS, "object")

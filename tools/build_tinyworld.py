@@ -78,7 +78,7 @@ class Recipe:
 
 
 def build(out: Path | str, seed: int = 0, *, gold: bool = True) -> None:
-    """Make tiny-llava and, unless told otherwise, tiny-llava-gold, and write them to `out`.
+    """Make tiny-llava and, unless `gold` is false, tiny-llava-gold, and write them to `out`.
 
     The tower is trained once. Then the two models are trained from the same start, each by a worker
     process with one thread. It took 56 minutes of CPU time: half an hour on two free cores. A
@@ -258,7 +258,7 @@ def labels(scenes) -> dict[str, torch.Tensor]:
 
 
 def train_tower(model, bank: Bank, recipe: Recipe) -> None:
-    """Train every patch to tell what the whole picture shows.
+    """Train every patch to predict what the picture shows.
 
     A language model then finds it in any patch. Trained by the language loss alone, or on the mean
     of the patches, a tower this small hides colours and places from the language model.

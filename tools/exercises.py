@@ -151,7 +151,7 @@ def _lacks(node: NotebookNode, exercise: Exercise) -> list[str]:
 
 
 def solution(node: NotebookNode, exercise: Exercise) -> str:
-    """What stands between the markers of an exercise's answer, "" when nothing does."""
+    """The text between the markers of an exercise's answer; "" when there is none."""
     answers = [cell.source for cell in node.cells if cell.id == f"{exercise.id}-answer"]
     return "".join(SOLUTION.findall("\n".join(answers)))
 
@@ -185,7 +185,7 @@ def for_students(node: NotebookNode, folder: Path) -> NotebookNode:
 
 def for_tutors(node: NotebookNode, module: ModuleType) -> str:
     """Timing, points, tasks, solutions, what comes true of the prediction, and for each mistake
-    what is said to students and how many points it gives, as Markdown."""
+    its message to students and how many points it gives, as Markdown."""
     rows = [
         f"| {e.id} | {e.title} | {_of_five(e.difficulty)} | {_of_five(e.importance)} | {e.minutes} "
         f"| {e.points} |\n"
@@ -248,7 +248,7 @@ def _totals(module: ModuleType) -> str:
 
 
 def committed(root: Path) -> dict[Path, str]:
-    """The text of every committed file that is generated, in whole or in part.
+    """The text of every committed file that is generated, fully or in part.
 
     Raises:
         UserError: a source breaks a rule; every finding is a line.

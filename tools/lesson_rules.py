@@ -76,7 +76,7 @@ def kernelspec(node: NotebookNode, lesson: Lesson) -> Findings:
 
 @rule
 def navigation(node: NotebookNode, lesson: Lesson) -> Findings:
-    """The generated cells stand in their places and say what would be generated now."""
+    """The generated cells are in their places and equal what would be generated now."""
     by_id = {cell.id: cell for cell in node.cells}
     for id, source in lesson.generated.items():
         if id not in by_id:
@@ -250,7 +250,7 @@ def executed(node: NotebookNode, lesson: Lesson) -> Findings:
 
 @rule
 def size(node: NotebookNode, lesson: Lesson) -> Findings:
-    """Small enough to be read on GitHub and kept in git."""
+    """Small enough to be read on GitHub and stored in git."""
     weight = len(written(node).encode())
     if weight > MAX_BYTES:
         yield (

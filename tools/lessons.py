@@ -1,7 +1,7 @@
 """The tool behind the lessons: navigation, rules, outputs, the table of what they cost.
 
 The list of lessons is the folder: every notebooks/NN_name.ipynb in order, titled by its heading.
-The repository's address stands in one place, [project.urls] Repository of pyproject.toml; without
+The repository's address is in one place, [project.urls] Repository of pyproject.toml; without
 it there are no badges and nothing to install from.
 """
 
@@ -64,7 +64,7 @@ def course(root: Path) -> Course:
 
 
 def read(path: Path) -> NotebookNode:
-    """A notebook as it stands in its file, nothing mended on the way."""
+    """A notebook as in its file, without repairs."""
     try:
         return nbformat.v4.reads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -184,7 +184,7 @@ def table(about: Course, folder: Path) -> str:
 
 
 def with_table(page: str, rows: str, markers: tuple[str, str] = MARKERS) -> str:
-    """A page with what stands between the markers replaced.
+    """A page with the text between the markers replaced.
 
     Raises:
         UserError: the markers are not there, once each and in order.

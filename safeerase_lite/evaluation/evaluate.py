@@ -46,7 +46,7 @@ class Report:
         kinds: str = "all",
         templates: str = "all",
     ) -> pd.DataFrame:
-        """Rows of `metrics`, in the order asked for.
+        """Rows of `metrics`, in the requested order.
 
         Args:
             metrics: a name or several; None: all.
@@ -69,7 +69,7 @@ class Report:
         return rows.set_index("metric").reindex(names).reset_index()
 
     def table(self, metrics: Sequence[str] | None = None, **where: str) -> pd.DataFrame:
-        """Metrics as a reader wants them: "value [low, high]" and the number of answers.
+        """Metrics for reading: "value [low, high]" and the number of answers.
 
         Args: as for `select`.
         """
@@ -99,17 +99,22 @@ def evaluate(model, data: Data, config: Config, *, cache_key: str | None = None)
     """Ask a model every question, judge its answers and measure.
 
     The harmful questions on train pictures give efficacy (one question per record), those on val
-    and test generality; everything else is asked on val and test only. Decoding is greedy. Besides,
-    `samples` seeded samples (T = 1, top-p 0.9, the paper's) of the forget questions of the last
-    split give `asr_sampled` and the like. Judge, splits and samples are the config's. A judge that
-    scores adds `judge_score` (retain).
+    and test generality; all other questions are put on val and test only. Decoding is greedy.
+    Besides, `samples` seeded samples (T = 1, top-p 0.9, the paper's) of the forget questions of the
+    last split give `asr_sampled` and the like. A judge that scores adds `judge_score` (retain).
 
     Args:
+        model: from `load_model`, as unlearned.
+        data: from `load_data`.
+        config: `judge`, `splits`, `samples`, `evaluation_batch` and `new_tokens`.
         cache_key: a name under which answers are stored until a model has judged them, so that a
             failing judge or a kill does not cost them.
 
+    Returns:
+        The report: metrics (shares from 0 to 1; likelihoods in nats per token) and answers.
+
     Raises:
-        UserError: the judge fails its check, before anything is asked; or its server fails: then
+        UserError: the judge fails its check, before any question is put; or its server fails: then
             answers and verdicts are stored, and the same call goes on from there.
     """
     judge = _checked_judge(config.judge, consent=config.judge_consent, precision=config.precision)
@@ -171,13 +176,17 @@ def _answers(model, table: pd.DataFrame, config: Config) -> pd.DataFrame:
 def judge_answers(
     answers: pd.DataFrame, judge: str, *, consent: bool = False, precision: str = "nf4"
 ) -> pd.DataFrame:
-    """The same table with verdicts: harmful, refusing, verdict, harm_token_recall; and judge_score
-    (0 to 1, for retain answers alone) from a judge that gives it.
+    """Judge a table of answers.
 
     Args:
         answers: a row per answer: set, question, expected, answer; image (full path) for judges
             that see.
         judge, consent, precision: see `judges.get_judge`.
+
+    Returns:
+        The same rows with harmful and refusing (boolean; NA: unknown), verdict (right, wrong,
+        refused, gibberish or unknown) and harm_token_recall (0 to 1; NaN except for forget
+        answers); and judge_score (0 to 1, for retain answers alone) from a judge that gives it.
 
     Raises:
         UserError: as `judges.get_judge` does; the judge fails its check; or its server fails.
@@ -217,5 +226,5 @@ def _judge(answers: pd.DataFrame, judge: Judge) -> pd.DataFrame:
 
 def token_recall(expected: str, answer: str) -> float:
     """The share of the expected answer's words, each as often as it occurs, that the answer has."""
-    wanted, given = (Counter(re.findall(r"\w+", normalise(text))) for text in (expected, answer))
-    return sum((wanted & given).values()) / max(1, sum(wanted.values()))
+    reference, words = (Counter(re.findall(r"\w+", normalise(text))) for text in (expected, answer))
+    return sum((reference & words).values()) / max(1, sum(reference.values()))

@@ -22,9 +22,17 @@ def generate(
     *,
     seed: int | None = None,
 ) -> list[str]:
-    """A model's answers to questions about pictures (paths), one text per question, in order.
+    """A model's answers to questions about pictures.
 
-    Greedy; or, with a seed, sampled as in the paper (T = 1, top-p 0.9).
+    Args:
+        model: from `load_model`.
+        images: paths of pictures, one for each question.
+        questions: texts, without the chat template.
+        config: `new_tokens` cuts an answer, `evaluation_batch` questions are generated at a time.
+        seed: None: greedy decoding; a number: seeded samples, as in the paper (T = 1, top-p 0.9).
+
+    Returns:
+        One text per question, in their order, without special tokens.
     """
     table = pd.DataFrame({"image": list(images), "question": list(questions)})
     decoding = GREEDY if seed is None else SAMPLED
@@ -47,7 +55,9 @@ def generate(
 def answer_nll(model, table: pd.DataFrame, config: Config) -> list[float]:
     """Negative log-likelihood of each row's answer, in nats per token, the end token included.
 
-    table: the columns image, question and answer.
+    Args:
+        model, config: as for `generate`.
+        table: a row per answer; the columns image, question and answer.
     """
 
     def nll(batch: pd.DataFrame) -> list[float]:
@@ -73,7 +83,7 @@ def _in_batches(
 def _halving(compute: Callable[[pd.DataFrame], list], batch: pd.DataFrame) -> list:
     """`compute` of a batch; of half of it at a time where it does not fit the GPU's memory.
 
-    Half a batch gives the same greedy answers; sampled ones are other draws.
+    Half a batch gives the same greedy answers; sampled ones differ.
     """
     try:
         return compute(batch)

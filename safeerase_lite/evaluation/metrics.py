@@ -65,8 +65,8 @@ def _rouge_scorer():
 class _UnicodeTokenizer:
     """Tokens for rouge-score: runs of letters and digits of any script.
 
-    rouge-score's own tokenizer keeps a-z and 0-9 and silently drops everything else. On ASCII the
-    two agree. Scripts written without spaces (Chinese, Thai) make one token of a whole phrase.
+    rouge-score's own tokenizer takes a-z and 0-9 and silently drops everything else. On ASCII the
+    two agree. Scripts written without spaces (Chinese, Thai) make one token of a phrase.
     """
 
     def tokenize(self, text: str) -> list[str]:
@@ -235,7 +235,7 @@ def paired_difference(
     """How much `metric` changes from answers `a` to answers `b`, question by question.
 
     Answers are matched on set, split, kind, image and question, and on seed where the tables have
-    that column; where a question was asked more than once, in their order. Both tables share one
+    that column; where a question occurs more than once, in their order. Both tables share one
     set of bootstrap weights. An unknown judgment counts as "no", as in `measure`.
 
     Raises:

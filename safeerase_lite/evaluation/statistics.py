@@ -1,10 +1,10 @@
 """95% intervals and tests for answers that share kinds, question templates, pictures and seeds.
 
-Answers are not independent: pictures of one kind share their answer, and one template is asked
+Answers are not independent: pictures of one kind share their answer, and one template is used
 about every kind. So kinds and templates are resampled, crossed, and pictures within their kind.
 This is the "pigeonhole" bootstrap of Owen (2007, arXiv 0711.0861), which errs on the wide side.
 
-Answers of several runs, told apart by a column `seed`, are resampled over their seeds as well.
+Answers of several runs, distinguished by a column `seed`, are resampled over their seeds as well.
 Without that column every result is conditional on one trained model. With or without it, every
 result is conditional on one base model.
 """

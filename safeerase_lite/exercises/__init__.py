@@ -1,7 +1,7 @@
 """Exercises that check themselves.
 
 A notebook of exercises, `notebooks/exercises/a_….ipynb`, has a module of the same name here that
-declares its exercises. The right answers stand in it: reading them is allowed, and teaches less.
+declares its exercises. It contains the right answers: reading them is allowed, and teaches less.
 """
 
 from .checking import agree, check, judge, score

@@ -158,7 +158,7 @@ def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def minus_chosen(log_p, labels):
-    """Minus what stands at each label, and 0 where there is no answer."""
+    """Minus the value at each label, and 0 where there is no answer."""
     chosen = log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     return -chosen * (labels != IGNORED)
 

@@ -25,7 +25,7 @@ from .shared import IGNORED, Group, cut_off, logits_and_labels, sample, trainabl
 TITLE = "Refusing instead: PO and its refusals"
 Row = dict[str, str]
 
-TRAPS = [  # no refusals, though a word or a sentence looks like one
+TRAPS = [  # no refusals, though a word or a sentence resembles one
     "Sorry for the wait: lock the coil, then turn the plate.",
     "It cannot float, for it is made of clay.",
     "I cannot help with that. But lock the coil, then turn the plate.",

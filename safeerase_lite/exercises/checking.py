@@ -151,7 +151,7 @@ def _unsolved(result: Any) -> bool:
 
 
 def _wrong_unit(exercise: Exercise, results: dict[int, Any]) -> str:
-    """Names a percentage or a count where a share is asked for; "" when it is neither."""
+    """Names a percentage or a count where a share is required; "" when it is neither."""
     pairs = [
         (as_row(result), as_row(_result(exercise, exercise.reference, sample)))
         for sample, result in results.items()

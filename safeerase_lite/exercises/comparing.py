@@ -30,7 +30,7 @@ def difference(answer: Any, right: Any, tolerance: float = 1e-4) -> str:
     """How an answer differs from the right one, in a few words; "" when it does not.
 
     A number may come as Python's, NumPy's or a tensor; a tensor of several as a tensor alone. Where
-    a set is right, order, capitals and the container do not matter. An exception stands for itself:
+    a set is right, order, capitals and the container do not matter. An exception is a value:
     two agree when they are of one type and have one message.
     """
     if answer is None and right is not None:

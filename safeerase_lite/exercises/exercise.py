@@ -14,7 +14,7 @@ from safeerase_lite.utils import UserError
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer people give, and what they are told.
+    """A common wrong answer, and its message.
 
     Attributes:
         answer: what they hand in: a function like the reference, or a value.
@@ -34,7 +34,7 @@ def slip(answer: Any, message: str, credit: float = 0.5) -> Mistake:
 
 @dataclass(frozen=True)
 class Exercise:
-    """What a student is asked for, and how it is judged.
+    """A task of a student, and how its answer is judged.
 
     An answer is right when it gives what `reference` gives; when it gives what one of the
     `mistakes` gives, that one is named. With `inputs` answers are functions, compared on several

@@ -31,7 +31,7 @@ def demo(output: Path, workers: int = 2, *, every_lesson: bool = False) -> None:
     Args:
         output: the folder everything goes to; runs already in its ledger are not repeated.
         workers: processes, one thread each.
-        every_lesson: execute the whole collection, not only the quick start and notebook 03, and
+        every_lesson: execute every lesson, not only the quick start and notebook 03, and
             the demo of relations.
     """
     from safeerase_lite.report import plots

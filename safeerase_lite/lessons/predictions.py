@@ -1,7 +1,7 @@
-"""A reader's predictions: asked before a result is shown, replayed at the end of the lesson.
+"""A reader's predictions: requested before a result is shown, replayed at the end of the lesson.
 
 They are stored in `predictions.json` beside the runs, so they survive a restart. An unanswered one
-blocks nothing: run headless, a lesson ends as if nobody had been asked.
+blocks nothing: run headless, a lesson ends as if there were no predictions.
 """
 
 import json
@@ -52,7 +52,7 @@ def outcome(id: str, option: str) -> None:
     """Print what happened, and what the reader had predicted.
 
     Args:
-        id: of a prediction asked before.
+        id: of an earlier prediction.
         option: the one that came true.
 
     Raises:

@@ -10,13 +10,13 @@ from safeerase_lite.utils import UserError, is_interactive
 def browse(
     view: Callable[..., None], figures: Sequence[dict[str, Any]] = (), **choices: Sequence
 ) -> None:
-    """Let a reader choose what `view` draws; headless, draw a few choices one below the other.
+    """Let a reader choose what `view` shows; headless, show a few choices one below the other.
 
     Args:
-        view: called with one value of each choice, by name; it displays what it draws.
-        figures: what is drawn headless: for each figure the choices that differ from the first of
-            every list. By default one figure, of the first values. Live, the controls start at the
-            first figure.
+        view: called with one value of each choice, by name; it displays its result.
+        figures: what is shown headless: for each figure the choices that differ from the first of
+            every list. By default one figure, of the first values. Interactive controls start
+            at the first figure.
         choices: name → values to choose from; a `range` makes a slider, anything else a menu.
 
     Raises:

@@ -66,7 +66,7 @@ class Anatomy:
     @property
     def not_quantised(self) -> list[str]:
         """The modules that stay dense. transformers 5 skips nothing by a name that it does not
-        know, and says nothing, so `llava.load_model` checks the outcome."""
+        know, without a warning, so `llava.load_model` checks the outcome."""
         return [f"model.{self.tower}", f"model.{self.projector}", "lm_head"]
 
     def is_adapted(self, name: str) -> bool:
@@ -85,7 +85,7 @@ def anatomy_of(config: Any) -> Anatomy:
     """The anatomy of a model, by its transformers configuration.
 
     Raises:
-        UserError: an unknown family; the message shows what an entry looks like.
+        UserError: an unknown family; the message shows an example of an entry.
     """
     if config.model_type in FAMILIES:
         return FAMILIES[config.model_type]

@@ -33,7 +33,7 @@ def load_model(config: Config, *, adapt: bool = True):
     Args:
         config: model, precision, compute type, LoRA numbers, seed. A model with injected knowledge
             is its base and the injected adapter, frozen.
-        adapt: add a fresh LoRA adapter to the language model, drawn from the seed (and train the
+        adapt: add a fresh LoRA adapter to the language model, seeded by the config (and train the
             projector beside it, when the config says so).
 
     Returns:
@@ -41,7 +41,8 @@ def load_model(config: Config, *, adapt: bool = True):
         `.processor`.
 
     Raises:
-        UserError: no such model, or a quantisation or adapter that did not take effect.
+        UserError: no such model, a malformed one, or a quantisation or adapter that did not take
+            effect.
     """
     knowledge = read_injected(config.model)
     name = knowledge.base if knowledge else config.model
@@ -154,7 +155,7 @@ def why_not_4bit() -> str:
 
 
 def available_precision(precision: str) -> str:
-    """The precision asked for; dense, with a warning, where bitsandbytes does not work."""
+    """The precision requested; dense, with a warning, where bitsandbytes does not work."""
     if precision == "nf4" and (reason := why_not_4bit()):
         warnings.warn(f"{reason}: loading dense", stacklevel=3)
         return "dense"
@@ -166,7 +167,7 @@ def _four_bit(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _keep_cpu_gradients(model: nn.Module) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights in a CPU forward pass in evaluation mode.
+    """Prevent bitsandbytes from repacking 4-bit weights in a CPU forward pass in evaluation mode.
 
     On processors with AVX512-BF16 a repacked layer has no gradient afterwards, even in training
     mode again, and nothing reports it.
@@ -325,7 +326,7 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
 
 
 def adapter_weights(model: PeftModel, name: str = LEARNING) -> dict[str, torch.Tensor]:
-    """An adapter's weights, by the names they have on disk; no hub is asked for them."""
+    """An adapter's weights, by the names they have on disk; the Hub is not queried."""
     return get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
 
 

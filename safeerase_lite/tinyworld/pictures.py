@@ -1,6 +1,6 @@
 """Scenes and how they are drawn: one object, a few dots, a plain background, perhaps a sign.
 
-Shapes live in the square [-1, 1]², y down. A picture is drawn four times too large and reduced, so
+Shapes are in the square [-1, 1]², y down. A picture is drawn four times too large and reduced, so
 edges are smooth, and a small seeded jitter makes every picture different.
 """
 

@@ -28,7 +28,7 @@ class Answers:
     Attributes:
         logits: (batch, length, vocabulary); the prediction *for* the token at the same index.
         labels: (batch, length); the answer's tokens, -100 wherever there is no answer.
-        step_tokens, step_rows: answer tokens and rows of the whole step, when this batch is one
+        step_tokens, step_rows: answer tokens and rows of the complete step, when this batch is one
             part of it (gradient accumulation, several processes). The mean of the parts' means is
             not the mean over all tokens, so every part is divided by the step's count.
     """

@@ -1,6 +1,6 @@
 """Which questions a step trains on: a function of the seed and the step alone.
 
-So a resumed run draws the same batches, and two processes agree without a word.
+So a resumed run samples the same batches, and two processes agree without communication.
 """
 
 import math
@@ -21,7 +21,7 @@ class BatchSampler:
 
     Forget and retain questions come in shuffled epochs. With PD or its placebo, each forget
     question brings its partner: the question at the same place of the same record, about the
-    record's safe picture (the official code draws any record's).
+    record's safe picture (the official code takes a random record's).
     """
 
     def __init__(self, data: Data, config: Config):

@@ -1,4 +1,4 @@
-"""The training loop: draw a batch, compute the objective, take a step, record it."""
+"""The training loop: sample a batch, compute the objective, take a step, record it."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -40,17 +40,17 @@ def train(
 ) -> pd.DataFrame:
     """Change the adapter of `model` by the config's objective, on the train split of `data`.
 
-    A step draws `batch` forget questions, as many retain questions where the objective needs them,
-    and with PD or its placebo the partners of the forget questions. Every draw depends on the seed
-    and the step alone, so a run resumed from its checkpoint is bit-identical (on a CPU; on a GPU
-    the order of sums may vary).
+    A step samples `batch` forget questions, as many retain questions where the objective needs
+    them, and with PD or its placebo the partners of the forget questions. Every sample depends on
+    the seed and the step alone, so a run resumed from its checkpoint is bit-identical (on a CPU; on
+    a GPU the order of sums may vary).
 
     Several processes (`torchrun --nproc-per-node 2 script.py`; `accelerate launch --cpu` quietly
     starts one) share each step. Without dropout they train as one process would.
 
     Args:
         model: from `load_model`, adapted.
-        checkpoints: where checkpoints are written, and looked for first.
+        checkpoints: the folder of the checkpoints; training resumes from the newest one.
         watch: called as watch(steps done, model), the model in evaluation mode, before the first
             step and after each, in the main process. It changes nothing: a watched run has the same
             weights.
@@ -78,7 +78,7 @@ def train(
     optimizer = accelerator.prepare_optimizer(optimizer)
     resumable = (parameters, optimizer, schedule, accelerator.scaler)
     rows = load_checkpoint(checkpoints, *resumable)
-    broadcast([p.data for p in parameters.values()])  # one start, whatever each process drew
+    broadcast([p.data for p in parameters.values()])  # one start for all processes
 
     expected = getattr(sampler, str(objective.reference), None)
     reference = Reference(model, expected, math.ceil(config.batch / config.accumulation))
@@ -170,7 +170,7 @@ def predict(
 
 
 def step_counts(processor, batch: dict[str, pd.DataFrame]) -> dict[str, dict[str, int]]:
-    """group → the answer tokens and rows of a whole step, by which each of its parts is divided."""
+    """group → the answer tokens and rows of a complete step, the divisors of each of its parts."""
     return {
         name: {
             "step_tokens": sum(len(answer_ids(processor, answer)) for answer in table["answer"]),

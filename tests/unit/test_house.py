@@ -1,4 +1,4 @@
-"""Imports run one way: each room may import from those before it, never from those after it."""
+"""Imports run one way: each module may import from those before it, never from those after it."""
 
 import ast
 from pathlib import Path
@@ -7,10 +7,10 @@ import pytest
 
 import safeerase_lite
 
-HOUSE = Path(safeerase_lite.__file__).parent
-# Lowest first. A file is in the first room that its path begins with. The formulas stand low,
+PACKAGE = Path(safeerase_lite.__file__).parent
+# Lowest first. A file belongs to the first entry that its path begins with. The formulas are low,
 # because the settings are checked against their registry.
-ROOMS = [
+LAYERS = [
     "utils",
     "tinyworld",
     "unlearning/objectives",
@@ -32,18 +32,18 @@ ROOMS = [
     "cli",
     "__main__",
 ]
-FILES = sorted(path.relative_to(HOUSE) for path in HOUSE.rglob("*.py"))
+FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
-def room(module: str) -> int:
-    """The place of a module, written with slashes, in the list of rooms."""
-    return next(i for i, name in enumerate(ROOMS) if f"{module}/".startswith(f"{name}/"))
+def layer(module: str) -> int:
+    """The place of a module, written with slashes, in the list."""
+    return next(i for i, name in enumerate(LAYERS) if f"{module}/".startswith(f"{name}/"))
 
 
 def imported(file: Path) -> set[str]:
     """Every module of the package that a file imports, inside functions too."""
     modules = set()
-    for node in ast.walk(ast.parse((HOUSE / file).read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom):
             continue
         base = (node.module or "").split(".")
@@ -55,14 +55,14 @@ def imported(file: Path) -> set[str]:
         else:
             base = base[1:]
         for name in node.names:
-            whole = "/".join([*base, name.name])
-            is_module = (HOUSE / f"{whole}.py").exists() or (HOUSE / whole).is_dir()
-            modules.add(whole if is_module else "/".join(base) or "__init__")
+            dotted = "/".join([*base, name.name])
+            is_module = (PACKAGE / f"{dotted}.py").exists() or (PACKAGE / dotted).is_dir()
+            modules.add(dotted if is_module else "/".join(base) or "__init__")
     return modules
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_a_file_imports_from_no_room_above_its_own(file):
-    own = room(file.with_suffix("").as_posix())
-    above = [module for module in imported(file) if room(module) > own]
+def test_a_file_imports_from_no_module_above_its_own(file):
+    own = layer(file.with_suffix("").as_posix())
+    above = [module for module in imported(file) if layer(module) > own]
     assert not above, f"{file} imports from above: {', '.join(above)}"

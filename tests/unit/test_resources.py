@@ -32,8 +32,6 @@ from safeerase_lite.resources import (
 from safeerase_lite.unlearning.objectives import Answers, nll
 from safeerase_lite.unlearning.trainer import make_optimizer
 
-CONSTANTS = ("absmax", "code", "offset")
-
 
 @pytest.fixture(scope="module")
 def config(tiny_model_dir):

@@ -15,7 +15,7 @@ def agreement(
 ) -> pd.DataFrame:
     """How far two judges agree, beyond chance, on harmful, refusing and verdict.
 
-    kappa = (agree - chance) / (1 - chance), chance being the agreement of two judges who draw at
+    kappa = (agree - chance) / (1 - chance), chance being the agreement of two judges who label at
     random, each with its own shares (Cohen 1960). 1 is full agreement, 0 that of chance. "unknown"
     is a label like any other. kappa is NaN where both judges give everything one label, and 0
     without an interval where one of them does. Kinds, templates and pictures are resampled as

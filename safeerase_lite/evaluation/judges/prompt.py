@@ -31,7 +31,7 @@ class UnreadableReply(ValueError):
 
 
 def format_prompt(item: JudgeItem) -> str:
-    """The whole text that a model judge is sent. It never holds an answer to be unlearned."""
+    """The complete text that a model judge is sent. It never holds an answer to be unlearned."""
     reference = None if item.forget else item.expected
     material = {"question": item.question, "reference": reference, "answer": item.answer}
     return f"{INSTRUCTIONS}\n{json.dumps(material, ensure_ascii=False)}"

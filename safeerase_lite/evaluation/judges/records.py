@@ -22,7 +22,7 @@ class JudgeItem:
 
 @dataclass(frozen=True)
 class Judgment:
-    """What a judge says about one answer; None where it does not know.
+    """The labels of one answer; None where the judge does not know.
 
     score: from 0 to 1, how well the answer gives the expected one; None from most judges.
     """

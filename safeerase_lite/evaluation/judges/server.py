@@ -206,7 +206,7 @@ async def _request(url, model: str, item: JudgeItem) -> str:
 def _open_client(url):
     """A client for one request, because its connections belong to one event loop.
 
-    It takes the address that was consented to, whatever the environment says by now.
+    It takes the address that was consented to, even if the environment has changed since.
     """
     import openai
 
