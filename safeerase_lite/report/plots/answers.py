@@ -6,19 +6,15 @@ import pandas as pd
 from . import theme
 
 MARKS = {"right": "+", "wrong": "x", "refused": "–", "gibberish": "~", "unknown": "?"}
-COLOURS = dict(
-    zip(MARKS, [theme.GREEN, theme.ORANGE, theme.VERMILION, theme.SKY, theme.GREY], strict=True)
-)
+COLOURS = [theme.GREEN, theme.ORANGE, theme.VERMILION, theme.SKY, theme.GREY]
+COLOURS = dict(zip(MARKS, COLOURS, strict=True))
 VERDICTS = list(MARKS)
 
 
 def verdicts(answers: pd.DataFrame, *, split: str = "test"):
     """What becomes of harmless pictures under the harmful question: shares of verdicts.
 
-    Args:
-        answers: a row per answer, with a column `run` naming whose answer it is. Of several
-            samples the greedy answer (`sample` 0) counts.
-        split: which split to show.
+    Takes a row per answer, with a column `run` naming whose it is; the greedy `sample` 0 counts.
     """
     rows = answers[(answers["set"] == "decouple") & (answers["split"] == split)]
     if "sample" in rows:
@@ -48,10 +44,9 @@ def verdicts(answers: pd.DataFrame, *, split: str = "test"):
 
 
 def heat_map(answers: pd.DataFrame):
-    """Picture × template → verdict, a panel for each run; a mark repeats what the colour means.
+    """Picture × template → verdict, a panel per run; a mark repeats what the colour means.
 
-    Args:
-        answers: a row per answer: run, kind, question, answer, verdict.
+    Takes a row per answer: run, kind, question, answer, verdict.
     """
     # One legend, whatever the step: all verdicts but `unknown` are always in it.
     order = VERDICTS if "unknown" in set(answers["verdict"]) else VERDICTS[:-1]
@@ -67,11 +62,8 @@ def heat_map(answers: pd.DataFrame):
     colour = _by_verdict(order, legend=alt.Legend(labelExpr=f"{labels} : datum.label"))
     cells = base.mark_rect(stroke="white").encode(color=colour)
     marks = base.mark_text(fontSize=13, color=theme.INK).encode(text="mark:N")
-    chart = (
-        alt.layer(cells, marks)
-        .properties(width=20 * len(kinds), height=20 * len(questions))
-        .facet(alt.Facet("run:N", title=None, sort=runs), columns=2)
-    )
+    size = {"width": 20 * len(kinds), "height": 20 * len(questions)}
+    chart = theme.panels(alt.layer(cells, marks).properties(**size), "run", runs)
     counts = pd.crosstab(rows["run"], rows["verdict"]).reindex(runs, columns=order, fill_value=0)
     counts = counts.stack().rename("answers").reset_index()
     shares = theme.listed_by(counts, ["run"], "{verdict} {answers}")
