@@ -36,9 +36,10 @@ def over_forgetting(summary, *, split: str = "test", world: str | None = None):
         y=alt.Y("objective:N", title=None, sort=in_display_order(rows["objective"])),
         yOffset=alt.YOffset("slot:N", sort=[0, 1, 2], scale=alt.Scale(domain=[0, 1, 2])),
         color=colour,
-        tooltip=["objective", "training", *theme.percents("value", "low", "high"), "n"],
     )
-    layers = _with_intervals(base, theme.share_axis(alt.X, "low", "SARR", HALVES), shape, 80)
+    tooltip = ["objective", "training", *theme.percents("value", "low", "high"), "n"]
+    value = theme.share_axis(alt.X, "value", "SARR", HALVES)
+    layers = _with_intervals(base, "x", "low:Q", value, 80, shape=shape, tooltip=tooltip)
     layers = layers.properties(width=230, height=32 * rows["objective"].nunique())
     panels = theme.in_order(rows["panel"], PANELS.values())
     first = theme.listed(rows[rows["panel"] == panels[0]], "{objective} {training} {value:.0%}")
@@ -98,9 +99,10 @@ def cues(summary: pd.DataFrame, *, split: str = "test"):
         x=alt.X("cue:O", title="cue", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("training:N", sort=colour["sort"]),
         color=colour,
-        tooltip=["cue", "training", *theme.percents("value", "low", "high"), "n"],
     )
-    layers = _with_intervals(base, theme.share_axis(alt.Y, "low"), shape, 60)
+    value = theme.share_axis(alt.Y, "value")
+    tooltip = ["cue", "training", *theme.percents("value", "low", "high"), "n"]
+    layers = _with_intervals(base, "y", "low:Q", value, 60, shape=shape, tooltip=tooltip)
     panels = theme.in_order(rows["panel"], PANELS.values())
     two_lines = alt.Header(labelExpr="split(datum.label, ', ')")
     chart = layers.properties(width=120, height=110).facet(
@@ -162,19 +164,19 @@ def interval_steps(rows: pd.DataFrame, *, x: str, y: str, series: str, about: st
         tooltip=[x, series, *theme.percents("value", "low", "high")],
     )
     shape = theme.encode_by(alt.Shape, series, names, theme.SEVEN_SHAPES[:3], series)
-    chart = _with_intervals(base, theme.share_axis(alt.Y, "low", y, QUARTERS), shape, 90)
+    low = theme.share_axis(alt.Y, "low", y, QUARTERS)
+    chart = _with_intervals(base, "y", low, "value:Q", 90, shape=shape)
     chart = chart.properties(width=max(260, 80 * len(steps)), height=170)
     each = f"{{{x}}} {{value:.0%}} [{{low:.0%}}, {{high:.0%}}]"
     description = f"{about} With 95% intervals. {theme.listed_by(rows, [series], each)}."
     return theme.styled(chart, description, rows[[x, series, "value", "low", "high"]])
 
 
-def _with_intervals(base, low: alt.X | alt.Y, shape: alt.Shape, size: int) -> alt.LayerChart:
-    """A point at `value` and a rule from `low`, whose axis is the chart's, to `high`."""
-    axis = "x" if isinstance(low, alt.X) else "y"
+def _with_intervals(base, axis: str, low, value, size: int, **encodings) -> alt.LayerChart:
+    """Rules from `low` to `high` along an axis, x or y, and a point at each `value`."""
     intervals = base.mark_rule(strokeWidth=2).encode(**{axis: low, f"{axis}2": "high:Q"})
     points = base.mark_point(filled=True, size=size, opacity=1)
-    return alt.layer(intervals, points.encode(**{axis: "value:Q"}, shape=shape))
+    return alt.layer(intervals, points.encode(**{axis: value}, **encodings))
 
 
 # ---- rows ----
