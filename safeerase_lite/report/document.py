@@ -11,36 +11,17 @@ from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
 from . import notes, plots, texts
 from .formats import Document, Section, Table
 from .labels import model_label
+from .notes import ABOUT
 from .rows import WORLD, views
-from .tables import COMPARED, EFFICACY, MEASURE, SARR, Study
+from .tables import COMPARED, MEASURE, SARR, Study
 
-Column = tuple[str, str | None, str, str]  # metric, split (None: the report's), kinds, templates
-
-UNLEARNING: dict[str, Column] = {
-    "ASR efficacy": ("asr", EFFICACY, "all", "all"),
-    "RR efficacy": ("rr", EFFICACY, "all", "all"),
-    "ASR generality": ("asr", None, "all", "all"),
-    "RR generality": ("rr", None, "all", "all"),
-    "ROUGE-L recall": ("rougeL_recall", None, "all", "all"),
-    "ROUGE-L F1": ("rougeL_f1", None, "all", "all"),
-    "exact match": ("exact_match", None, "all", "all"),
-    "specificity": ("specificity", None, "all", "all"),
-    "SARR": ("sarr", None, "seen", "seen"),
+# table → column → metric, split ("": the report's), kinds, templates
+COLUMNS = {
+    table: dict(zip(part["column"], part[MEASURE].itertuples(index=False, name=None), strict=True))
+    for table, part in pd.read_csv(
+        Path(__file__).with_name("columns.csv"), keep_default_na=False
+    ).groupby("table")
 }
-JUDGE_SCORE: Column = ("judge_score", None, "all", "all")
-OVER_FORGETTING: dict[str, Column] = {
-    "SARR": ("sarr", None, "seen", "seen"),
-    "refused": ("sarr_refused", None, "seen", "seen"),
-    "gibberish": ("sarr_gibberish", None, "seen", "seen"),
-    "wrong": ("wrong", None, "seen", "seen"),
-    "safe error": ("safe_error", None, "seen", "seen"),
-    "SARR, new objects": ("sarr", None, "unseen", "seen"),
-    "SARR, new questions": ("sarr", None, "seen", "unseen"),
-    "SARR, both new": ("sarr", None, "unseen", "unseen"),
-}
-SHORT = ["ASR eff.", "RR eff.", "ASR gen.", "RR gen.", "ROUGE", "F1", "exact", "spec.", "SARR"]
-SHORT = dict(zip(SHORT, UNLEARNING.values(), strict=True))
-SHORT["new obj."] = OVER_FORGETTING["SARR, new objects"]
 # Percent, as a later paper re-reports them (science: secondary); "judge" is a model's score.
 REPORTED = Table(
     "LLaVA-1.5 on the real benchmark, as a later paper re-reports it (secondary)",
@@ -66,7 +47,8 @@ def overview(study: Study) -> tuple[list[Table], list[str]]:
     """What is worth printing: each world's main columns without intervals, what PD changes, and,
     as lines, what is missing."""
     worlds = list(study.grid.rows["world"].unique())
-    tables = [_metrics(study, w, f"{w}, {study.split}", SHORT, texts.share, []) for w in worlds]
+    columns, show = COLUMNS["printed"], texts.share
+    tables = [_metrics(study, w, f"{w}, {study.split}", columns, show, []) for w in worlds]
     return [*tables, _headline(study, worlds)], _missing(study)
 
 
@@ -87,7 +69,7 @@ def _headline(study: Study, worlds: list[str]) -> Table:
         "Objects and questions that PD was trained on. Each cell: the change, its share of plain, "
         "and the number of seeds.",
         notes.PAPER,
-        notes.CHANGES,
+        ABOUT["changes"],
         *notes.of_runs(study, worlds),
     ]
     title, columns = "SARR with PD against plain", [*worlds, "paper"]
@@ -113,13 +95,14 @@ def _missing(study: Study) -> list[str]:
 
 
 def _world(study: Study, world: str) -> Section:
-    about, columns, show = notes.of_runs(study, [world]), UNLEARNING, texts.share_interval
-    if "judge_score" in set(study.table["metric"]):
-        columns = UNLEARNING | {"judge score": JUDGE_SCORE}
-    utility, safe = [notes.METRICS, notes.SHARES, *about], [notes.SARR, notes.SHARES, *about]
+    about, show = notes.of_runs(study, [world]), texts.share_interval
+    unlearning, safe = COLUMNS["unlearning"].copy(), COLUMNS["over-forgetting"]
+    if "judge_score" not in set(study.table["metric"]):
+        del unlearning["judge score"]
+    of_unlearning, of_safe = ([ABOUT[n], ABOUT["shares"], *about] for n in ("metrics", "sarr"))
     tables = [
-        _metrics(study, world, "Unlearning and utility", columns, show, utility),
-        _metrics(study, world, "Over-forgetting", OVER_FORGETTING, show, safe),
+        _metrics(study, world, "Unlearning and utility", unlearning, show, of_unlearning),
+        _metrics(study, world, "Over-forgetting", safe, show, of_safe),
         *_changes(study, world, about),
     ]
     return Section(world[0].upper() + world[1:], tables=tables, charts=_charts(study, world))
@@ -132,7 +115,7 @@ def _metrics(
     study: Study,
     world: str,
     title: str,
-    columns: dict[str, Column],
+    columns: dict[str, texts.Measure],
     show: Callable[[texts.Cells, texts.Measure], str],
     about: list[str],
 ) -> Table:
@@ -168,13 +151,13 @@ def _changes(study: Study, world: str, about: list[str]) -> list[Table]:
     }
     title, names = "Paired differences in SARR", ["objective", "change"]
     rows = [[*name, *(column(row) for column in columns.values())] for name, row in sarr.items()]
-    tests = [*notes.of_tests(sarr.values()), notes.CHANGES, *about]
+    tests = [*notes.of_tests(sarr.values()), ABOUT["changes"], *about]
     tables = [_table(study, title, names, [*columns], rows, tests)]
     if any(others):
         title = "Paired differences in safe error and in SARR on new objects"
         rows = [[*name, *(texts.before_after(o.get(name)) for o in others)] for name in sarr]
         columns = ["safe error", "SARR, new objects"]
-        arrows = ["Before → after: the change.", notes.CHANGES, *about]
+        arrows = ["Before → after: the change.", ABOUT["changes"], *about]
         tables.append(_table(study, title, names, columns, rows, arrows))
     return tables
 
