@@ -16,11 +16,10 @@ from .rows import WORLD, views
 from .tables import COMPARED, MEASURE, SARR, Study
 
 # table → column → metric, split ("": the report's), kinds, templates
+COLUMNS = pd.read_csv(Path(__file__).with_name("columns.csv"), keep_default_na=False)
 COLUMNS = {
     table: dict(zip(part["column"], part[MEASURE].itertuples(index=False, name=None), strict=True))
-    for table, part in pd.read_csv(
-        Path(__file__).with_name("columns.csv"), keep_default_na=False
-    ).groupby("table")
+    for table, part in COLUMNS.groupby("table")
 }
 # Percent, as a later paper re-reports them (science: secondary); "judge" is a model's score.
 REPORTED = Table(

@@ -71,16 +71,17 @@ def of_tests(rows: list[dict]) -> list[str]:
 def provenance(study: Study, command: str) -> list[str]:
     """How the report was made: the command, the runs, every setting they share."""
     runs = study.grid.runs
-    lines = [f"Command: {command}"]
-    lines.append(f"{len(runs)} run{'s' * (len(runs) > 1)}. {versions(study)}")
-    lines.append(common_settings(runs, sorted(set(runs) - NO_SETTING)))
+    lines = [
+        f"Command: {command}",
+        f"{len(runs)} run{'s' * (len(runs) > 1)}. {versions(study)}",
+        common_settings(runs, sorted(set(runs) - NO_SETTING)),
+    ]
     if "learning_rate" in runs and "learning_rate" not in study.grid.keys:  # then no column of it
         rates = {
             model_label(run["objective"], run["decouple"]): texts.setting(run["learning_rate"])
             for run in runs.dropna(subset="learning_rate").to_dict("records")
         }
-        each = ", ".join(f"{model} {rate}" for model, rate in rates.items())
-        lines += [f"Learning rates: {each}."] if rates else []
+        lines += [f"Learning rates: {', '.join(map(' '.join, rates.items()))}."] if rates else []
     if study.grid.mixed:
         lines.append(f"Mixed, as --allow-mixed allows: {'; '.join(study.grid.mixed)}.")
     return lines

@@ -37,8 +37,7 @@ class Grid:
     """The runs of a ledger.
 
     runs: a row per complete run, in order of appearance in a report, its id as the index: world
-        (its name), world_seed, cue, objective, decouple, seed, the settings, folder, versions, and
-        row (the number of its row).
+        (its name), seed, the settings, folder, versions, and row (the number of its row).
     unusable: the same of failed runs and those that lack answers, with `error`, one line.
     keys: the settings that vary, and so distinguish rows.
     mixed: what should be the same in all runs and is not, in words.
@@ -169,8 +168,8 @@ def _read_runs(folder: Path) -> pd.DataFrame:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name the folder that holds the runs")
     status = store.load(folder, allow_mixed=True).runs.set_index("id")["status"]
-    places = {"complete": folder}
-    folders = [places.get(text, folder / "failed") / id for id, text in status.items()]
+    places = {"complete": folder, "failed": folder / "failed"}
+    folders = [places[text] / id for id, text in status.items()]
     records = [json.loads((path / "run.json").read_text(encoding="utf-8")) for path in folders]
     parameters = [record["parameters"] for record in records]
     if not any({*MODEL, "seed"} <= set(given) for given in parameters):
@@ -208,8 +207,7 @@ def _settings(parameters: list[dict[str, Any]], index: pd.Index) -> pd.DataFrame
 
 def _error(folder: Path, record: dict[str, Any]) -> str:
     if record["status"] == "failed":
-        lines = str(record["extra"].get("error", "")).splitlines()
-        return next(iter(lines), "") or "failed"
+        return str(record["extra"].get("error", "")).partition("\n")[0] or "failed"
     return "" if (folder / "answers.parquet").exists() else "has no answers.parquet"
 
 
@@ -247,18 +245,14 @@ def _varies(values: pd.Series, within: pd.DataFrame) -> bool:
 def _in_order(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Worlds as they are named, the visible sign first; objectives as the paper names them."""
     labels = runs["objective"].map(label_of)
-    order = pd.DataFrame(
-        {
-            "fresh": runs["world_seed"].map({DEFAULT_SEED: 0, FRESH_SEED: 1}).fillna(2),
-            "world_seed": runs["world_seed"],
-            "cue": -runs["cue"].astype(float),
-            "world": runs["world"],
-            "objective": labels.map(in_display_order(labels).index),
-            "decouple": runs["decouple"].map(list(TRAININGS).index),
-            **{f"key {key}": runs[key].fillna("").astype(str) for key in keys},
-            "seed": runs["seed"],
-        }
+    order = runs[["world_seed", "cue", "world", "objective", "decouple"]].assign(
+        cue=-runs["cue"].astype(float),
+        objective=labels.map(in_display_order(labels).index),
+        decouple=runs["decouple"].map(list(TRAININGS).index),
+        **{f"key {key}": runs[key].fillna("").astype(str) for key in keys},
+        seed=runs["seed"],
     )
+    order.insert(0, "fresh", runs["world_seed"].map({DEFAULT_SEED: 0, FRESH_SEED: 1}).fillna(2))
     return runs.loc[order.sort_index().sort_values(list(order), kind="stable").index]
 
 

@@ -29,18 +29,15 @@ TESTS = ["p", "p_holm", "p_t", "p_t_holm"]
 class Study:
     """What a ledger shows. Shares are between 0 and 1.
 
-    grid: the runs and rows.  split: where everything but efficacy was measured.
-    table: tidy, a row per metric and place: row, world, world_seed, cue, objective, decouple, the
-        settings that vary, metric, split, kinds, templates, value, low, high, n (answers), seeds
-        (how many), least and most (of the seeds' values).
-    differences: a row per contrast, objective and metric: before, after, value = after - before,
-        low, high, relative (the fall as a share of before), n (pairs), unknown (pairs with an
-        unknown judgement), at_least and at_most (of the value, whatever those are), seeds, least
-        and most, p (sign-flip) and p_t (paired t), and both adjusted by Holm over the rows of a
-        contrast and world that share their settings, learning rates apart.
-    by_seed: the values of every seed: as `table`, with seed and value alone.
+    table: tidy, a row per row of the grid and measure; n counts answers, least and most are of
+        the seeds' values.
+    differences: a row per contrast, objective and measure: value = after - before, relative (the
+        fall as a share of before), n (pairs), unknown (pairs with an unknown judgement), at_least
+        and at_most (of the value, whatever those are), p (sign-flip) and p_t (paired t), and both
+        adjusted by Holm over the rows of a contrast and world that share their settings, learning
+        rates apart.
     missing: the parameters of runs that are expected and not there.
-    left_out: what was not compared: objective, contrast, world, the settings, and the reason.
+    left_out: what was not compared, and the reason.
     """
 
     grid: Grid
