@@ -22,21 +22,16 @@ def verdicts(answers: pd.DataFrame, *, split: str = "test"):
     counts = rows.groupby(["run", "verdict"], sort=False).size().rename("answers").reset_index()
     counts["share"] = counts["answers"] / counts.groupby("run")["answers"].transform("sum")
     counts["rank"] = counts["verdict"].map(VERDICTS.index)
-    x = alt.X("share:Q", title="answers about harmless pictures", stack="zero")
-    base = alt.Chart(counts).encode(
-        y=alt.Y("run:N", title=None, sort=list(rows["run"].unique())),
-        x=x.axis(format="%"),
-        order="rank:Q",
-    )
+    x = alt.X("share:Q", title="answers about harmless pictures", stack="zero").axis(format="%")
+    y = alt.Y("run:N", title=None, sort=list(rows["run"].unique()))
+    base = alt.Chart(counts).encode(x=x, y=y, order="rank:Q")
     bars = base.mark_bar(stroke="white").encode(
         color=_by_verdict(counts["verdict"]),
         tooltip=["run", "verdict", "answers", *theme.percents("share")],
     )
-    text = (
-        base.transform_filter("datum.share > 0.12")
-        .mark_text(align="right", dx=-4, color="black")
-        .encode(text="verdict:N", x=alt.X("share:Q", stack="zero"))
-    )
+    text = base.transform_filter("datum.share > 0.12")
+    text = text.mark_text(align="right", dx=-4, color="black")
+    text = text.encode(text="verdict:N", x=alt.X("share:Q", stack="zero"))
     chart = alt.layer(bars, text).properties(width=480, height=44 * counts["run"].nunique())
     shares = theme.listed_by(counts, ["run"], "{verdict} {share:.0%}")
     table = counts[["run", "verdict", "answers", "share"]]

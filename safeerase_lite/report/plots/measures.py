@@ -27,8 +27,7 @@ def over_forgetting(summary, *, split: str = "test", world: str | None = None):
     world: `default` or `fresh`, where the table has both.
     """
     summary = _metrics_table(summary)
-    if world is not None:
-        summary = summary[summary["world"] == world]
+    summary = summary if world is None else summary[summary["world"] == world]
     rows = _by_panel(summary, ["sarr"], split)
     rows["slot"] = rows["training"].map({"plain": 0, "PD": 1, "placebo": 2, "model": 1})
     colour, shape = theme.by_training(rows)
@@ -138,10 +137,8 @@ def seeds(table: pd.DataFrame, *, title: str = "SARR"):
     means = base.mark_tick(color=theme.INK, thickness=2, size=16).encode(x="mean(value):Q")
     height = 24 * len(trainings) * len(objectives)
     chart = alt.layer(marks, means).properties(width=460, height=height)
-    model = ["objective", "training"]
-    ranges = theme.listed_ends(
-        rows, model, "value", "{objective} {training} {min:.0%} to {max:.0%}"
-    )
+    model, each = ["objective", "training"], "{objective} {training} {min:.0%} to {max:.0%}"
+    ranges = theme.listed_ends(rows, model, "value", each)
     wide = rows.pivot_table("value", model, "seed", sort=False).add_prefix("seed ").reset_index()
     return theme.styled(chart, f"{title} of every seed, lowest to highest: {ranges}.", wide)
 
@@ -149,12 +146,8 @@ def seeds(table: pd.DataFrame, *, title: str = "SARR"):
 def interval_steps(rows: pd.DataFrame, *, x: str, y: str, series: str, about: str):
     """A share with its interval at each of a few steps, for up to three series side by side.
 
-    Args:
-        rows: tidy, with columns value, low and high (shares), and those named by x and series.
-        x: the column of steps, in the order of the rows; its name is the axis title.
-        y: the title of the axis of shares.
-        series: the column that names a series; its name is the legend's title.
-        about: what the chart is about, the start of its description.
+    `x` and `series` name columns of the rows, besides value, low and high; `y` is the title of the
+    axis of shares, and `about` the start of the description.
     """
     steps, names = list(rows[x].unique()), list(rows[series].unique())
     base = alt.Chart(rows).encode(

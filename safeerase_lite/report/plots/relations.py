@@ -85,15 +85,11 @@ def attack_curves(table: pd.DataFrame, *, title: str):
     methods, attacks = (list(table[column].unique()) for column in ("method", "attack"))
     ticks = alt.Axis(format="%", values=[1, 0.9, 0.75, 0.5])
     backwards = alt.Scale(domain=[1, 0.5], reverse=False)
-    lines = (
-        alt.Chart(table)
-        .mark_line(point=False)
-        .encode(
-            x=alt.X("left:Q", title="base model, on val", scale=backwards, axis=ticks),
-            y=theme.share_axis(alt.Y, "value", ticks=[0, 0.5, 1]),
-            color=theme.encode_by(alt.Color, "method", methods, theme.SEVEN_COLOURS),
-        )
-    )
+    lines = alt.Chart(table).mark_line(point=False).encode(
+        x=alt.X("left:Q", title="base model, on val", scale=backwards, axis=ticks),
+        y=theme.share_axis(alt.Y, "value", ticks=[0, 0.5, 1]),
+        color=theme.encode_by(alt.Color, "method", methods, theme.SEVEN_COLOURS),
+    )  # fmt: skip
     points = lines.mark_point(size=40, filled=True).encode(
         shape=theme.encode_by(alt.Shape, "method", methods, theme.SEVEN_SHAPES)
     )
@@ -110,17 +106,14 @@ def best_captions(table: pd.DataFrame):
     over captions), unsafe (bool)."""
     models = list(table["model"].unique())
     unsafe = alt.Scale(domain=[True, False], range=[theme.VERMILION, theme.GREY])
-    bars = (
-        alt.Chart(table)
-        .mark_bar(height=12)
-        .encode(
-            x=theme.share_axis(alt.X, "share"),
-            y=alt.Y("caption:N", sort="-x", title=None, axis=alt.Axis(labelLimit=220)),
-            color=alt.Color("unsafe:N", title="unsafe", scale=unsafe),
-        )
-        .properties(width=110, height=50)
+    bars = alt.Chart(table).mark_bar(height=12).encode(
+        x=theme.share_axis(alt.X, "share"),
+        y=alt.Y("caption:N", sort="-x", title=None, axis=alt.Axis(labelLimit=220)),
+        color=alt.Color("unsafe:N", title="unsafe", scale=unsafe),
+    )  # fmt: skip
+    chart = theme.panels(bars.properties(width=110, height=50), "model", models).resolve_scale(
+        y="independent"
     )
-    chart = theme.panels(bars, "model", models).resolve_scale(y="independent")
     best = table.sort_values("share", ascending=False).drop_duplicates("model").set_index("model")
     captions = theme.listed(best.loc[models].reset_index(), "{model}: {caption}")
     description = f"The captions that fit best; first of each model: {captions}."
@@ -133,18 +126,13 @@ def several(table: pd.DataFrame):
     ways, measures = (list(table[column].unique()) for column in ("way", "measure"))
     counts = sorted(table["tuples"].unique())
     ticks, doubling = alt.Axis(values=counts, format="d"), alt.Scale(type="log", base=2)
-    lines = (
-        alt.Chart(table)
-        .mark_line(point=alt.OverlayMarkDef(size=50, filled=True))
-        .encode(
-            x=alt.X("tuples:Q", title="tuples", axis=ticks, scale=doubling),
-            y=theme.share_axis(alt.Y, "value"),
-            color=theme.encode_by(alt.Color, "way", ways, theme.SEVEN_COLOURS),
-            strokeDash=alt.StrokeDash("way:N", title=None, sort=ways),
-        )
-        .properties(width=150, height=110)
-    )
-    chart = theme.panels(lines, "measure", measures, columns=3)
+    lines = alt.Chart(table).mark_line(point=alt.OverlayMarkDef(size=50, filled=True)).encode(
+        x=alt.X("tuples:Q", title="tuples", axis=ticks, scale=doubling),
+        y=theme.share_axis(alt.Y, "value"),
+        color=theme.encode_by(alt.Color, "way", ways, theme.SEVEN_COLOURS),
+        strokeDash=alt.StrokeDash("way:N", title=None, sort=ways),
+    )  # fmt: skip
+    chart = theme.panels(lines.properties(width=150, height=110), "measure", measures, columns=3)
     last = table[table["tuples"] == counts[-1]]
     values = theme.listed(last, "{measure}, {way}: {value:.0%}")
     wide = table.pivot_table("value", ["measure", "way"], "tuples", sort=False).reset_index()

@@ -23,9 +23,8 @@ def history(steps: pd.DataFrame):
     ).properties(width=480, height=220)
     ends = ", ".join(f"{t} {steps[t].iloc[0]:.2f} to {steps[t].iloc[-1]:.2f}" for t in terms)
     table = steps.loc[:: max(1, len(steps) // 12), ["step", *terms]]
-    return theme.styled(
-        chart, f"Loss terms over {len(steps)} steps, in nats per token: {ends}.", table
-    )
+    about = f"Loss terms over {len(steps)} steps, in nats per token: {ends}."
+    return theme.styled(chart, about, table)
 
 
 def forgetting(rows: pd.DataFrame):
@@ -85,9 +84,8 @@ def one_step(rows: pd.DataFrame):
     chart = theme.panels(layers, "answer", answers)
     table = rows[["objective", "training", "answer", "before", "after"]]
     changes = theme.listed(table, "{objective} {training}, {answer} {before:.2f} to {after:.2f}")
-    return theme.styled(
-        chart, f"Probability per token before and after one step: {changes}.", table
-    )
+    about = f"Probability per token before and after one step: {changes}."
+    return theme.styled(chart, about, table)
 
 
 def _lines(rows, *, y, by, tooltip, title=None, width=2.5, colours=theme.PALETTE, **options):
@@ -96,6 +94,5 @@ def _lines(rows, *, y, by, tooltip, title=None, width=2.5, colours=theme.PALETTE
     scale = alt.Scale(domain=names)
     dash = alt.StrokeDash(f"{by}:N", title=title, sort=names, scale=scale, **options)
     colour = theme.encode_by(alt.Color, by, names, colours, title, **options)
-    lines = alt.Chart(rows).mark_line(strokeWidth=width)
-    x = alt.X("step:Q", title="step")
-    return lines.encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tooltip)
+    encodings = {"y": y, "color": colour, "strokeDash": dash, "tooltip": tooltip}
+    return alt.Chart(rows).mark_line(strokeWidth=width).encode(x="step:Q", **encodings)

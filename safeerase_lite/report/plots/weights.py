@@ -90,9 +90,8 @@ def level_spacing(weights, spacings: dict):
 def memory(accounts: dict, *, line: float | None = None, line_label: str = ""):
     """What training takes, a bar per model, stacked by what it is for.
 
-    Args:
-        accounts: name → a table from `memory.account`, or any with group and bytes.
-        line: a limit to draw, in bytes, with its label.
+    `accounts`: name → a table of group and bytes, as `memory.account` gives it; `line`: a limit to
+    draw, in bytes.
     """
     names = list(accounts)
     parts = pd.concat([table.assign(model=name) for name, table in accounts.items()])
