@@ -8,6 +8,12 @@ from string import Template
 from typing import Any
 
 import pandas as pd
+import rich.table
+import vl_convert
+from rich import box
+from rich.text import Text
+
+from .plots.display import folded_numbers
 
 
 @dataclass(frozen=True)
@@ -53,15 +59,14 @@ def markdown(document: Document) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    frame = _each_text(table.frame, lambda text: text.replace("|", r"\|"))
+    frame = table.frame.map(_escaped).rename(columns=_escaped)
     align = ["left"] * table.words + ["right"] * (frame.shape[1] - table.words)
     colalign = align if len(frame) else None  # tabulate 0.9 fails on a table without rows
     return frame.to_markdown(index=False, colalign=colalign, disable_numparse=True)
 
 
-def _each_text(frame: pd.DataFrame, change) -> pd.DataFrame:
-    """The table with every cell and every heading changed."""
-    return frame.map(change).rename(columns=change)
+def _escaped(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 # ---- LaTeX ----
@@ -100,7 +105,8 @@ def _latex_table(section: str, table: Table) -> str:
     columns = "l" * table.words + "r" * (table.frame.shape[1] - table.words)
     caption = tex(f"{section}: {table.title}. {' '.join(table.notes)}".strip())
     label = re.sub(r"[^a-z0-9]+", "-", f"{section} {table.title}".lower()).strip("-")
-    tabular = _each_text(table.frame, tex).to_latex(index=False, column_format=columns)
+    frame = table.frame.map(tex).rename(columns=tex)
+    tabular = frame.to_latex(index=False, column_format=columns)
     return (
         "\\begin{table*}\n\\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}\n"
         f"\\caption{{{caption}}}\n\\label{{tab:{label}}}\n{tabular}\\end{{table*}}"
@@ -135,10 +141,6 @@ def _html_table(table: Table) -> str:
 
 def _figure(title: str, chart: Any) -> str:
     """A chart as inline SVG with its description, and the numbers behind it folded."""
-    import vl_convert
-
-    from .plots.display import folded_numbers
-
     text = f"<title>{escape(title)}</title><desc>{escape(chart.description)}</desc>"
     svg = vl_convert.vegalite_to_svg(chart.to_json()).replace(">", f' role="img">{text}', 1)
     caption = f"<figcaption>{escape(title)}</figcaption>"
@@ -150,14 +152,11 @@ def _figure(title: str, chart: Any) -> str:
 
 def printed(table: Table) -> Any:
     """The table for rich's `print`, which folds long headings: pandas' would be too wide."""
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    rich = RichTable(title=table.title, title_justify="left", box=box.SIMPLE, padding=(0, 0, 0, 1))
+    look = {"title_justify": "left", "box": box.SIMPLE, "padding": (0, 0, 0, 1)}
+    grid = rich.table.Table(title=table.title, **look)
     for index, heading in enumerate(table.frame):
         word = index < table.words
-        rich.add_column(heading, justify="left" if word else "right", no_wrap=word)
+        grid.add_column(heading, justify="left" if word else "right", no_wrap=word)
     for row in table.frame.itertuples(index=False):
-        rich.add_row(*map(Text, row))
-    return rich
+        grid.add_row(*map(Text, row))
+    return grid

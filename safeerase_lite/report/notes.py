@@ -1,6 +1,8 @@
 """What a reader needs beside a table to cite it: what is measured, how, on which runs."""
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 
@@ -17,26 +19,8 @@ PAPER = (
     f"The paper's abstract says that PD lowers SARR by {PAPER_FALL:.1%}; what that is an average "
     "of is unknown."
 )
-SARR = (
-    "SARR is refused or gibberish; wrong lies outside it, and safe error is SARR and wrong. All "
-    "but the last three columns are about objects and questions that PD was trained on."
-)
-SHARES = (
-    "Percent [95% interval]: bootstrap over kinds, questions, pictures within kinds, and seeds; "
-    "where hits or misses amount to less than one kind, exact over kinds (Clopper–Pearson)."
-)
-CHANGES = (
-    "Percentage points [95% interval]: bootstrap over kinds, questions, pictures within kinds, and "
-    "seeds; where answers that did not change as most did amount to less than one kind, an exact "
-    "bound over kinds, which is wide."
-)
-METRICS = (
-    "ASR: harmful questions about harmful pictures that are answered harmfully; RR: that are "
-    "refused; efficacy on pictures of the forget set, generality on others. ROUGE-L and exact "
-    "match: ordinary questions (retain), against the expected answer. Specificity: exact answers "
-    "to questions of families that no unlearning set holds. SARR: harmful questions about harmless "
-    "pictures, objects and questions that PD was trained on."
-)
+# What the numbers of a table are.
+ABOUT = json.loads(Path(__file__).with_name("about.json").read_text(encoding="utf-8"))
 # Columns that identify a run or its place; the others are settings.
 NO_SETTING = {"seed", "row", "world", "folder", "versions", "error", "data_hash", "model_hash",
               *WORLD, *MODEL}  # fmt: skip
@@ -87,16 +71,17 @@ def of_tests(rows: list[dict]) -> list[str]:
 def provenance(study: Study, command: str) -> list[str]:
     """How the report was made: the command, the runs, every setting they share."""
     runs = study.grid.runs
-    lines = [f"Command: {command}"]
-    lines.append(f"{len(runs)} run{'s' * (len(runs) > 1)}. {versions(study)}")
-    lines.append(common_settings(runs, sorted(set(runs) - NO_SETTING)))
+    lines = [
+        f"Command: {command}",
+        f"{len(runs)} run{'s' * (len(runs) > 1)}. {versions(study)}",
+        common_settings(runs, sorted(set(runs) - NO_SETTING)),
+    ]
     if "learning_rate" in runs and "learning_rate" not in study.grid.keys:  # then no column of it
         rates = {
             model_label(run["objective"], run["decouple"]): texts.setting(run["learning_rate"])
             for run in runs.dropna(subset="learning_rate").to_dict("records")
         }
-        each = ", ".join(f"{model} {rate}" for model, rate in rates.items())
-        lines += [f"Learning rates: {each}."] if rates else []
+        lines += [f"Learning rates: {', '.join(map(' '.join, rates.items()))}."] if rates else []
     if study.grid.mixed:
         lines.append(f"Mixed, as --allow-mixed allows: {'; '.join(study.grid.mixed)}.")
     return lines

@@ -37,8 +37,7 @@ class Grid:
     """The runs of a ledger.
 
     runs: a row per complete run, in order of appearance in a report, its id as the index: world
-        (its name), world_seed, cue, objective, decouple, seed, the settings, folder, versions, and
-        row (the number of its row).
+        (its name), seed, the settings, folder, versions, and row (the number of its row).
     unusable: the same of failed runs and those that lack answers, with `error`, one line.
     keys: the settings that vary, and so distinguish rows.
     mixed: what should be the same in all runs and is not, in words.
@@ -55,26 +54,14 @@ class Grid:
         columns = ["world", *WORLD, *MODEL, *self.keys]
         return self.runs.drop_duplicates("row").set_index("row")[columns]
 
-    @property
-    def cited(self) -> pd.DataFrame:
-        """Of each row, the settings that a table is cited with and that `rows` does not have."""
-        columns = [name for name in CITED if name in self.runs and name not in self.keys]
-        return self.runs.drop_duplicates("row").set_index("row")[columns]
-
 
 def read(
     runs_dir: Path | str, *, split: str = "test", planned: list[dict[str, Any]] | None = None
 ) -> Grid:
-    """The runs under runs_dir that have answers on a split.
-
-    Args:
-        runs_dir: the ledger.
-        split: the split.
-        planned: the parameters of a sweep's runs; only these are read.
+    """The runs under runs_dir that have answers on a split; of `planned` ones only those.
 
     Raises:
-        UserError: no folder; no complete run; no answer on that split; two runs of one row and
-            seed.
+        UserError: no complete run with answers on that split, or two runs of one row and seed.
     """
     runs = _read_runs(Path(runs_dir).expanduser())
     if planned is not None:
@@ -110,10 +97,7 @@ def read(
 def missing(expected: list[dict[str, Any]], runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Those of the expected runs that no run of the table is.
 
-    Args:
-        expected: for each run the parameters that are stated; one that is empty, or no column of
-            the table, matches every run.
-        runs: a row per run, its settings as columns.
+    A parameter that is not stated, or no column of the table, matches every run.
     """
     return [given for given in expected if not _matches(runs, given).any()]
 
@@ -182,12 +166,10 @@ def _agrees(table: pd.DataFrame, settings: dict[str, Any]) -> pd.Series:
 def _read_runs(folder: Path) -> pd.DataFrame:
     """Every run, complete or failed, with its settings, folder, versions and error ("": none)."""
     if not folder.is_dir():
-        raise UserError(
-            f"{folder} is not a folder: name the ledger, the folder that holds the runs"
-        )
+        raise UserError(f"{folder} is not a folder: name the folder that holds the runs")
     status = store.load(folder, allow_mixed=True).runs.set_index("id")["status"]
-    folders = [folder / id if status[id] == "complete" else folder / "failed" / id
-               for id in status.index]  # fmt: skip
+    places = {"complete": folder, "failed": folder / "failed"}
+    folders = [places[text] / id for id, text in status.items()]
     records = [json.loads((path / "run.json").read_text(encoding="utf-8")) for path in folders]
     parameters = [record["parameters"] for record in records]
     if not any({*MODEL, "seed"} <= set(given) for given in parameters):
@@ -208,12 +190,9 @@ def _settings(parameters: list[dict[str, Any]], index: pd.Index) -> pd.DataFrame
     its profile's default.
     """
     profiles = [PROFILES.get(given.get("profile"), PROFILES["tiny"]) for given in parameters]
-    names = set(type(PROFILES["tiny"]).model_fields) - {"name", "profile", *NOT_RECORDED}
-    names = names - {*MODEL, "weights", "seed"} | {"dedupe"}
-    filled = [
-        profile.model_dump(include=names) | given
-        for profile, given in zip(profiles, parameters, strict=True)
-    ]
+    stated = {"name", "profile", *NOT_RECORDED, *MODEL, "weights", "seed"} - {"dedupe"}
+    defaults = [profile.model_dump(exclude=stated) for profile in profiles]
+    filled = [default | given for default, given in zip(defaults, parameters, strict=True)]
     runs = pd.json_normalize(filled, sep="_").set_index(index)
     runs = runs.map(lambda value: tuple(value) if isinstance(value, list) else value).astype(object)
     of_training = [name for name in runs if name not in {*NO_KEYS, *OF_EVALUATION}]
@@ -228,8 +207,7 @@ def _settings(parameters: list[dict[str, Any]], index: pd.Index) -> pd.DataFrame
 
 def _error(folder: Path, record: dict[str, Any]) -> str:
     if record["status"] == "failed":
-        lines = str(record["extra"].get("error", "")).splitlines()
-        return next(iter(lines), "") or "failed"
+        return str(record["extra"].get("error", "")).partition("\n")[0] or "failed"
     return "" if (folder / "answers.parquet").exists() else "has no answers.parquet"
 
 
@@ -254,8 +232,7 @@ def _keys(runs: pd.DataFrame) -> list[str]:
                       key=lambda name: (name not in ("profile", "model"), name))  # fmt: skip
     keys: list[str] = []
     for name in settings:
-        if _varies(runs[name], runs[keys]):
-            keys.append(name)
+        keys += [name] if _varies(runs[name], runs[keys]) else []
     within = runs[["world", *WORLD, *MODEL, *keys]]
     return keys + [name for name in OF_OBJECTIVE if name in runs and _varies(runs[name], within)]
 
@@ -268,18 +245,14 @@ def _varies(values: pd.Series, within: pd.DataFrame) -> bool:
 def _in_order(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Worlds as they are named, the visible sign first; objectives as the paper names them."""
     labels = runs["objective"].map(label_of)
-    order = pd.DataFrame(
-        {
-            "fresh": runs["world_seed"].map({DEFAULT_SEED: 0, FRESH_SEED: 1}).fillna(2),
-            "world_seed": runs["world_seed"],
-            "cue": -runs["cue"].astype(float),
-            "world": runs["world"],
-            "objective": labels.map(in_display_order(labels).index),
-            "decouple": runs["decouple"].map(list(TRAININGS).index),
-            **{f"key {key}": runs[key].fillna("").astype(str) for key in keys},
-            "seed": runs["seed"],
-        }
+    order = runs[["world_seed", "cue", "world", "objective", "decouple"]].assign(
+        cue=-runs["cue"].astype(float),
+        objective=labels.map(in_display_order(labels).index),
+        decouple=runs["decouple"].map(list(TRAININGS).index),
+        **{f"key {key}": runs[key].fillna("").astype(str) for key in keys},
+        seed=runs["seed"],
     )
+    order.insert(0, "fresh", runs["world_seed"].map({DEFAULT_SEED: 0, FRESH_SEED: 1}).fillna(2))
     return runs.loc[order.sort_index().sort_values(list(order), kind="stable").index]
 
 
@@ -288,8 +261,9 @@ def _refuse_duplicates(runs: pd.DataFrame) -> None:
     if twice.empty:
         return
     first = twice.iloc[0]
-    one, other = twice.index[(twice[["row", "seed"]] == first[["row", "seed"]]).all(axis=1)][:2]
-    texts = runs.drop(columns=["folder", "versions"]).loc[[one, other]].astype(str)
+    both = twice[(twice["row"] == first["row"]) & (twice["seed"] == first["seed"])].iloc[:2]
+    one, other = both.index
+    texts = both.drop(columns=["folder", "versions"]).astype(str)
     differ = [name for name in texts if texts[name].nunique() > 1]
     raise UserError(
         f"runs {one} and {other} are both {first['objective']}, decouple {first['decouple']}, seed "

@@ -1,8 +1,4 @@
-"""A ledger's tables: every row's metrics over its seeds, what PD changes, and what is missing.
-
-`study` reads and computes; `report` writes report.md, report.tex, report.html, table.csv and
-differences.csv. The same ledger gives the same bytes.
-"""
+"""A ledger's tables: every row's metrics over its seeds, what PD changes, and what is missing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +8,7 @@ import pandas as pd
 
 from safeerase_lite.evaluation import metrics
 from safeerase_lite.evaluation.statistics import holm, seed_test
+from safeerase_lite.runs.sweep import load
 from safeerase_lite.utils import UserError, track
 
 from . import rows
@@ -32,18 +29,15 @@ TESTS = ["p", "p_holm", "p_t", "p_t_holm"]
 class Study:
     """What a ledger shows. Shares are between 0 and 1.
 
-    grid: the runs and rows.  split: where everything but efficacy was measured.
-    table: tidy, a row per metric and place: row, world, world_seed, cue, objective, decouple, the
-        settings that vary, metric, split, kinds, templates, value, low, high, n (answers), seeds
-        (how many), least and most (of the seeds' values).
-    differences: a row per contrast, objective and metric: before, after, value = after - before,
-        low, high, relative (the fall as a share of before), n (pairs), unknown (pairs with an
-        unknown judgement), at_least and at_most (of the value, whatever those are), seeds, least
-        and most, p (sign-flip) and p_t (paired t), and both adjusted by Holm over the rows of a
-        contrast and world that share their settings, learning rates apart.
-    by_seed: the values of every seed: as `table`, with seed and value alone.
+    table: tidy, a row per row of the grid and measure; n counts answers, least and most are of
+        the seeds' values.
+    differences: a row per contrast, objective and measure: value = after - before, relative (the
+        fall as a share of before), n (pairs), unknown (pairs with an unknown judgement), at_least
+        and at_most (of the value, whatever those are), p (sign-flip) and p_t (paired t), and both
+        adjusted by Holm over the rows of a contrast and world that share their settings, learning
+        rates apart.
     missing: the parameters of runs that are expected and not there.
-    left_out: what was not compared: objective, contrast, world, the settings, and the reason.
+    left_out: what was not compared, and the reason.
     """
 
     grid: Grid
@@ -65,18 +59,13 @@ def study(
     """Read every complete run under runs_dir; measure, compare, and look for what is missing.
 
     Args:
-        runs_dir: the ledger.
         split: where everything but efficacy is measured.
-        sweep: a sweep file; what it plans, and nothing else, is reported and expected. Without
-            one, every trained row is expected to have every seed that some trained row of its world
-            has.
+        sweep: a file; what it plans, and nothing else, is reported and expected. Without one, every
+            trained row is expected to have every seed that some trained row of its world has.
         allow_mixed: report runs of several library versions, or of several data sets in one world,
             as one; the notes then say so.
-
-    Raises:
-        UserError: no complete run, mixed runs, or two runs of one row and seed.
     """
-    planned = _planned(sweep) if sweep else []
+    planned = load(sweep).runs() if sweep else []
     settings = [run.settings for run in planned]
     grid = rows.read(runs_dir, split=split, planned=settings or None)
     if grid.mixed and not allow_mixed:
@@ -95,21 +84,8 @@ def study(
     spread = by_seed.groupby(["row", *MEASURE], sort=False)["value"]
     spread = spread.agg(seeds="size", least="min", most="max").reset_index()
     differences, left_out = _differences(grid, answers, split)
-    return Study(
-        grid=grid,
-        split=split,
-        table=table.merge(spread, on=["row", *MEASURE]),
-        differences=differences,
-        by_seed=by_seed,
-        missing=missing,
-        left_out=left_out,
-    )
-
-
-def _planned(sweep: Path | str) -> list:
-    from safeerase_lite.runs.sweep import load  # it reads notebooks, which a ledger does not need
-
-    return load(sweep).runs()
+    table = table.merge(spread, on=["row", *MEASURE])
+    return Study(grid, split, table, differences, by_seed, missing, left_out)
 
 
 def _answers(runs: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -146,16 +122,16 @@ def _differences(
                     left_out.append(about | {"reason": "there is no one plain row to compare with"})
                 continue
             pair = {before: answers[other], after: answers[row]}
-            seeds = {decouple: set(table["seed"]) for decouple, table in pair.items()}
-            common = seeds[before] & seeds[after]
-            for decouple in (before, after):
-                if alone := ", ".join(map(str, sorted(seeds[decouple] - common))):
+            common = set(pair[before]["seed"]) & set(pair[after]["seed"])
+            for decouple, table in pair.items():
+                if alone := ", ".join(map(str, sorted(set(table["seed"]) - common))):
                     reason = f"without seed {alone}, which only {TRAININGS[decouple]} has"
                     left_out.append(about | {"reason": reason})
             pair = [table[table["seed"].isin(common)] for table in pair.values()]
-            for measure in COMPARED if common else []:
+            for measure in COMPARED:
                 try:
-                    changes += [about | change for change in _difference(*pair, measure, split)]
+                    if _is_measured(pair[0], measure, split):
+                        changes.append(about | _difference(*pair, measure, split))
                 except UserError as error:
                     left_out.append(about | {"reason": str(error)})
     columns = ["world", *WORLD, "objective", *grid.keys, "contrast", *MEASURE, *NUMBERS]
@@ -167,39 +143,23 @@ def _differences(
     return table[[*columns, *TESTS]], left_out
 
 
+def _is_measured(answers: pd.DataFrame, measure: tuple[str, str, str], split: str) -> bool:
+    """Whether there is a question about harmless pictures in that place."""
+    _, kinds, templates = measure
+    here = (answers["set"] == "decouple") & (answers["split"] == split)
+    here &= answers["seen_kind"].eq(kinds == "seen")
+    return bool((here & answers["seen_template"].eq(templates == "seen")).any())
+
+
 def _difference(
     before: pd.DataFrame, after: pd.DataFrame, measure: tuple[str, str, str], split: str
-) -> list[dict[str, Any]]:
-    """The numbers of one contrast: a list of one, or of none where there is no such question."""
+) -> dict[str, Any]:
+    """The numbers of one contrast, in one place."""
     metric, kinds, templates = measure
-    questions = before[(before["set"] == "decouple") & (before["split"] == split)]
-    here = questions["seen_kind"].eq(kinds == "seen")
-    if not (here & questions["seen_template"].eq(templates == "seen")).any():
-        return []
-    change = metrics.paired_difference(
-        before, after, metric, split=split, kinds=kinds, templates=templates
-    )
+    place = {"split": split, "kinds": kinds, "templates": templates}
+    change = metrics.paired_difference(before, after, metric, **place)
     test = seed_test(change.seeds)
-    return [
-        {
-            "metric": metric,
-            "split": split,
-            "kinds": kinds,
-            "templates": templates,
-            "before": change.before,
-            "after": change.before + change.value,
-            "value": change.value,
-            "low": change.low,
-            "high": change.high,
-            "relative": -change.value / change.before if change.before else float("nan"),
-            "n": change.n,
-            "unknown": change.unknown,
-            "at_least": change.least,
-            "at_most": change.most,
-            "seeds": test.n,
-            "least": test.least,
-            "most": test.most,
-            "p": test.p,
-            "p_t": test.p_t,
-        }
-    ]
+    numbers = vars(change) | {"at_least": change.least, "at_most": change.most}
+    numbers |= vars(test) | {"n": change.n, "seeds": test.n, "after": change.before + change.value}
+    relative = -change.value / change.before if change.before else float("nan")
+    return {"metric": metric, **place, **numbers, "relative": relative}

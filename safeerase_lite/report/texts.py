@@ -29,9 +29,9 @@ def share(cells: Cells, measure: Measure) -> str:
     cell = cells.get(measure)
     if cell is None or pd.isna(cell["value"]):
         return BLANK
-    upper = cells.get(_upper(measure))
-    text = f"{100 * cell['value']:.1f}"
-    return text if upper is None else f"{text} to {100 * upper['value']:.1f}"
+    upper = cells.get((f"{measure[0]}_upper", *measure[1:]))
+    bounds = [cell] if upper is None else [cell, upper]
+    return " to ".join(f"{100 * bound['value']:.1f}" for bound in bounds)
 
 
 def share_interval(cells: Cells, measure: Measure) -> str:
@@ -39,12 +39,8 @@ def share_interval(cells: Cells, measure: Measure) -> str:
     text = share(cells, measure)
     if text == BLANK or pd.isna(cells[measure]["low"]):
         return text
-    high = cells.get(_upper(measure), cells[measure])["high"]
+    high = cells.get((f"{measure[0]}_upper", *measure[1:]), cells[measure])["high"]
     return f"{text} [{100 * cells[measure]['low']:.0f}, {100 * high:.0f}]"
-
-
-def _upper(measure: Measure) -> Measure:
-    return (f"{measure[0]}_upper", *measure[1:])
 
 
 def signed(number: float, digits: int = 1) -> str:
@@ -60,6 +56,10 @@ def change(row: dict) -> str:
     low, high = (signed(100 * row[end], 0) for end in ("low", "high"))
     interval = "" if pd.isna(row["low"]) else f" [{low}, {high}]"
     return signed(100 * row["value"]) + interval
+
+
+def spread(row: dict) -> str:
+    return " to ".join(signed(100 * row[end]) for end in ("least", "most"))
 
 
 def relative_change(row: dict) -> str:

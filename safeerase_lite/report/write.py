@@ -1,7 +1,4 @@
-"""A ledger's report on disk: Markdown, LaTeX, one HTML page, and the tables as CSV.
-
-The same ledger gives the same bytes.
-"""
+"""A ledger's report on disk: Markdown, LaTeX, one HTML page, and the tables as CSV."""
 
 from pathlib import Path
 
@@ -11,6 +8,7 @@ from safeerase_lite.utils import atomic_write
 
 from .document import document, overview
 from .formats import html, latex, markdown, printed
+from .rows import CITED
 from .tables import Study, study
 
 
@@ -22,13 +20,18 @@ def report(
     sweep: Path | str | None = None,
     allow_mixed: bool = False,
 ) -> Study:
-    """Write a ledger's report into the folder `output`, and print its main tables; see `study`."""
+    """Write a ledger's report into the folder `output`, and print its main tables; see `study`.
+
+    The same ledger gives the same bytes.
+    """
     result = study(runs_dir, split=split, sweep=sweep, allow_mixed=allow_mixed)
     command = f"safeerase report {runs_dir} --split {split}"
     command += f" --sweep {sweep}" if sweep else ""
     command += " --allow-mixed" if allow_mixed else ""
     contents = document(result, command)
-    table = result.table.join(result.grid.cited, on="row").drop(columns="row")
+    runs = result.grid.runs.drop_duplicates("row").set_index("row")
+    cited = runs[[name for name in CITED if name in runs and name not in result.grid.keys]]
+    table = result.table.join(cited, on="row").drop(columns="row")
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     for name, text in {

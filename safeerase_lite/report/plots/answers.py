@@ -6,19 +6,15 @@ import pandas as pd
 from . import theme
 
 MARKS = {"right": "+", "wrong": "x", "refused": "–", "gibberish": "~", "unknown": "?"}
-COLOURS = dict(
-    zip(MARKS, [theme.GREEN, theme.ORANGE, theme.VERMILION, theme.SKY, theme.GREY], strict=True)
-)
+COLOURS = [theme.GREEN, theme.ORANGE, theme.VERMILION, theme.SKY, theme.GREY]
+COLOURS = dict(zip(MARKS, COLOURS, strict=True))
 VERDICTS = list(MARKS)
 
 
 def verdicts(answers: pd.DataFrame, *, split: str = "test"):
     """What becomes of harmless pictures under the harmful question: shares of verdicts.
 
-    Args:
-        answers: a row per answer, with a column `run` naming whose answer it is. Of several
-            samples the greedy answer (`sample` 0) counts.
-        split: which split to show.
+    Takes a row per answer, with a column `run` naming whose it is; the greedy `sample` 0 counts.
     """
     rows = answers[(answers["set"] == "decouple") & (answers["split"] == split)]
     if "sample" in rows:
@@ -26,21 +22,16 @@ def verdicts(answers: pd.DataFrame, *, split: str = "test"):
     counts = rows.groupby(["run", "verdict"], sort=False).size().rename("answers").reset_index()
     counts["share"] = counts["answers"] / counts.groupby("run")["answers"].transform("sum")
     counts["rank"] = counts["verdict"].map(VERDICTS.index)
-    x = alt.X("share:Q", title="answers about harmless pictures", stack="zero")
-    base = alt.Chart(counts).encode(
-        y=alt.Y("run:N", title=None, sort=list(rows["run"].unique())),
-        x=x.axis(format="%"),
-        order="rank:Q",
-    )
+    x = alt.X("share:Q", title="answers about harmless pictures", stack="zero").axis(format="%")
+    y = alt.Y("run:N", title=None, sort=list(rows["run"].unique()))
+    base = alt.Chart(counts).encode(x=x, y=y, order="rank:Q")
     bars = base.mark_bar(stroke="white").encode(
         color=_by_verdict(counts["verdict"]),
         tooltip=["run", "verdict", "answers", *theme.percents("share")],
     )
-    text = (
-        base.transform_filter("datum.share > 0.12")
-        .mark_text(align="right", dx=-4, color="black")
-        .encode(text="verdict:N", x=alt.X("share:Q", stack="zero"))
-    )
+    text = base.transform_filter("datum.share > 0.12")
+    text = text.mark_text(align="right", dx=-4, color="black")
+    text = text.encode(text="verdict:N", x=alt.X("share:Q", stack="zero"))
     chart = alt.layer(bars, text).properties(width=480, height=44 * counts["run"].nunique())
     shares = theme.listed_by(counts, ["run"], "{verdict} {share:.0%}")
     table = counts[["run", "verdict", "answers", "share"]]
@@ -48,10 +39,9 @@ def verdicts(answers: pd.DataFrame, *, split: str = "test"):
 
 
 def heat_map(answers: pd.DataFrame):
-    """Picture × template → verdict, a panel for each run; a mark repeats what the colour means.
+    """Picture × template → verdict, a panel per run; a mark repeats what the colour means.
 
-    Args:
-        answers: a row per answer: run, kind, question, answer, verdict.
+    Takes a row per answer: run, kind, question, answer, verdict.
     """
     # One legend, whatever the step: all verdicts but `unknown` are always in it.
     order = VERDICTS if "unknown" in set(answers["verdict"]) else VERDICTS[:-1]
@@ -67,11 +57,8 @@ def heat_map(answers: pd.DataFrame):
     colour = _by_verdict(order, legend=alt.Legend(labelExpr=f"{labels} : datum.label"))
     cells = base.mark_rect(stroke="white").encode(color=colour)
     marks = base.mark_text(fontSize=13, color=theme.INK).encode(text="mark:N")
-    chart = (
-        alt.layer(cells, marks)
-        .properties(width=20 * len(kinds), height=20 * len(questions))
-        .facet(alt.Facet("run:N", title=None, sort=runs), columns=2)
-    )
+    size = {"width": 20 * len(kinds), "height": 20 * len(questions)}
+    chart = theme.panels(alt.layer(cells, marks).properties(**size), "run", runs)
     counts = pd.crosstab(rows["run"], rows["verdict"]).reindex(runs, columns=order, fill_value=0)
     counts = counts.stack().rename("answers").reset_index()
     shares = theme.listed_by(counts, ["run"], "{verdict} {answers}")

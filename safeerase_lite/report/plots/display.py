@@ -16,22 +16,13 @@ from safeerase_lite.utils import UserError, is_interactive
 
 from .theme import INK
 
-INTERACTIVE_STYLE = """
-.vega-embed { overflow: visible; }
-.vega-embed svg.marks { max-width: 100%; height: auto; }
-"""
+NEVER_WIDER_THAN_THE_PAGE = (
+    ".vega-embed { overflow: visible; } .vega-embed svg.marks { max-width: 100%; height: auto; }"
+)
 
 
 def show(picture, alt_text: str | None = None) -> None:
-    """Display a chart or a PIL picture, and below a chart its numbers, folded.
-
-    Args:
-        picture: from a function of this module.
-        alt_text: what the picture shows; charts bring their own.
-
-    Raises:
-        UserError: there is no alt text.
-    """
+    """Display a chart, below it its numbers folded; or a PIL picture, which needs an alt text."""
     from IPython.display import display
 
     text = alt_text or getattr(picture, "description", None)
@@ -39,11 +30,10 @@ def show(picture, alt_text: str | None = None) -> None:
         raise UserError("a picture needs an alt_text: say what it shows")
     is_chart = not isinstance(picture, Image.Image)
     if is_interactive() and is_chart:
-        widget = alt.JupyterChart
-        widget.enable_offline()
-        widget._css = INTERACTIVE_STYLE  # never wider than the page
+        alt.JupyterChart.enable_offline()
+        alt.JupyterChart._css = NEVER_WIDER_THAN_THE_PAGE
         actions = {"editor": False}  # the editor is a web page, and this needs no network
-        display(widget(picture, embed_options={"actions": actions}))
+        display(alt.JupyterChart(picture, embed_options={"actions": actions}))
     else:
         encoded = base64.b64encode(png(picture)).decode()
         bundle = {"image/png": encoded, "text/plain": text}
@@ -98,24 +88,17 @@ def png(picture) -> bytes:
 def contact_sheet(
     images, captions, *, columns: int = 4, side: int = 144, raw: bool = False
 ) -> Image.Image:
-    """Pictures in a grid, each with its caption below: a PNG that shows anywhere.
+    """Pictures in a grid, each `side` pixels wide with its caption below, which is wrapped.
 
-    Args:
-        images: paths of pictures; those that are not of a tiny world are blurred. Or PIL pictures,
-            shown as they are.
-        captions: one text per picture; lines are wrapped. Of real data, take them from
-            `data.redaction.redact_for_display`.
-        columns: pictures in a row.
-        side: of a picture, in pixels.
-        raw: blur nothing.
+    Of real data, take the captions from `data.redaction.redact_for_display`. Pictures given by
+    their path are blurred, unless `raw` or of a tiny world; PIL pictures are shown as they are.
     """
     font = ImageFont.load_default(size=13)
     wrapped = [
         "\n".join("\n".join(textwrap.wrap(line, 25)) for line in caption.split("\n"))
         for caption in captions
     ]
-    line, gap = 17, 16
-    height = side + gap + line * max(text.count("\n") + 1 for text in wrapped)
+    height = side + 16 + 17 * max(text.count("\n") + 1 for text in wrapped)
     width, rows = 190, -(-len(wrapped) // columns)
     sheet = Image.new("RGB", (width * min(columns, len(wrapped)), height * rows), "white")
     canvas = ImageDraw.Draw(sheet)

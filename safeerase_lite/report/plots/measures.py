@@ -1,4 +1,8 @@
-"""Charts of measures: what trained models reach, with intervals and seed by seed."""
+"""Charts of measures: what trained models reach, with intervals and seed by seed.
+
+A summary is a Report, or a tidy table with objective, decouple, split, kinds, templates, metric,
+value, low and high: the demo's `summary.csv`, or a ledger's metrics.
+"""
 
 import altair as alt
 import pandas as pd
@@ -14,23 +18,16 @@ PANELS = {
     for templates in ("seen", "unseen")
 }
 IDEAL = {"objective": "ideal", "training": "model", "rr": 1.0, "right": 1.0, "asr": 0.0}
+HALVES, QUARTERS = [0, 0.5, 1], [0, 0.25, 0.5, 0.75, 1]
 
 
 def over_forgetting(summary, *, split: str = "test", world: str | None = None):
     """SARR with and without PD, for every objective, as the 2×2 of kinds and templates.
 
-    Args:
-        summary: a Report, or a tidy table with objective, decouple, split, kinds, templates,
-            metric, value, low, high (the demo's `summary.csv`, or a ledger's metrics).
-        split: which split to show.
-        world: `default` or `fresh`, where the table has both.
-
-    Raises:
-        UserError: no SARR on that split.
+    world: `default` or `fresh`, where the table has both.
     """
     summary = _metrics_table(summary)
-    if world is not None:
-        summary = summary[summary["world"] == world]
+    summary = summary if world is None else summary[summary["world"] == world]
     rows = _by_panel(summary, ["sarr"], split)
     rows["slot"] = rows["training"].map({"plain": 0, "PD": 1, "placebo": 2, "model": 1})
     colour, shape = theme.by_training(rows)
@@ -39,22 +36,15 @@ def over_forgetting(summary, *, split: str = "test", world: str | None = None):
         yOffset=alt.YOffset("slot:N", sort=[0, 1, 2], scale=alt.Scale(domain=[0, 1, 2])),
         color=colour,
     )
-    points = base.mark_point(filled=True, size=80, opacity=1).encode(
-        x=theme.share_axis(alt.X, "value", "SARR", ticks=[0, 0.5, 1]),
-        shape=shape,
-        tooltip=["objective", "training", *theme.percents("value", "low", "high"), "n"],
-    )
-    intervals = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    tooltip = ["objective", "training", *theme.percents("value", "low", "high"), "n"]
+    value = theme.share_axis(alt.X, "value", "SARR", HALVES)
+    layers = _with_intervals(base, "x", "low:Q", value, 80, shape=shape, tooltip=tooltip)
+    layers = layers.properties(width=230, height=32 * rows["objective"].nunique())
     panels = theme.in_order(rows["panel"], PANELS.values())
-    chart = (
-        alt.layer(intervals, points)
-        .properties(width=230, height=32 * rows["objective"].nunique())
-        .facet(alt.Facet("panel:N", title=None, sort=panels), columns=2)
-    )
     first = theme.listed(rows[rows["panel"] == panels[0]], "{objective} {training} {value:.0%}")
     description = f"SARR with its 95% interval on {split}. {panels[0]}: {first}."
-    columns = ["objective", "training", "panel", "value", "low", "high", "n"]
-    return theme.styled(chart, description, rows[columns])
+    table = rows[["objective", "training", "panel", "value", "low", "high", "n"]]
+    return theme.styled(theme.panels(layers, "panel", panels), description, table)
 
 
 def plane(summary, *, split: str = "test"):
@@ -62,19 +52,11 @@ def plane(summary, *, split: str = "test"):
 
     Across: harmful questions about harmful pictures that are refused. Up: the same questions about
     harmless pictures, answered right (1 − safe error). Runs at one place share a label.
-
-    Args:
-        summary: a Report, or a tidy table with objective, decouple, split, kinds, templates,
-            metric, value.
-        split: which split to show.
-
-    Raises:
-        UserError: no RR and no safe error on that split.
     """
-    summary = _metrics_table(summary)
-    everything = (summary["kinds"] == "all") & (summary["templates"] == "all")
-    rows = summary[everything & (summary["split"] == split)]
-    rows = rows[rows["metric"].isin(["rr", "asr", "safe_error"])]
+    rows = _metrics_table(summary).query(
+        "kinds == 'all' and templates == 'all' and split == @split "
+        "and metric in ['rr', 'asr', 'safe_error']"
+    )
     rows = rows.pivot_table("value", ["objective", "decouple"], "metric", sort=False).reset_index()
     if rows.empty:
         raise UserError(f"there is no RR and no safe error on {split!r} in this table")
@@ -88,13 +70,9 @@ def plane(summary, *, split: str = "test"):
     rows["label"] = rows["label"].where(~rows.duplicated("label"), "")
     rows["align"] = (rows["rr"] > 0.5).map({True: "right", False: "left"})
     colour, shape = theme.by_training(rows)
-    percent = alt.Axis(format="%")
-    base = alt.Chart(rows).encode(
-        x=alt.X("rr:Q", title="harmful questions refused", axis=percent)
-        .scale(domain=[-0.04, 1.04]),
-        y=alt.Y("right:Q", title="harmless pictures answered right", axis=percent)
-        .scale(domain=[-0.04, 1.1]),
-    )  # fmt: skip
+    x = alt.X("rr:Q", title="harmful questions refused", axis=alt.Axis(format="%"))
+    y = alt.Y("right:Q", title="harmless pictures answered right", axis=alt.Axis(format="%"))
+    base = alt.Chart(rows).encode(x=x.scale(domain=[-0.04, 1.04]), y=y.scale(domain=[-0.04, 1.1]))
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
         color=colour, shape=shape, tooltip=["name", *theme.percents("rr", "right", "asr")]
     )
@@ -106,21 +84,12 @@ def plane(summary, *, split: str = "test"):
     ]
     chart = alt.layer(points, *texts).properties(width=400, height=250)
     placed = theme.listed(rows, "{name} {rr:.0%} and {right:.0%}")
-    return theme.styled(
-        chart,
-        f"Share of harmful questions refused, and of harmless ones answered right: {placed}.",
-        table,
-    )
+    about = f"Share of harmful questions refused, and of harmless ones answered right: {placed}."
+    return theme.styled(chart, about, table)
 
 
 def cues(summary: pd.DataFrame, *, split: str = "test"):
-    """SARR and safe error in the 2×2, for every reliability of the visible sign.
-
-    Args:
-        summary: tidy, of one objective, with cue, decouple, split, kinds, templates, metric, value,
-            low, high.
-        split: which split to show.
-    """
+    """SARR and safe error in the 2×2 for each `cue`, the reliability of the visible sign."""
     titles = {"sarr": "SARR", "safe_error": "safe error"}
     rows = _by_panel(summary, titles, split)
     rows["measure"] = rows["metric"].map(titles)
@@ -130,39 +99,26 @@ def cues(summary: pd.DataFrame, *, split: str = "test"):
         xOffset=alt.XOffset("training:N", sort=colour["sort"]),
         color=colour,
     )
-    points = base.mark_point(filled=True, size=60, opacity=1).encode(
-        y=theme.share_axis(alt.Y, "value"),
-        shape=shape,
-        tooltip=["cue", "training", *theme.percents("value", "low", "high"), "n"],
-    )
-    intervals = base.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q")
+    value = theme.share_axis(alt.Y, "value")
+    tooltip = ["cue", "training", *theme.percents("value", "low", "high"), "n"]
+    layers = _with_intervals(base, "y", "low:Q", value, 60, shape=shape, tooltip=tooltip)
     panels = theme.in_order(rows["panel"], PANELS.values())
     two_lines = alt.Header(labelExpr="split(datum.label, ', ')")
-    chart = (
-        alt.layer(intervals, points)
-        .properties(width=120, height=110)
-        .facet(
-            column=alt.Column("panel:N", title=None, sort=panels, header=two_lines),
-            row=alt.Row("measure:N", title=None, sort=list(titles.values())),
-        )
+    chart = layers.properties(width=120, height=110).facet(
+        column=alt.Column("panel:N", title=None, sort=panels, header=two_lines),
+        row=alt.Row("measure:N", title=None, sort=list(titles.values())),
     )
     texts = [f"{row.value:.0%} [{row.low:.0%}, {row.high:.0%}]" for row in rows.itertuples()]
     places = ["measure", "panel", "training"]
     table = rows.assign(text=texts).pivot_table("text", places, "cue", "first", sort=False)
-    table.columns = [f"cue {cue}" for cue in table.columns]
     with_pd = rows[rows["training"] == "PD"]
     readings = theme.listed_by(with_pd, ["measure", "panel"], "{value:.0%} at cue {cue}")
     description = f"SARR and safe error with their 95% intervals on {split}. With PD: {readings}."
-    return theme.styled(chart, description, table.reset_index())
+    return theme.styled(chart, description, table.add_prefix("cue ").reset_index())
 
 
 def seeds(table: pd.DataFrame, *, title: str = "SARR"):
-    """One number of every seed: a mark per seed, a tick at their mean.
-
-    Args:
-        table: objective, decouple, seed, value (a share).
-        title: what the number is.
-    """
+    """A share of every seed, from objective, decouple, seed, value; a tick at their mean."""
     if table.empty:
         raise UserError("there is no seed in this table")
     rows = theme.labelled(table[["objective", "decouple", "seed", "value"]])
@@ -173,7 +129,7 @@ def seeds(table: pd.DataFrame, *, title: str = "SARR"):
         yOffset=alt.YOffset("training:N", sort=trainings),
     )
     marks = base.mark_point(size=60, opacity=0.7, strokeWidth=1.5).encode(
-        x=theme.share_axis(alt.X, "value", title, ticks=[0, 0.25, 0.5, 0.75, 1]),
+        x=theme.share_axis(alt.X, "value", title, QUARTERS),
         color=colour,
         shape=shape,
         tooltip=["objective", "training", "seed", *theme.percents("value")],
@@ -181,44 +137,39 @@ def seeds(table: pd.DataFrame, *, title: str = "SARR"):
     means = base.mark_tick(color=theme.INK, thickness=2, size=16).encode(x="mean(value):Q")
     height = 24 * len(trainings) * len(objectives)
     chart = alt.layer(marks, means).properties(width=460, height=height)
-    spread = rows.groupby(["objective", "training"], sort=False)["value"].agg(["min", "max"])
-    ranges = theme.listed(spread.reset_index(), "{objective} {training} {min:.0%} to {max:.0%}")
-    wide = rows.pivot_table("value", ["objective", "training"], "seed", sort=False)
-    wide.columns = [f"seed {seed}" for seed in wide.columns]
-    return theme.styled(
-        chart, f"{title} of every seed, lowest to highest: {ranges}.", wide.reset_index()
-    )
+    model, each = ["objective", "training"], "{objective} {training} {min:.0%} to {max:.0%}"
+    ranges = theme.listed_ends(rows, model, "value", each)
+    wide = rows.pivot_table("value", model, "seed", sort=False).add_prefix("seed ").reset_index()
+    return theme.styled(chart, f"{title} of every seed, lowest to highest: {ranges}.", wide)
 
 
 def interval_steps(rows: pd.DataFrame, *, x: str, y: str, series: str, about: str):
     """A share with its interval at each of a few steps, for up to three series side by side.
 
-    Args:
-        rows: tidy, with columns value, low and high (shares), and those named by x and series.
-        x: the column of steps, in the order of the rows; its name is the axis title.
-        y: the title of the axis of shares.
-        series: the column that names a series; its name is the legend's title.
-        about: what the chart is about, the start of its description.
+    `x` and `series` name columns of the rows, besides value, low and high; `y` is the title of the
+    axis of shares, and `about` the start of the description.
     """
     steps, names = list(rows[x].unique()), list(rows[series].unique())
-    shapes = ["circle", "diamond", "square"]
     base = alt.Chart(rows).encode(
         x=alt.X(f"{x}:N", title=x, sort=steps, axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset(f"{series}:N", sort=names),
         color=theme.encode_by(alt.Color, series, names, theme.PALETTE[:3], series),
         tooltip=[x, series, *theme.percents("value", "low", "high")],
     )
-    intervals = base.mark_rule(strokeWidth=2).encode(
-        y=theme.share_axis(alt.Y, "low", y, ticks=[0, 0.25, 0.5, 0.75, 1]), y2="high:Q"
-    )
-    points = base.mark_point(filled=True, size=90, opacity=1).encode(
-        y="value:Q", shape=theme.encode_by(alt.Shape, series, names, shapes, series)
-    )
-    chart = alt.layer(intervals, points).properties(width=max(260, 80 * len(steps)), height=170)
-    table = rows[[x, series, "value", "low", "high"]]
-    steps = rows.rename(columns={x: "step"})
-    readings = theme.listed_by(steps, [series], "{step} {value:.0%} [{low:.0%}, {high:.0%}]")
-    return theme.styled(chart, f"{about} With 95% intervals. {readings}.", table)
+    shape = theme.encode_by(alt.Shape, series, names, theme.SEVEN_SHAPES[:3], series)
+    low = theme.share_axis(alt.Y, "low", y, QUARTERS)
+    chart = _with_intervals(base, "y", low, "value:Q", 90, shape=shape)
+    chart = chart.properties(width=max(260, 80 * len(steps)), height=170)
+    each = f"{{{x}}} {{value:.0%}} [{{low:.0%}}, {{high:.0%}}]"
+    description = f"{about} With 95% intervals. {theme.listed_by(rows, [series], each)}."
+    return theme.styled(chart, description, rows[[x, series, "value", "low", "high"]])
+
+
+def _with_intervals(base, axis: str, low, value, size: int, **encodings) -> alt.LayerChart:
+    """Rules from `low` to `high` along an axis, x or y, and a point at each `value`."""
+    intervals = base.mark_rule(strokeWidth=2).encode(**{axis: low, f"{axis}2": "high:Q"})
+    points = base.mark_point(filled=True, size=size, opacity=1)
+    return alt.layer(intervals, points.encode(**{axis: value}, **encodings))
 
 
 # ---- rows ----

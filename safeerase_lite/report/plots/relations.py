@@ -13,22 +13,12 @@ SLOTS = ["subject", "relation", "object"]
 
 
 def tuple_graph(table: pd.DataFrame):
-    """A tuple and those near it as paths from subject over relation to object: the unsafe one
-    thick, neighbours thin, the role swap dashed.
-
-    Args:
-        table: subject, relation, object, role (unsafe, neighbour or role swap), as `tuples.table`
-            gives it.
-
-    Raises:
-        UserError: no tuple is unsafe.
-    """
+    """The tuples of `tuples.table` as paths from subject over relation to object: the unsafe one
+    thick, neighbours thin, the role swap dashed."""
     unsafe = table[table["role"] == "unsafe"]
     if unsafe.empty:
         raise UserError("there is no unsafe tuple in this table")
-    points = table.rename_axis("path").reset_index(names="path").melt(
-        ["path", "role"], SLOTS, "slot", "word"
-    )  # fmt: skip
+    points = table.reset_index(names="path").melt(["path", "role"], SLOTS, "slot", "word")
     heights = {}
     for slot in SLOTS:  # unsafe words in the middle, the others above and below
         middle = list(unsafe[slot].unique())
@@ -52,25 +42,20 @@ def tuple_graph(table: pd.DataFrame):
         )
 
     words = alt.Chart(points.drop_duplicates(["slot", "word"])).encode(x=x, y=y, text="word:N")
-    halo = words.mark_text(
-        fontSize=10, color=theme.INK, stroke="white", strokeWidth=4, strokeOpacity=0.9
-    )
-    texts = words.mark_text(fontSize=10, color=theme.INK)
+    text = {"fontSize": 10, "color": theme.INK}
+    halo = words.mark_text(stroke="white", strokeWidth=4, strokeOpacity=0.9, **text)
+    texts = words.mark_text(**text)
     chart = alt.layer(paths(roles[1:], 1), paths(["unsafe"], 4), halo, texts)
     counts = table["role"].value_counts().drop("unsafe")
     around = ", ".join(f"{count} {role}" for role, count in counts.items())
     named = "; ".join(unsafe[SLOTS].agg(" ".join, axis=1))
-    chart = chart.properties(width=300, height=210)
-    return theme.styled(chart, f"Unsafe: {named}. Around it: {around}.")
+    description = f"Unsafe: {named}. Around it: {around}."
+    return theme.styled(chart.properties(width=300, height=210), description)
 
 
 def collateral(table: pd.DataFrame):
-    """What each method suppresses and what it preserves, as a map: a row per method, a column per
-    measure.
-
-    Args:
-        table: method, and columns of shares, as `relations.headline` gives it.
-    """
+    """What each method suppresses and preserves: a row per method, a column per measure, of the
+    table of shares that `relations.headline` gives."""
     columns = [column for column in table if column != "method"]
     rows = table.melt("method", columns, "measure", "share").dropna()
     rows["good"] = rows["share"].where(rows["measure"] != "tuple top-1", 1 - rows["share"])
@@ -79,12 +64,10 @@ def collateral(table: pd.DataFrame):
         x=alt.X("measure:N", sort=columns, title=None, axis=headings),
         y=alt.Y("method:N", sort=list(table["method"]), title=None, axis=alt.Axis(labelLimit=200)),
     )
-    scale = alt.Scale(
-        domain=[0, 0.5, 1], range=[theme.VERMILION, "#F7F3E8", theme.BLUE], clamp=True
-    )
-    cells = base.mark_rect(stroke="white").encode(
-        color=alt.Color("good:Q", scale=scale, legend=None)
-    )
+    colours = [theme.VERMILION, "#F7F3E8", theme.BLUE]
+    good = alt.Color("good:Q", legend=None)
+    good = good.scale(domain=[0, 0.5, 1], range=colours, clamp=True)
+    cells = base.mark_rect(stroke="white").encode(color=good)
     dark = "datum.good < 0.2 || datum.good > 0.85"
     texts = base.mark_text(fontSize=11).encode(
         text=alt.Text("share:Q", format=".0%"),
@@ -92,95 +75,64 @@ def collateral(table: pd.DataFrame):
     )
     chart = (cells + texts).properties(width=alt.Step(50), height=alt.Step(22))
     shares = theme.listed_by(rows, ["method"], "{measure} {share:.0%}")
-    return theme.styled(
-        chart, f"A row per method, wanted in blue, harm in orange. {shares}.", table
-    )
+    description = f"A row per method, wanted in blue, harm in orange. {shares}."
+    return theme.styled(chart, description, table)
 
 
 def attack_curves(table: pd.DataFrame, *, title: str):
-    """A measure against how much an attack leaves of the base model, a panel per attack.
-
-    Args:
-        table: method (its label), attack, left (1: no attack), value.
-        title: what is measured.
-    """
+    """A measure (`value`) of each method against how much an attack leaves of the base model
+    (`left`, 1: no attack), a panel per attack."""
     methods, attacks = (list(table[column].unique()) for column in ("method", "attack"))
     ticks = alt.Axis(format="%", values=[1, 0.9, 0.75, 0.5])
     backwards = alt.Scale(domain=[1, 0.5], reverse=False)
-    lines = (
-        alt.Chart(table)
-        .mark_line(point=False)
-        .encode(
-            x=alt.X("left:Q", title="base model, on val", scale=backwards, axis=ticks),
-            y=theme.share_axis(alt.Y, "value", ticks=[0, 0.5, 1]),
-            color=theme.encode_by(alt.Color, "method", methods, theme.SEVEN_COLOURS),
-        )
-    )
+    lines = alt.Chart(table).mark_line(point=False).encode(
+        x=alt.X("left:Q", title="base model, on val", scale=backwards, axis=ticks),
+        y=theme.share_axis(alt.Y, "value", ticks=[0, 0.5, 1]),
+        color=theme.encode_by(alt.Color, "method", methods, theme.SEVEN_COLOURS),
+    )  # fmt: skip
     points = lines.mark_point(size=40, filled=True).encode(
         shape=theme.encode_by(alt.Shape, "method", methods, theme.SEVEN_SHAPES)
     )
-    chart = (
-        alt.layer(lines, points)
-        .properties(width=100, height=80)
-        .facet(alt.Facet("attack:N", title=None, sort=attacks), columns=5)
-        .properties(title=title)
-    )
-    ends = table.groupby("method", sort=False)["value"].agg(["min", "max"])
-    ranges = theme.listed(ends.reset_index(), "{method} {min:.0%} to {max:.0%}")
+    layers = alt.layer(lines, points).properties(width=100, height=80)
+    chart = theme.panels(layers, "attack", attacks, columns=5).properties(title=title)
+    ranges = theme.listed_ends(table, ["method"], "value", "{method} {min:.0%} to {max:.0%}")
     wide = table.pivot_table("value", ["attack", "left"], "method", sort=False).reset_index()
     description = f"{title}, under {', '.join(attacks)}, at every strength: {ranges}."
     return theme.styled(chart, description, wide)
 
 
 def best_captions(table: pd.DataFrame):
-    """The captions that fit one picture best, model by model.
-
-    Args:
-        table: model, caption, share (of the softmax over captions), unsafe (bool); a few captions
-            for each model.
-    """
+    """The captions that fit one picture best, model by model: model, caption, share (of the softmax
+    over captions), unsafe (bool)."""
     models = list(table["model"].unique())
     unsafe = alt.Scale(domain=[True, False], range=[theme.VERMILION, theme.GREY])
-    chart = (
-        alt.Chart(table)
-        .mark_bar(height=12)
-        .encode(
-            x=theme.share_axis(alt.X, "share"),
-            y=alt.Y("caption:N", sort="-x", title=None, axis=alt.Axis(labelLimit=220)),
-            color=alt.Color("unsafe:N", title="unsafe", scale=unsafe),
-        )
-        .properties(width=110, height=50)
-        .facet(alt.Facet("model:N", sort=models, title=None), columns=2)
-        .resolve_scale(y="independent")
+    bars = alt.Chart(table).mark_bar(height=12).encode(
+        x=theme.share_axis(alt.X, "share"),
+        y=alt.Y("caption:N", sort="-x", title=None, axis=alt.Axis(labelLimit=220)),
+        color=alt.Color("unsafe:N", title="unsafe", scale=unsafe),
+    )  # fmt: skip
+    chart = theme.panels(bars.properties(width=110, height=50), "model", models).resolve_scale(
+        y="independent"
     )
     best = table.sort_values("share", ascending=False).drop_duplicates("model").set_index("model")
     captions = theme.listed(best.loc[models].reset_index(), "{model}: {caption}")
-    return theme.styled(
-        chart, f"The captions that fit best; first of each model: {captions}.", table
-    )
+    description = f"The captions that fit best; first of each model: {captions}."
+    return theme.styled(chart, description, table)
 
 
 def several(table: pd.DataFrame):
-    """What is suppressed and preserved when more tuples are unlearned.
-
-    Args:
-        table: tuples (how many), way (together, one after another), measure, value.
-    """
+    """What is suppressed and preserved when more tuples are unlearned: tuples (how many), way
+    (together, one after another), measure, value."""
     ways, measures = (list(table[column].unique()) for column in ("way", "measure"))
     counts = sorted(table["tuples"].unique())
     ticks, doubling = alt.Axis(values=counts, format="d"), alt.Scale(type="log", base=2)
-    chart = (
-        alt.Chart(table)
-        .mark_line(point=alt.OverlayMarkDef(size=50, filled=True))
-        .encode(
-            x=alt.X("tuples:Q", title="tuples", axis=ticks, scale=doubling),
-            y=theme.share_axis(alt.Y, "value"),
-            color=theme.encode_by(alt.Color, "way", ways, theme.SEVEN_COLOURS),
-            strokeDash=alt.StrokeDash("way:N", title=None, sort=ways),
-        )
-        .properties(width=150, height=110)
-        .facet(alt.Facet("measure:N", title=None, sort=measures), columns=3)
-    )
+    lines = alt.Chart(table).mark_line(point=alt.OverlayMarkDef(size=50, filled=True)).encode(
+        x=alt.X("tuples:Q", title="tuples", axis=ticks, scale=doubling),
+        y=theme.share_axis(alt.Y, "value"),
+        color=theme.encode_by(alt.Color, "way", ways, theme.SEVEN_COLOURS),
+        strokeDash=alt.StrokeDash("way:N", title=None, sort=ways),
+    )  # fmt: skip
+    chart = theme.panels(lines.properties(width=150, height=110), "measure", measures, columns=3)
     last = table[table["tuples"] == counts[-1]]
     values = theme.listed(last, "{measure}, {way}: {value:.0%}")
     wide = table.pivot_table("value", ["measure", "way"], "tuples", sort=False).reset_index()

@@ -15,17 +15,13 @@ SEVEN_COLOURS = [BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, INK]
 SEVEN_SHAPES = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down",
                 "triangle-right"]  # fmt: skip
 
+TEXT = {"labelFontSize": 12, "titleFontSize": 12, "labelColor": INK, "titleColor": INK}
 TRAINING_COLOURS = {"plain": VERMILION, "PD": BLUE, "placebo": PINK, "model": "#666666"}
 TRAINING_SHAPES = {"plain": "circle", "PD": "diamond", "placebo": "square", "model": "cross"}
 
 
 def styled(chart, description: str, table: pd.DataFrame | None = None):
-    """A chart in this project's look.
-
-    Args:
-        description: what it shows, figures included: its alt text.
-        table: the numbers behind it, to be shown folded below it.
-    """
+    """A chart in this project's look, with its alt text and the numbers to be folded below it."""
     about = {"description": description}
     if table is not None:
         rounded = table.round(3).astype(object).where(table.notna(), None)
@@ -35,18 +31,9 @@ def styled(chart, description: str, table: pd.DataFrame | None = None):
         chart.properties(background="white", padding=10, **about)
         .configure(font="sans-serif")
         .configure_view(stroke="#DDDDDD")
-        .configure_axis(
-            labelFontSize=12,
-            titleFontSize=12,
-            titleFontWeight="normal",
-            labelColor=INK,
-            titleColor=INK,
-            gridColor="#EEEEEE",
-        )
+        .configure_axis(titleFontWeight="normal", gridColor="#EEEEEE", **TEXT)
         .configure_header(labelFontSize=13, labelColor=INK)
-        .configure_legend(
-            labelFontSize=12, titleFontSize=12, orient="bottom", labelColor=INK, titleColor=INK
-        )
+        .configure_legend(orient="bottom", **TEXT)
     )
 
 
@@ -54,13 +41,7 @@ def styled(chart, description: str, table: pd.DataFrame | None = None):
 
 
 def encode_by(channel, field: str, values: list, looks: list | dict, title=None, **options):
-    """Tell the values of a field apart.
-
-    Args:
-        channel: alt.Color, alt.Shape or alt.StrokeDash.
-        values: those present, in the order of the legend.
-        looks: a colour, shape or dash for each, in the same order or by value.
-    """
+    """Tell the values of a field apart by a colour, shape or dash each, in order or by value."""
     looks = [looks[v] for v in values] if isinstance(looks, dict) else looks[: len(values)]
     scale = alt.Scale(domain=values, range=looks)
     return channel(f"{field}:N", title=title, sort=values, scale=scale, **options)
@@ -69,10 +50,8 @@ def encode_by(channel, field: str, values: list, looks: list | dict, title=None,
 def by_training(rows: pd.DataFrame) -> tuple[alt.Color, alt.Shape]:
     """How the column `training` shows in a chart of these rows: its colour and its shape."""
     present = in_order(rows["training"], TRAINING_COLOURS)
-    return tuple(
-        encode_by(channel, "training", present, looks, "trained")
-        for channel, looks in ((alt.Color, TRAINING_COLOURS), (alt.Shape, TRAINING_SHAPES))
-    )
+    looks = ((alt.Color, TRAINING_COLOURS), (alt.Shape, TRAINING_SHAPES))
+    return tuple(encode_by(channel, "training", present, by, "trained") for channel, by in looks)
 
 
 def share_axis(channel, field: str, title: str | None = None, ticks=alt.Undefined):
@@ -83,6 +62,11 @@ def share_axis(channel, field: str, title: str | None = None, ticks=alt.Undefine
 
 def percents(*columns: str) -> list[alt.Tooltip]:
     return [alt.Tooltip(f"{column}:Q", format=".1%") for column in columns]
+
+
+def panels(chart, field: str, order: list, columns: int = 2):
+    """A panel for each value of a field, in that order."""
+    return chart.facet(alt.Facet(f"{field}:N", title=None, sort=order), columns=columns)
 
 
 # ---- rows, and rows in words ----
@@ -109,7 +93,12 @@ def listed_by(rows: pd.DataFrame, by: list[str], template: str) -> str:
     return "; ".join(f"{', '.join(key)}: {listed(part, template, ', ')}" for key, part in groups)
 
 
+def listed_ends(rows: pd.DataFrame, by: list[str], value: str, template: str) -> str:
+    """Of each group in words: the first, last, min and max of a column."""
+    ends = rows.groupby(by, sort=False)[value].agg(["first", "last", "min", "max"])
+    return listed(ends.reset_index(), template)
+
+
 def in_order(values: pd.Series, order) -> list[str]:
     """The values that are present, each once, in the given order."""
-    present = set(values)
-    return [value for value in order if value in present]
+    return [value for value in order if value in set(values)]

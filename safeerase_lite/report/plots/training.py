@@ -9,11 +9,7 @@ TERMS = ("forget", "refuse", "retain", "decouple")
 
 
 def history(steps: pd.DataFrame):
-    """The terms of the loss, step by step.
-
-    Args:
-        steps: a row per step: step, and the terms (nats per answer token).
-    """
+    """The terms of the loss (nats per answer token), a row and column `step` each."""
     terms = [term for term in TERMS if term in steps]
     rows = steps.melt("step", terms, "term", "nats")
     chart = _lines(
@@ -27,37 +23,26 @@ def history(steps: pd.DataFrame):
     ).properties(width=480, height=220)
     ends = ", ".join(f"{t} {steps[t].iloc[0]:.2f} to {steps[t].iloc[-1]:.2f}" for t in terms)
     table = steps.loc[:: max(1, len(steps) // 12), ["step", *terms]]
-    return theme.styled(
-        chart, f"Loss terms over {len(steps)} steps, in nats per token: {ends}.", table
-    )
+    about = f"Loss terms over {len(steps)} steps, in nats per token: {ends}."
+    return theme.styled(chart, about, table)
 
 
 def forgetting(rows: pd.DataFrame):
-    """How unlikely several runs make the harmful answers, step by step.
-
-    Args:
-        rows: run, step, forget (nats per answer token).
-    """
+    """How unlikely several runs make the harmful answers: run, step, forget (nats per token)."""
     chart = _lines(
         rows,
         y=alt.Y("forget:Q", title="harmful answers, nats per token"),
         by="run",
         tooltip=["run", "step", alt.Tooltip("forget:Q", format=".2f")],
     ).properties(width=480, height=220)
-    ends = rows.groupby("run", sort=False)["forget"].agg(["first", "last"])
-    changes = theme.listed(ends.reset_index(), "{run} from {first:.2f} to {last:.2f}")
+    changes = theme.listed_ends(rows, ["run"], "forget", "{run} from {first:.2f} to {last:.2f}")
     every = rows[rows["step"] % max(1, rows["step"].max() // 8) == 0]
     table = every.pivot_table("forget", "step", "run", sort=False).reset_index()
     return theme.styled(chart, f"Nats per token of the harmful answers: {changes}.", table)
 
 
 def trajectory(rows: pd.DataFrame, *, title: str):
-    """Shares over the steps of a run, a panel for each run.
-
-    Args:
-        rows: run, what (which questions), step, share.
-        title: of the share, with its meaning.
-    """
+    """Shares over the steps, a panel per run, from run, what (which questions), step, share."""
     legend = alt.Legend(columns=2, labelLimit=400, symbolType="stroke", symbolSize=400)
     lines = _lines(
         rows,
@@ -66,21 +51,16 @@ def trajectory(rows: pd.DataFrame, *, title: str):
         tooltip=["run", "what", "step", *theme.percents("share")],
         legend=legend,
     ).properties(width=230, height=170)
-    runs = alt.Facet("run:N", title=None, sort=list(rows["run"].unique()))
-    ends = rows.groupby(["run", "what"], sort=False)["share"].agg(["first", "last"])
-    changes = theme.listed(ends.reset_index(), "{run}, {what}: {first:.0%} to {last:.0%}")
+    each = "{run}, {what}: {first:.0%} to {last:.0%}"
+    changes = theme.listed_ends(rows, ["run", "what"], "share", each)
     table = rows.pivot_table("share", ["run", "step"], "what", sort=False).reset_index()
-    description = f"{title.capitalize()} over the steps. {changes}."
-    return theme.styled(lines.facet(runs, columns=2), description, table)
+    chart = theme.panels(lines, "run", list(rows["run"].unique()))
+    return theme.styled(chart, f"{title.capitalize()} over the steps. {changes}.", table)
 
 
 def one_step(rows: pd.DataFrame):
-    """What one step of each objective does to the probability of several answers.
-
-    Args:
-        rows: objective, decouple, answer (which answer), before and after: mean probability per
-            token.
-    """
+    """What one step does to answers: objective, decouple, answer, before and after (mean
+    probability per token)."""
     rows = theme.labelled(rows)
     colour, shape = theme.by_training(rows)
     objectives, answers = list(rows["objective"].unique()), list(rows["answer"].unique())
@@ -100,16 +80,12 @@ def one_step(rows: pd.DataFrame):
         tooltip=["objective", "training", "answer", *theme.percents("before", "after")],
     )
     start = base.mark_tick(color=theme.INK, thickness=2, size=12).encode(x="before:Q")
-    chart = (
-        alt.layer(change, start, after)
-        .properties(width=190, height=34 * len(objectives))
-        .facet(alt.Facet("answer:N", title=None, sort=answers), columns=2)
-    )
+    layers = alt.layer(change, start, after).properties(width=190, height=34 * len(objectives))
+    chart = theme.panels(layers, "answer", answers)
     table = rows[["objective", "training", "answer", "before", "after"]]
     changes = theme.listed(table, "{objective} {training}, {answer} {before:.2f} to {after:.2f}")
-    return theme.styled(
-        chart, f"Probability per token before and after one step: {changes}.", table
-    )
+    about = f"Probability per token before and after one step: {changes}."
+    return theme.styled(chart, about, table)
 
 
 def _lines(rows, *, y, by, tooltip, title=None, width=2.5, colours=theme.PALETTE, **options):
@@ -118,6 +94,5 @@ def _lines(rows, *, y, by, tooltip, title=None, width=2.5, colours=theme.PALETTE
     scale = alt.Scale(domain=names)
     dash = alt.StrokeDash(f"{by}:N", title=title, sort=names, scale=scale, **options)
     colour = theme.encode_by(alt.Color, by, names, colours, title, **options)
-    lines = alt.Chart(rows).mark_line(strokeWidth=width)
-    x = alt.X("step:Q", title="step")
-    return lines.encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tooltip)
+    encodings = {"y": y, "color": colour, "strokeDash": dash, "tooltip": tooltip}
+    return alt.Chart(rows).mark_line(strokeWidth=width).encode(x="step:Q", **encodings)

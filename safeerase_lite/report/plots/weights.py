@@ -17,36 +17,28 @@ GB = 10**9
 
 
 def weight_block(weights, rounded, levels):
-    """One block of weights before and after rounding, on the levels it may take.
-
-    Args:
-        weights: the block's weights, in order.
-        rounded: the same weights after rounding.
-        levels: the 16 values the block may take (levels times the block's scale).
-    """
+    """One block of weights before and after rounding, on the 16 levels (times the block's scale)
+    it may take."""
     rows = pd.DataFrame({"weight": weights, "rounded": rounded}).astype(float)
     rows.insert(0, "index", range(len(rows)))
     across = alt.X("index:Q", title="weight in its block", axis=alt.Axis(grid=False))
     across = across.scale(domain=[-1, len(rows)])
-
-    def up(field: str) -> alt.Y:
-        return alt.Y(f"{field}:Q", title="value", axis=alt.Axis(format=".2~f", grid=False))
-
+    axis = alt.Axis(format=".2~f", grid=False)
+    level, weight, value = (
+        alt.Y(f"{field}:Q", title="value", axis=axis) for field in ("level", "weight", "value")
+    )
     lines = alt.Chart(pd.DataFrame({"level": np.asarray(levels, dtype=float)}))
-    lines = lines.mark_rule(color="#BBBBBB").encode(y=up("level"))
+    lines = lines.mark_rule(color="#BBBBBB").encode(y=level)
     errors = alt.Chart(rows).mark_rule(color=theme.INK, strokeWidth=1.5)
-    errors = errors.encode(x=across, y=up("weight"), y2="rounded:Q")
+    errors = errors.encode(x=across, y=weight, y2="rounded:Q")
     states = ["weight", "rounded"]
-    points = (
-        alt.Chart(rows.melt("index", states, "state", "value"))
-        .mark_point(filled=True, opacity=1)
-        .encode(
-            x=across,
-            y=up("value"),
-            color=theme.encode_by(alt.Color, "state", states, [theme.BLUE, theme.VERMILION]),
-            shape=theme.encode_by(alt.Shape, "state", states, ["circle", "diamond"]),
-            tooltip=["index", "state", alt.Tooltip("value:Q", format=".4f")],
-        )
+    points = alt.Chart(rows.melt("index", states, "state", "value"))
+    points = points.mark_point(filled=True, opacity=1).encode(
+        x=across,
+        y=value,
+        color=theme.encode_by(alt.Color, "state", states, [theme.BLUE, theme.VERMILION]),
+        shape=theme.encode_by(alt.Shape, "state", states, ["circle", "diamond"]),
+        tooltip=["index", "state", alt.Tooltip("value:Q", format=".4f")],
     )
     chart = alt.layer(lines, errors, points).properties(width=460, height=210)
     error = (rows["weight"] - rows["rounded"]).abs()
@@ -63,101 +55,80 @@ def weight_block(weights, rounded, levels):
 
 def level_spacing(weights, spacings: dict):
     """How weights, each divided by its block's scale, lie between -1 and 1; below, the levels of
-    several roundings.
-
-    Args:
-        weights: any number of scaled weights.
-        spacings: name → the 16 levels of a rounding.
-    """
+    several roundings (name → 16 levels)."""
     counts, edges = np.histogram(np.asarray(weights, dtype=float), bins=40, range=(-1, 1))
     share = counts / counts.sum()
-    histogram = (
-        alt.Chart(pd.DataFrame({"from": edges[:-1], "to": edges[1:], "share": share}))
-        .mark_bar(color="#BBBBBB")
-        .encode(
-            x=alt.X("from:Q", bin="binned", title=None, axis=alt.Axis(labels=False)),
-            x2="to:Q",
-            y=alt.Y("share:Q", title="share of weights", axis=alt.Axis(format="%")),
-        )
-        .properties(width=460, height=110)
-    )
-    levels = pd.DataFrame(
-        [(name, n, float(v)) for name, values in spacings.items() for n, v in enumerate(values)],
-        columns=["levels", "number", "value"],
+    bins = alt.Chart(pd.DataFrame({"from": edges[:-1], "to": edges[1:], "share": share}))
+    histogram = bins.mark_bar(color="#BBBBBB").encode(
+        x=alt.X("from:Q", bin="binned", title=None, axis=alt.Axis(labels=False)),
+        x2="to:Q",
+        y=alt.Y("share:Q", title="share of weights", axis=alt.Axis(format="%")),
     )
     names = list(spacings)
+    table = pd.DataFrame(spacings, dtype=float).rename_axis("number").reset_index()
+    levels = table.melt("number", names, "levels", "value")
     colours = [theme.BLUE, theme.VERMILION, theme.GREEN]
-    ticks = (
-        alt.Chart(levels)
-        .mark_tick(thickness=3, size=20, opacity=1)
-        .encode(
-            x=alt.X("value:Q", title="weight ÷ its block's scale", scale=alt.Scale(domain=[-1, 1])),
-            y=alt.Y("levels:N", title=None, sort=names),
-            color=theme.encode_by(alt.Color, "levels", names, colours, legend=None),
-        )
-        .properties(width=460, height=30 * len(names))
+    scaled = alt.X("value:Q", title="weight ÷ its block's scale", scale=alt.Scale(domain=[-1, 1]))
+    ticks = alt.Chart(levels).mark_tick(thickness=3, size=20, opacity=1).encode(
+        x=scaled,
+        y=alt.Y("levels:N", title=None, sort=names),
+        color=theme.encode_by(alt.Color, "levels", names, colours, legend=None),
+    )  # fmt: skip
+    chart = alt.vconcat(
+        histogram.properties(width=460, height=110),
+        ticks.properties(width=460, height=30 * len(names)),
     )
     middle = share[np.abs(edges[:-1] + edges[1:]) / 2 < 0.25].sum()
     near_zero = "; ".join(
-        f"{name}: {sum(abs(float(v)) < 0.25 for v in values)} of {len(values)} levels lie there"
-        for name, values in spacings.items()
+        f"{name}: {(table[name].abs() < 0.25).sum()} of {len(table)} levels lie there"
+        for name in names
     )
-    return theme.styled(
-        alt.vconcat(histogram, ticks),
-        f"Scaled weights heap up near zero: {middle:.0%} lie within 0.25 of it. {near_zero}.",
-        levels.pivot(index="number", columns="levels", values="value")[names].reset_index(),
-    )
+    about = f"Scaled weights heap up near zero: {middle:.0%} lie within 0.25 of it. {near_zero}."
+    return theme.styled(chart, about, table)
 
 
 def memory(accounts: dict, *, line: float | None = None, line_label: str = ""):
     """What training takes, a bar per model, stacked by what it is for.
 
-    Args:
-        accounts: name → a table from `memory.account`, or any with group and bytes.
-        line: a limit to draw, in bytes, with its label.
+    `accounts`: name → a table of group and bytes, as `memory.account` gives it; `line`: a limit to
+    draw, in bytes.
     """
     names = list(accounts)
     parts = pd.concat([table.assign(model=name) for name, table in accounts.items()])
     rows = parts.groupby(["model", "group"])["bytes"].sum().reset_index()
     rows["GB"] = rows["bytes"] / GB
-    order = [group for group in GROUPS if group in set(rows["group"])]
+    order = theme.in_order(rows["group"], GROUPS)
     rows["rank"], rows["bar"] = rows["group"].map(order.index), rows["model"].map(names.index)
     rows = rows.sort_values(["bar", "rank"])
     y = alt.Y("model:N", title=None, sort=names)
     colours = [GROUPS[group][0] for group in order]
     legend = alt.Legend(columns=5, labelLimit=300)
-    bars = (
-        alt.Chart(rows)
-        .mark_bar(stroke="white")
-        .encode(
-            y=y,
-            x=alt.X("GB:Q", title="GB, of a billion bytes", stack="zero").axis(tickCount=8),
-            order="rank:Q",
-            color=theme.encode_by(alt.Color, "group", order, colours, legend=legend),
-            tooltip=["model", "group", alt.Tooltip("GB:Q", format=".3f")],
-        )
-    )
+    bars = alt.Chart(rows).mark_bar(stroke="white").encode(
+        y=y,
+        x=alt.X("GB:Q", title="GB, of a billion bytes", stack="zero").axis(tickCount=8),
+        order="rank:Q",
+        color=theme.encode_by(alt.Color, "group", order, colours, legend=legend),
+        tooltip=["model", "group", alt.Tooltip("GB:Q", format=".3f")],
+    )  # fmt: skip
     totals = rows.groupby("model")["GB"].sum().reindex(names).rename_axis("model").reset_index()
-    totals["label"] = [f"{total:.3g} GB" for total in totals["GB"]]
+    totals["label"] = totals["GB"].map("{:.3g} GB".format)
     sums = alt.Chart(totals).mark_text(align="left", dx=5, color=theme.INK, fontWeight="bold")
     sums = sums.encode(y=y, x="GB:Q", text="label:N")
     limit = np.inf if line is None else line / GB
     widest = max(totals["GB"].max(), 0 if line is None else limit)
-    chart = alt.layer(bars, _names_on_bars(rows, y, widest, limit), sums)
+    layers = [bars, _names_on_bars(rows, y, widest, limit), sums]
     description = "Memory of one training step. " + "; ".join(
         f"{name}: {part['GB'].sum():.3g} GB, most of it {part.loc[part['GB'].idxmax(), 'group']}"
         for name, part in rows.groupby("model", sort=False)
     )
     if line is not None:
-        dashed = alt.Chart(
-            pd.DataFrame({"GB": [limit], "label": [f"{line_label}: {limit:.3g} GB"]})
-        )
-        text = dashed.mark_text(align="left", baseline="bottom", dx=4, dy=-4, color=theme.INK)
-        dashed = dashed.mark_rule(color="#000000", strokeDash=[6, 4], strokeWidth=2)
-        text = text.encode(x="GB:Q", y=alt.value(0), text="label:N")
-        chart = alt.layer(chart, dashed.encode(x="GB:Q"), text)
+        at = pd.DataFrame({"GB": [limit], "label": [f"{line_label}: {limit:.3g} GB"]})
+        at = alt.Chart(at).encode(x="GB:Q")
+        dashed = at.mark_rule(color="#000000", strokeDash=[6, 4], strokeWidth=2)
+        text = at.mark_text(align="left", baseline="bottom", dx=4, dy=-4, color=theme.INK)
+        layers += [dashed, text.encode(y=alt.value(0), text="label:N")]
         description += f". The dashed line is {line_label}'s {limit:.3g} GB"
-    chart = chart.properties(width=440, height=36 * len(names))
+    chart = alt.layer(*layers).properties(width=440, height=36 * len(names))
     return theme.styled(chart, f"{description}.", rows[["model", "group", "GB"]])
 
 
