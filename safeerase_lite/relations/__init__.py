@@ -11,8 +11,8 @@ from importlib import import_module
 _NAMES = {
     "words": ["caption", "noun_caption"],
     "tuples": [
-        "ALL_TUPLES", "UNSAFE", "RelationTriple", "expand", "load_tuples", "marginals",
-        "neighbours", "parse", "role_swap", "save_tuples",
+        "ALL_TUPLES", "UNSAFE", "RelationTriple", "expand", "load_tuples", "neighbours", "parse",
+        "role_swap",
     ],
     "scenes": ["draw", "scenes_of"],
     "clip": ["load_clip", "preprocess"],
