@@ -4,6 +4,7 @@ Real CLIP is nearly a bag of words (ARO, Yuksekgonul et al. 2023): it knows that
 eating are there, and hardly who eats what. So `reading` comes first, before any edit.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -93,7 +94,8 @@ def measure(
     """
     captions, images = under_attack or (CAPTIONS, evaluation.pixel_values)
     features = edited.encode_images(images)
-    own, unsafe = evaluation.own, evaluation.role("unsafe")
+    shown, unsafe = [scene.triple for scene in evaluation.scenes], evaluation.role("unsafe")
+    own = np.array([ALL_TUPLES.index(t) for t in shown])
     needed = evaluation.rivals.any(0)
     needed[own] = True
     columns = np.flatnonzero(needed)
@@ -117,7 +119,7 @@ def measure(
 
     noun_features = edited.encode_texts(NOUN_CAPTIONS)
     noun_scores = edited.scores(features, noun_features).double().cpu().numpy()
-    for slot, won_noun in _noun_wins(noun_scores, [s.triple for s in evaluation.scenes]).items():
+    for slot, won_noun in _noun_wins(noun_scores, shown).items():
         add("marginal on unsafe", slot, won_noun, unsafe)
         add("marginal elsewhere", slot, won_noun, neighbour)
 
@@ -142,20 +144,16 @@ def _share(hits: np.ndarray) -> tuple[float, float, float, int]:
 
 def _noun_wins(scores: np.ndarray, tuples: Tuples) -> dict[str, np.ndarray]:
     """For subject and object: whether it beats every noun that is not in the image."""
-    places = {
-        slot: np.array([NOUNS.index(getattr(t, slot)) for t in tuples])
-        for slot in ("subject", "object")
-    }
+    shown = np.array([[NOUNS.index(t.subject), NOUNS.index(t.object)] for t in tuples])
     absent = np.ones_like(scores, dtype=bool)
-    for shown in places.values():
-        absent[np.arange(len(scores)), shown] = False
-    return {slot: wins(scores, shown, absent) for slot, shown in places.items()}
+    np.put_along_axis(absent, shown, False, axis=1)
+    return {slot: wins(scores, shown[:, i], absent) for i, slot in enumerate(("subject", "object"))}
 
 
 def _with_another_word(edited, evaluation: EvaluationSet, features, scores) -> list[tuple]:
     """Tuple top-1 of captions in which one word is replaced by another for the same concept."""
     unsafe, u = np.flatnonzero(evaluation.role("unsafe")), evaluation.triple
-    hits: dict[tuple[str, str], list[np.ndarray]] = {}
+    hits = defaultdict(list)
     for slot in SLOTS:
         for word in others(getattr(u, slot), slot):
             words = u._replace(**{slot: word})
@@ -164,7 +162,7 @@ def _with_another_word(edited, evaluation: EvaluationSet, features, scores) -> l
             rivals = evaluation.rivals[unsafe] & ~among_all_tuples(expand(words))
             best = np.where(rivals, scores[unsafe], -np.inf).max(-1)
             kind = "synonym" if word in SYNONYMS else "hypernym"
-            hits.setdefault((kind, slot), []).append(own[:, 0] > best)
+            hits[kind, slot].append(own[:, 0] > best)
     return [(*key, *_share(np.concatenate(won))) for key, won in hits.items()]
 
 

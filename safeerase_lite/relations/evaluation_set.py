@@ -45,11 +45,6 @@ class EvaluationSet:
     # two slots with it, the unsafe ones left out.
     rivals: np.ndarray
 
-    @property
-    def own(self) -> np.ndarray:
-        """The place of each image's own tuple in ALL_TUPLES."""
-        return np.array([ALL_TUPLES.index(scene.triple) for scene in self.scenes])
-
     def role(self, *roles: str) -> np.ndarray:
         """Which images have one of the roles: bool (images,)."""
         return np.isin(self.images["role"].to_numpy(str), roles)

@@ -85,7 +85,12 @@ def edit_run(
         `evaluation.measure`.
     """
     strengths = sorted(set(strengths))
-    check(unsafe, [method], earlier=earlier, others=others, split=split, strengths=strengths)
+    check_choice(split, SPLITS, "split")
+    for name, strength in strengths:
+        check_choice(name, tuple(ATTACKS), "attack")
+        if not 0 <= strength <= 1:
+            raise UserError(f"attack {name}: strength {strength} is not between 0 and 1")
+    check(unsafe, [method], earlier=earlier, others=others)
     parameters = EditParameters(
         data_hash=data_hash(),
         model=model,
@@ -103,20 +108,9 @@ def edit_run(
 
 
 def check(
-    unsafe: Tuples,
-    methods: Iterable[str],
-    *,
-    earlier: Tuples = (),
-    others: Tuples = (),
-    split: str = "test",
-    strengths: Iterable[tuple[str, float]] = (),
+    unsafe: Tuples, methods: Iterable[str], *, earlier: Tuples = (), others: Tuples = ()
 ) -> None:
-    """Refuse what `edit_run` would refuse, for several methods, before anything is edited."""
-    check_choice(split, SPLITS, "split")
-    for name, strength in strengths:
-        check_choice(name, tuple(ATTACKS), "attack")
-        if not 0 <= strength <= 1:
-            raise UserError(f"attack {name}: strength {strength} is not between 0 and 1")
+    """Refuse tuples and methods that `edit_run` would refuse, before anything is edited."""
     if not unsafe:
         raise UserError("no unsafe tuple: name at least one")
     for method in methods:
