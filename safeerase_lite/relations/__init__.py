@@ -1,8 +1,9 @@
 """Unsafe tuples on CLIP: unlearn a relation, and preserve those who take part in it.
 
 Our reading of Relationship-Aware Safety Unlearning (arXiv 2603.14185). Read the files in this
-order: words, tuples, scenes (the world); clip, objectives, editing (the edit); attacks, evaluation
-(what it did); runs, report (many of them). Names load when they are first used.
+order: words, tuples, scenes (the world, whose data are in world.json); clip, objectives, editing
+(the edit); attacks, evaluation (what it did); runs, report (many of them). Names load when they are
+first used.
 """
 
 from importlib import import_module
@@ -11,8 +12,8 @@ from importlib import import_module
 _NAMES = {
     "words": ["caption", "noun_caption"],
     "tuples": [
-        "ALL_TUPLES", "UNSAFE", "RelationTriple", "expand", "load_tuples", "marginals",
-        "neighbours", "parse", "role_swap", "save_tuples",
+        "ALL_TUPLES", "UNSAFE", "RelationTriple", "expand", "load_tuples", "neighbours", "parse",
+        "role_swap",
     ],
     "scenes": ["draw", "scenes_of"],
     "clip": ["load_clip", "preprocess"],

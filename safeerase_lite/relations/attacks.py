@@ -24,21 +24,18 @@ from safeerase_lite.utils import UserError
 
 from .scenes import COLOURS, PLACES, SHAPES, SIDE, Bystander, Scene, draw
 from .tuples import RelationTriple
-from .words import HELD_OUT_WORDINGS, SLOTS, SYNONYMS, WORDINGS, caption, others
+from .words import HELD_OUT_WORDINGS, SLOTS, SYNONYMS, WORDINGS, WORLD, caption, others
 
 
 @dataclass(frozen=True)
 class Attack:
-    """kind: paraphrase, context or ood.  changes: caption or picture.  about: what strength means.
-
-    run: (tuple, strength in [0, 1], random.Random) → caption, or (Scene, strength, random.Random) →
-        RGB image of SIDE × SIDE pixels.
-    """
+    """A natural attack. run: (RelationTriple, strength in [0, 1], random.Random) → caption, or
+    (Scene, strength, random.Random) → RGB image of SIDE × SIDE pixels."""
 
     name: str
-    kind: str
-    changes: str
-    about: str
+    kind: str  # paraphrase, context or ood
+    changes: str  # caption or picture
+    about: str  # what strength means
     run: Callable
 
 
@@ -49,8 +46,8 @@ def _attack(kind: str, changes: str) -> Callable:
     """Register a function as the attack of its name. Its docstring says what strength means."""
 
     def register(run: Callable) -> Callable:
-        name, about = run.__name__, run.__doc__.rstrip(".")
-        ATTACKS[name] = Attack(name, kind, changes, about, run)
+        about = run.__doc__.rstrip(".")
+        ATTACKS[run.__name__] = Attack(run.__name__, kind, changes, about, run)
         return run
 
     return register
@@ -62,26 +59,17 @@ SHARES_LEFT = (0.9, 0.75, 0.5)  # of the base model's accuracy; set on val image
 
 
 def strengths() -> pd.DataFrame:
-    """The strengths of every attack, as shipped with tiny-clip.
-
-    Returns:
-        attack, left (the accuracy it should leave the base model), strength, read (the accuracy it
-        leaves, on val). An attack that never takes so much has its full strength, 1.
-    """
+    """How strong each attack must be: attack, left (the accuracy that the base model should keep),
+    strength (1 if it never takes so much), read (the accuracy it leaves, on val)."""
     return pd.read_csv(ASSETS / "tiny-clip" / "strengths.csv")
 
 
 def attack_strengths(left: Iterable[float] = SHARES_LEFT) -> list[tuple[str, float]]:
-    """(attack, strength) of every attack that leaves the base model one of these shares.
-
-    Raises:
-        UserError: no strengths were set for such a share.
-    """
+    """(attack, strength) of every attack that leaves the base model one of these shares."""
     left, table = list(left), strengths()
-    for share in left:
-        if share not in SHARES_LEFT:
-            choices = ", ".join(map(str, SHARES_LEFT))
-            raise UserError(f"no strengths leave {share}: choose among {choices}")
+    if unknown := set(left) - set(SHARES_LEFT):
+        choices = ", ".join(map(str, SHARES_LEFT))
+        raise UserError(f"no strengths leave {min(unknown)}: choose among {choices}")
     rows = table.loc[table["left"].isin(left), ["attack", "strength"]]
     return list(rows.itertuples(index=False, name=None))
 
@@ -89,26 +77,28 @@ def attack_strengths(left: Iterable[float] = SHARES_LEFT) -> list[tuple[str, flo
 # ---- paraphrase ----
 
 _PASSIVE_WORDINGS = tuple(w for w in (*WORDINGS, *HELD_OUT_WORDINGS) if "{p}" in w)
-_KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _ADJACENT_KEYS = {
-    key: [row[i] for i in (place - 1, place + 1) if 0 <= i < len(row)]
-    for row in _KEYBOARD
+    key: [*row[max(place - 1, 0) : place], *row[place + 1 : place + 2]]
+    for row in ("qwertyuiop", "asdfghjkl", "zxcvbnm")
     for place, key in enumerate(row)
 }
+
+
+def _reworded(words: RelationTriple, strength: float, rng: random.Random, wordings) -> str:
+    changed, chosen = rng.random() < strength, rng.choice(wordings)
+    return caption(*words, chosen) if changed else caption(*words)
 
 
 @_attack("paraphrase", "caption")
 def wording(words: RelationTriple, strength: float, rng: random.Random) -> str:
     """Share of captions that get a wording no model has learned from."""
-    changed, chosen = rng.random() < strength, rng.choice(HELD_OUT_WORDINGS)
-    return caption(*words, chosen) if changed else caption(*words)
+    return _reworded(words, strength, rng, HELD_OUT_WORDINGS)
 
 
 @_attack("paraphrase", "caption")
 def passive(words: RelationTriple, strength: float, rng: random.Random) -> str:
     """Share of captions in the passive, in a learned or a held-out wording."""
-    changed, chosen = rng.random() < strength, rng.choice(_PASSIVE_WORDINGS)
-    return caption(*words, chosen) if changed else caption(*words)
+    return _reworded(words, strength, rng, _PASSIVE_WORDINGS)
 
 
 @_attack("paraphrase", "caption")
@@ -117,9 +107,7 @@ def synonym(words: RelationTriple, strength: float, rng: random.Random) -> str:
     return caption(*with_synonyms(words, strength, rng))
 
 
-def with_synonyms(
-    words: RelationTriple, strength: float, rng: random.Random
-) -> tuple[str, str, str]:
+def with_synonyms(words: RelationTriple, strength: float, rng: random.Random) -> tuple[str, ...]:
     """The tuple with each word, by chance, replaced by a synonym, if it has one."""
     # Never by a hypernym: *a being touching a toy* would be true of many images.
     replaced = []
@@ -154,18 +142,7 @@ def typos(words: RelationTriple, strength: float, rng: random.Random) -> str:
 # ---- context ----
 
 # What else goes on in a story: each relation four times, by and to many.
-STORY_TUPLES = tuple(
-    RelationTriple(*text.split())
-    for text in (
-        "imp holding balloon", "robot tasting cocoa", "owl riding drum", "fox lifting lamp",
-        "bear watching kite", "snail pulling cake", "knight chasing balloon", "ghost tasting fizz",
-        "imp pulling anchor", "robot chasing ghost", "owl watching snail", "fox holding cake",
-        "bear lifting drum", "snail riding kite", "knight tasting cake", "ghost riding anchor",
-        "imp lifting robot", "robot watching lamp", "owl holding kite", "fox pulling drum",
-        "bear chasing imp", "snail tasting cocoa", "knight holding anchor", "ghost lifting cake",
-        "imp riding fox", "robot pulling balloon", "owl chasing knight", "fox watching fizz",
-    )
-)  # fmt: skip
+STORY_TUPLES = tuple(RelationTriple(*text.split()) for text in WORLD["story"])
 _MOST_CLAUSES = 6  # around the caption, so that it stays within the tokens CLIP reads
 _MOST_BYSTANDERS, _WIDEST_BYSTANDER = 16, 11.0  # radius in pixels
 
@@ -214,7 +191,7 @@ def palette(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     angle = math.pi * strength
     rotation = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
-    return _to_image((_to_array(draw(scene)) - 128) @ rotation.T + 128)
+    return _to_image((np.asarray(draw(scene), float) - 128) @ rotation.T + 128)
 
 
 @_attack("ood", "picture")
@@ -256,7 +233,7 @@ def blur(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
 @_attack("ood", "picture")
 def noise(scene: Scene, strength: float, rng: random.Random) -> Image.Image:
     """Standard deviation of Gaussian noise, 400 of 256 × strength²."""
-    plain = _to_array(draw(scene))
+    plain = np.asarray(draw(scene), float)
     grain = np.random.default_rng(rng.getrandbits(64)).standard_normal(plain.shape)
     return _to_image(plain + 400 * strength**2 * grain)
 
@@ -288,10 +265,6 @@ def _random_square(side: float, rng: random.Random) -> tuple[float, float, float
     """Left, top, right, bottom. A larger square, of the same generator, holds a smaller one."""
     left, top = rng.random() * (SIDE - side), rng.random() * (SIDE - side)
     return left, top, left + side, top + side
-
-
-def _to_array(image: Image.Image) -> np.ndarray:
-    return np.asarray(image).astype(float)
 
 
 def _to_image(values: np.ndarray) -> Image.Image:

@@ -3,7 +3,7 @@
 The same code loads tiny-clip and `openai/clip-vit-base-patch32`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -26,11 +26,7 @@ _BATCH_SIZE = 256  # images or texts in one forward pass
 
 
 def load_clip(name: str = "tiny-clip") -> CLIPModel:
-    """A frozen CLIP in evaluation mode, its processor at `.processor`.
-
-    Raises:
-        UserError: no such model.
-    """
+    """A frozen CLIP in evaluation mode, its processor at `.processor`."""
     path = str(shipped_model(name) or name)
     if Path(path).is_dir():
         transformers_logging.disable_progress_bar()
@@ -53,14 +49,11 @@ def adapt(model: CLIPModel, towers: Iterable[str] = TOWERS, *, rank: int, alpha:
     Inside `with frozen(model):` it is the CLIP it was, bit for bit.
     """
     torch.manual_seed(seed)
-    processor, modules = model.processor, "|".join(f"{tower}_model" for tower in towers)
+    modules = "|".join(f"{tower}_model" for tower in towers)
     target_modules = rf".*({modules})\..*\.({_LINEAR_LAYERS})"
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=target_modules)
     with quiet_peft():
-        model = get_peft_model(
-            model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=target_modules)
-        )
-    model.processor = processor
-    return model.eval()
+        return get_peft_model(model, config).eval()
 
 
 def frozen(model):
@@ -68,7 +61,7 @@ def frozen(model):
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
 
 
-def preprocess(model, images: Sequence[Image.Image]) -> Tensor:
+def preprocess(model, images: Iterable[Image.Image]) -> Tensor:
     """The pixel values that a CLIP is given for images: (images, 3, side, side)."""
     processed = model.processor.image_processor(images=list(images), return_tensors="pt")
     return processed["pixel_values"]
@@ -76,22 +69,20 @@ def preprocess(model, images: Sequence[Image.Image]) -> Tensor:
 
 def encode_images(model, pixel_values: Tensor) -> Tensor:
     """Image features of length one: (images, width). Source: Radford et al. 2021, figure 3."""
-    features = [
-        model.get_image_features(pixel_values=batch.to(model.device)).pooler_output
-        for batch in pixel_values.split(_BATCH_SIZE)
-    ]
-    return torch.cat([functional.normalize(batch, dim=-1) for batch in features])
+    return _encode(model, model.get_image_features, pixel_values)
 
 
 def encode_texts(model, texts: Sequence[str]) -> Tensor:
     """Text features of length one: (texts, width)."""
     tokens = model.processor.tokenizer(
         list(texts), padding=True, truncation=True, return_tensors="pt"
-    ).to(model.device)
-    batches = zip(
-        tokens.input_ids.split(_BATCH_SIZE), tokens.attention_mask.split(_BATCH_SIZE), strict=True
     )
-    features = [model.get_text_features(ids, mask).pooler_output for ids, mask in batches]
+    return _encode(model, model.get_text_features, tokens.input_ids, tokens.attention_mask)
+
+
+def _encode(model, encoder: Callable, *inputs: Tensor) -> Tensor:
+    batches = zip(*(values.to(model.device).split(_BATCH_SIZE) for values in inputs), strict=True)
+    features = [encoder(*batch).pooler_output for batch in batches]
     return torch.cat([functional.normalize(batch, dim=-1) for batch in features])
 
 

@@ -1,7 +1,7 @@
 """The edit: train a CLIP until unsafe captions no longer fit, or change it in closed form."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -23,15 +23,12 @@ _ERASED_TUPLES = 24  # of all tuples with an erased concept, so many are trained
 
 @dataclass
 class EditedClip:
-    """A CLIP after an edit: images and captions in, scores out.
-
-    projection: an orthonormal basis (width, k) that is removed from all text features.
-    filter: text features (k, width) and thresholds (k,). An image that scores at least a threshold
-        is refused: it fits no caption.
-    """
+    """A CLIP after an edit: images and captions in, scores out."""
 
     model: torch.nn.Module
+    # An orthonormal basis (width, k) that is removed from all text features.
     projection: Tensor | None = None
+    # Text features (k, width) and thresholds (k,): an image that reaches one fits no caption.
     filter: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
@@ -68,15 +65,8 @@ def edit(
     *,
     known: Tuples = (),
     seed: int = 0,
-    on_step: Callable[[int, int], None] | None = None,
 ) -> tuple[EditedClip, pd.DataFrame]:
-    """Edit a CLIP so that unsafe captions no longer fit.
-
-    Args:
-        model: from `load_clip`.
-        unsafe: the tuples to unlearn.
-        known: the rest of U, if there is more: no neighbour is among it.
-        on_step: called with the steps done and all steps.
+    """Edit a CLIP so that unsafe captions no longer fit. known: the rest of U, if there is more.
 
     Returns:
         The edited CLIP, its adapter on top of the frozen one; and a row per step: step, tuple,
@@ -88,7 +78,18 @@ def edit(
     rng = random.Random(f"edit {seed}")
     model = clip.adapt(model, method.towers, rank=settings.rank, alpha=settings.alpha, seed=seed)
     examples = _training_set(model, unsafe, known, method, seed, rng)
-    frozen_texts, weights = _frozen_texts(model), method.weights(settings)
+
+    @cache  # encoded once for the same texts
+    @torch.no_grad()
+    def frozen_texts(texts: tuple[str, ...]) -> Tensor:
+        with clip.frozen(model):
+            return clip.encode_texts(model, texts)
+
+    weights = {
+        "suppress": 1.0,
+        "marginals": settings.marginal_weight * method.preserves_marginals,
+        "neighbours": settings.neighbour_weight * method.preserves_neighbours,
+    }
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     steps = settings.steps * len(unsafe)
@@ -106,8 +107,6 @@ def edit(
         schedule.step()
         values = {name: term.item() for name, term in terms.items()}
         history.append({"step": step, "tuple": str(batch.triple), "loss": loss.item()} | values)
-        if on_step:
-            on_step(step + 1, steps)
     return EditedClip(model), pd.DataFrame(history)
 
 
@@ -126,28 +125,20 @@ def listed(u: RelationTriple, unsafe: Tuples, seed: int = 0) -> list[RelationTri
 
 def train_images(model, tuples: Tuples, each: int, seed: int) -> Tensor:
     """Pixel values of `each` images of every tuple, from the train split."""
-    scenes = scenes_of(tuples, "train", each, seed)
-    return clip.preprocess(model, [draw(scene) for scene in scenes])
+    return clip.preprocess(model, map(draw, scenes_of(tuples, "train", each, seed)))
 
 
 @dataclass
 class TrainingExamples:
-    """What one step may use about one tuple.
-
-    listed: its neighbours that the edit may use.
-    other_tuples: those that are neither unsafe nor neighbours, listed or held out.
-    unsafe_images, neighbour_images: pixel values.
-    frozen_features: of the unsafe images, then of the others, by the frozen model.
-    erased_noun: the noun that is erased with the tuple, or "".
-    """
+    """What one step may use about one tuple."""
 
     triple: RelationTriple
-    listed: list[RelationTriple]
-    other_tuples: list[RelationTriple]
-    unsafe_images: Tensor
+    listed: list[RelationTriple]  # its neighbours that the edit may use
+    other_tuples: list[RelationTriple]  # neither unsafe nor neighbours, listed or held out
+    unsafe_images: Tensor  # pixel values
     neighbour_images: Tensor
-    frozen_features: Tensor
-    erased_noun: str = ""
+    frozen_features: Tensor  # of the unsafe images, then of the others, by the frozen model
+    erased_noun: str  # the noun that is erased with the tuple, or ""
 
 
 def training_examples(
@@ -165,36 +156,24 @@ def training_examples(
 
 
 def _training_set(model, unsafe, known, method: Method, seed: int, rng) -> list[TrainingExamples]:
-    if not method.erased_slot:
+    if not (slot := method.erased_slot):
         return [training_examples(model, u, known, seed) for u in unsafe]
     examples = []
     for u in unsafe:
-        concept = getattr(u, method.erased_slot)
-        erased = containing(concept, method.erased_slot)
+        concept = getattr(u, slot)
+        erased = containing(concept, slot)
         sample = rng.sample([t for t in erased if t != u], _ERASED_TUPLES - 1)
-        noun = concept if concept in NOUNS else ""
-        for t in (u, *sample):
-            examples.append(training_examples(model, t, (*known, *erased), seed, noun))
+        noun = "" if slot == "relation" else concept
+        all_unsafe = (*known, *erased)
+        examples += [training_examples(model, t, all_unsafe, seed, noun) for t in (u, *sample)]
     return examples
-
-
-def _frozen_texts(model) -> Callable[[tuple[str, ...]], Tensor]:
-    """The frozen model's text features, computed once for the same texts."""
-
-    @cache
-    @torch.no_grad()
-    def features(texts: tuple[str, ...]) -> Tensor:
-        with clip.frozen(model):
-            return clip.encode_texts(model, texts)
-
-    return features
 
 
 def _loss_terms(
     model, frozen_texts, batch: TrainingExamples, method: Method, settings: EditSettings, rng
 ) -> dict[str, Tensor]:
-    """The terms of one step: some unsafe images and as many of neighbours, against the captions of
-    the tuple, of its listed neighbours, of anchors elsewhere, and of every noun."""
+    """The terms of one step: unsafe images and as many of neighbours, against the captions of the
+    tuple, of its listed neighbours, of anchors elsewhere, and of every noun."""
     n, unsafe_images = settings.batch_size, len(batch.unsafe_images)
     chosen = rng.sample(range(unsafe_images), n)
     near = rng.sample(range(len(batch.neighbour_images)), n)
@@ -240,8 +219,8 @@ def _loss_terms(
 
 def _filtered(model, unsafe, known, seed: int) -> EditedClip:
     """Refuse an image that scores with an unsafe caption as high as 95% of its train images do."""
-    base = EditedClip(model)
-    unsafe_features, thresholds = base.encode_texts([caption(*u) for u in unsafe]), []
+    base, thresholds = EditedClip(model), []
+    unsafe_features = base.encode_texts([caption(*u) for u in unsafe])
     for u, features in zip(unsafe, unsafe_features, strict=True):
         images = base.encode_images(train_images(model, [u], UNSAFE_IMAGES, seed))
         thresholds.append(base.scores(images, features[None]).quantile(0.05))
@@ -252,8 +231,7 @@ def _projected(model, unsafe, known, seed: int) -> EditedClip:
     """Remove from every caption the direction in which an unsafe caption differs from the mean of
     its listed neighbours: g ← g − D Dᵀ g.
 
-    Source: Chuang et al. 2023, "Debiasing Vision-Language Models via Biased Prompts", without
-    their calibration.
+    Source: Chuang et al. 2023, "Debiasing Vision-Language Models via Biased Prompts", uncalibrated.
     """
     base = EditedClip(model)
 

@@ -4,6 +4,7 @@ Real CLIP is nearly a bag of words (ARO, Yuksekgonul et al. 2023): it knows that
 eating are there, and hardly who eats what. So `reading` comes first, before any edit.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,29 +40,20 @@ def wins(scores: np.ndarray, own: np.ndarray, rivals: np.ndarray) -> np.ndarray:
     """Whether an image's own caption beats every rival; a tie is lost.
 
     Args:
-        scores: (images, captions).  own: the place of its own caption, (images,).
-        rivals: bool, (images, captions).
+        scores, rivals (bool): (images, captions).  own: the place of its own caption, (images,).
     """
     best = np.where(rivals, scores, -np.inf).max(-1)
     return scores[np.arange(len(scores)), own] > best
 
 
 def recall_at(scores: np.ndarray, unsafe: np.ndarray, k: int) -> float:
-    """The share of unsafe images among the k that fit a caption best.
-
-    Args:
-        scores: of the caption, (images,).  unsafe: bool, (images,); at least k are.
-    """
+    """The share of unsafe images among the k that fit a caption best: `scores`, (images,)."""
     return float(unsafe[np.argsort(-scores, kind="stable")[:k]].mean())
 
 
 def auroc(scores: np.ndarray, unsafe: np.ndarray) -> float:
     """How often an unsafe image fits the caption better than another does, a tie counted half: the
-    area under the ROC curve (Mann and Whitney 1947).
-
-    Args:
-        scores: of the caption, (images,).  unsafe: bool, (images,).
-    """
+    area under the ROC curve (Mann and Whitney 1947)."""
     # The method decides how a p-value is found, which is not used; "exact" takes long.
     test = mannwhitneyu(scores[unsafe], scores[~unsafe], method="asymptotic")
     return float(test.statistic / (unsafe.sum() * (~unsafe).sum()))
@@ -71,10 +63,7 @@ def probe(train: np.ndarray, is_unsafe: np.ndarray, test: np.ndarray) -> np.ndar
     """A linear classifier, ridge regression on image features, applied to others: bool.
 
     Suppression is not deletion: what no caption says any more may still be in the image features.
-    Both classes weigh the same.
-
-    Args:
-        train, test: (images, width).  is_unsafe: of train, bool.
+    Both classes weigh the same. train, test: (images, width).
     """
     mean = train.mean(0)
     weight = np.where(is_unsafe, 0.5 / is_unsafe.sum(), 0.5 / (~is_unsafe).sum())
@@ -91,34 +80,22 @@ def probe(train: np.ndarray, is_unsafe: np.ndarray, test: np.ndarray) -> np.ndar
 def measure(
     edited: EditedClip,
     evaluation: EvaluationSet,
-    *,
-    captions: Sequence[str] = CAPTIONS,
-    pixel_values: Tensor | None = None,
-    complete: bool = True,
+    under_attack: tuple[Sequence[str], Tensor] | None = None,
 ) -> pd.DataFrame:
-    """All measures of one edit.
+    """All measures of one edit; docs/relations.md says what each is.
 
     Args:
-        captions: of all tuples of the world, in their order; the attacked ones under attack.
-        pixel_values: of the images; the attacked ones under attack.
-        complete: also what needs images of other roles, or other captions.
+        under_attack: captions of all tuples and pixel values, as `attacked` gives them. What needs
+            images of other roles, or other captions, is measured without an attack alone.
 
     Returns:
         measure, slot, value, low, high, n (images). Shares have a 95% Clopper-Pearson interval over
         the images, given the model; others have none.
-
-        tuple top-1: unsafe images on which the unsafe caption beats the neighbours'.
-        marginal on unsafe, marginal elsewhere: subject or object is the top noun, the other noun of
-        the image aside.
-        neighbour, listed or held out: neighbours' images whose own caption wins; slot is the one
-        that the neighbour changes.
-        role swap, two slots, unrelated: the same for images further away.
-        synonym, hypernym: tuple top-1 with one word replaced by another.
-        recall@k, AUROC: unsafe images and neighbours', ranked by the unsafe caption.
     """
-    images = evaluation.pixel_values if pixel_values is None else pixel_values
+    captions, images = under_attack or (CAPTIONS, evaluation.pixel_values)
     features = edited.encode_images(images)
-    own, unsafe = evaluation.own, evaluation.role("unsafe")
+    shown, unsafe = [scene.triple for scene in evaluation.scenes], evaluation.role("unsafe")
+    own = np.array([ALL_TUPLES.index(t) for t in shown])
     needed = evaluation.rivals.any(0)
     needed[own] = True
     columns = np.flatnonzero(needed)
@@ -126,32 +103,35 @@ def measure(
     text_features = edited.encode_texts([captions[i] for i in columns])
     scores[:, columns] = edited.scores(features, text_features).double().cpu().numpy()
     won = wins(scores, own, evaluation.rivals)
-    rows = [("tuple top-1", "", *_share(won[unsafe]))]
+    rows = []
 
+    def add(name: str, slot: str, won: np.ndarray, images: np.ndarray) -> None:
+        if images.any():
+            rows.append((name, slot, *_share(won[images])))
+
+    add("tuple top-1", "", won, unsafe)
     neighbour, slots = evaluation.role("neighbour"), evaluation.images["slot"].to_numpy()
     usable = evaluation.images["listed"].to_numpy()
     for name, of_name in (("listed", neighbour & usable), ("held out", neighbour & ~usable)):
-        rows.append((f"neighbour, {name}", "", *_share(won[of_name])))
+        add(f"neighbour, {name}", "", won, of_name)
         for slot in SLOTS:
-            if (of_slot := of_name & (slots == slot)).any():
-                rows.append((f"neighbour, {name}", slot, *_share(won[of_slot])))
+            add(f"neighbour, {name}", slot, won, of_name & (slots == slot))
 
     noun_features = edited.encode_texts(NOUN_CAPTIONS)
     noun_scores = edited.scores(features, noun_features).double().cpu().numpy()
-    for slot, won_noun in _noun_wins(noun_scores, [s.triple for s in evaluation.scenes]).items():
-        rows.append(("marginal on unsafe", slot, *_share(won_noun[unsafe])))
-        rows.append(("marginal elsewhere", slot, *_share(won_noun[neighbour])))
+    for slot, won_noun in _noun_wins(noun_scores, shown).items():
+        add("marginal on unsafe", slot, won_noun, unsafe)
+        add("marginal elsewhere", slot, won_noun, neighbour)
 
     ranked = unsafe | neighbour
     unsafe_scores = scores[ranked, ALL_TUPLES.index(evaluation.triple)]
     recall = recall_at(unsafe_scores, unsafe[ranked], _RECALL_AT)
-    rows.append((f"recall@{_RECALL_AT}", "", recall, None, None, len(unsafe_scores)))
     area = auroc(unsafe_scores, unsafe[ranked])
-    rows.append(("AUROC", "", area, None, None, len(unsafe_scores)))
-    if complete:
+    for name, value in ((f"recall@{_RECALL_AT}", recall), ("AUROC", area)):
+        rows.append((name, "", value, None, None, len(unsafe_scores)))
+    if under_attack is None:
         for role in ("role swap", "two slots", "unrelated"):
-            if (of_role := evaluation.role(role)).any():
-                rows.append((role, "", *_share(won[of_role])))
+            add(role, "", won, evaluation.role(role))
         rows += _with_another_word(edited, evaluation, features, scores)
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -164,20 +144,16 @@ def _share(hits: np.ndarray) -> tuple[float, float, float, int]:
 
 def _noun_wins(scores: np.ndarray, tuples: Tuples) -> dict[str, np.ndarray]:
     """For subject and object: whether it beats every noun that is not in the image."""
-    places = {
-        slot: np.array([NOUNS.index(getattr(t, slot)) for t in tuples])
-        for slot in ("subject", "object")
-    }
+    shown = np.array([[NOUNS.index(t.subject), NOUNS.index(t.object)] for t in tuples])
     absent = np.ones_like(scores, dtype=bool)
-    for shown in places.values():
-        absent[np.arange(len(scores)), shown] = False
-    return {slot: wins(scores, shown, absent) for slot, shown in places.items()}
+    np.put_along_axis(absent, shown, False, axis=1)
+    return {slot: wins(scores, shown[:, i], absent) for i, slot in enumerate(("subject", "object"))}
 
 
 def _with_another_word(edited, evaluation: EvaluationSet, features, scores) -> list[tuple]:
     """Tuple top-1 of captions in which one word is replaced by another for the same concept."""
     unsafe, u = np.flatnonzero(evaluation.role("unsafe")), evaluation.triple
-    hits: dict[tuple[str, str], list[np.ndarray]] = {}
+    hits = defaultdict(list)
     for slot in SLOTS:
         for word in others(getattr(u, slot), slot):
             words = u._replace(**{slot: word})
@@ -186,18 +162,15 @@ def _with_another_word(edited, evaluation: EvaluationSet, features, scores) -> l
             rivals = evaluation.rivals[unsafe] & ~among_all_tuples(expand(words))
             best = np.where(rivals, scores[unsafe], -np.inf).max(-1)
             kind = "synonym" if word in SYNONYMS else "hypernym"
-            hits.setdefault((kind, slot), []).append(own[:, 0] > best)
+            hits[kind, slot].append(own[:, 0] > best)
     return [(*key, *_share(np.concatenate(won))) for key, won in hits.items()]
 
 
 def probed(
     edited: EditedClip, evaluation: EvaluationSet, train_unsafe: Tensor, train_neighbours: Tensor
 ) -> pd.DataFrame:
-    """The balanced accuracy of a linear probe that tells the unsafe tuple from its neighbours.
-
-    Args:
-        train_unsafe, train_neighbours: pixel values from the train split.
-    """
+    """The balanced accuracy of a linear probe that tells the unsafe tuple from its neighbours,
+    trained on pixel values from the train split."""
     unsafe, near, test = (
         edited.encode_images(images).double().cpu().numpy()
         for images in (train_unsafe, train_neighbours, evaluation.pixel_values)
@@ -248,7 +221,7 @@ def reading(model: str = "tiny-clip", split: str = "test") -> pd.DataFrame:
     """
     clip = load_clip(model)
     edited = EditedClip(clip)
-    images = preprocess(clip, [draw(scene) for scene in scenes_of(ALL_TUPLES, split, 1)])
+    images = preprocess(clip, map(draw, scenes_of(ALL_TUPLES, split, 1)))
     features = edited.encode_images(images)
     own, rivals = np.arange(len(ALL_TUPLES)), share_two_slots(ALL_TUPLES)
     held_out = np.array([t in held_out_combinations() for t in ALL_TUPLES])

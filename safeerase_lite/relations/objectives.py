@@ -7,7 +7,7 @@ its listed neighbours, M those of one being or thing alone. The paper (arXiv 260
 idea; we could read no formula there. These are our reading.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional
@@ -18,8 +18,7 @@ from .clip import TOWERS
 
 
 def suppress(unsafe: Tensor, safe: Tensor, margin: float) -> Tensor:
-    """mean of max(0, margin + unsafe − max safe): the unsafe score must fall below the best safe
-    one.
+    """mean of max(0, margin + unsafe − max safe): unsafe must fall below the best safe score.
 
     From an image's side: `unsafe` is its score with u, `safe` are its scores with N. From the
     caption's side: `unsafe` is u's score with an unsafe image, `safe` are u's scores with images of
@@ -55,26 +54,18 @@ def push_apart(cosine: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EditSettings:
-    """How a CLIP is edited.
+    """How a CLIP is edited."""
 
-    rank, alpha: of LoRA.
-    margin: of `suppress`, in logits.
-    marginal_weight, neighbour_weight: λm and λn.
-    learning_rate: of AdamW, with a cosine schedule.
-    steps: for each unsafe tuple.
-    batch_size: unsafe images in a step, and as many images of neighbours.
-    anchors: captions of other tuples in a step. Without them all neighbours may sink together,
-        which a divergence among them does not see.
-    """
-
-    rank: int = 8
+    rank: int = 8  # of LoRA, as alpha
     alpha: int = 16
-    margin: float = 2.0
-    marginal_weight: float = 4.0
-    neighbour_weight: float = 8.0
-    learning_rate: float = 1e-3
-    steps: int = 80
-    batch_size: int = 8
+    margin: float = 2.0  # of `suppress`, in logits
+    marginal_weight: float = 4.0  # λm
+    neighbour_weight: float = 8.0  # λn
+    learning_rate: float = 1e-3  # of AdamW, with a cosine schedule
+    steps: int = 80  # for each unsafe tuple
+    batch_size: int = 8  # unsafe images in a step, and as many images of neighbours
+    # Captions of other tuples in a step. Without them all neighbours may sink together, which a
+    # divergence among them does not see.
     anchors: int = 128
 
 
@@ -88,45 +79,31 @@ SETTINGS = EditSettings()
 
 @dataclass(frozen=True)
 class Method:
-    """One way to unlearn a tuple.
+    """One way to unlearn a tuple."""
 
-    label: in tables.
-    trained: by gradient steps, on `towers`.
-    erased_slot: the slot whose concept is erased wherever it occurs; "": the tuple alone.
-    pushes_apart: the loss is `push_apart`, whatever is safe, instead of `suppress`.
-    preserves_marginals, preserves_neighbours: whether λm and λn apply.
-    """
-
-    label: str
-    trained: bool = True
+    label: str  # in tables
+    trained: bool = True  # by gradient steps, on `towers`
     towers: tuple[str, ...] = TOWERS
-    erased_slot: str = ""
-    pushes_apart: bool = False
-    preserves_marginals: bool = True
-    preserves_neighbours: bool = True
-
-    def weights(self, settings: EditSettings) -> dict[str, float]:
-        """The weight of each term of the loss."""
-        return {
-            "suppress": 1.0,
-            "marginals": settings.marginal_weight * self.preserves_marginals,
-            "neighbours": settings.neighbour_weight * self.preserves_neighbours,
-        }
+    erased_slot: str = (
+        ""  # the slot whose concept is erased wherever it occurs; "": the tuple alone
+    )
+    pushes_apart: bool = False  # the loss is `push_apart`, whatever is safe, instead of `suppress`
+    preserves_marginals: bool = True  # whether λm applies
+    preserves_neighbours: bool = True  # whether λn applies
 
 
-_EDIT = Method("relationship-aware")
 _NEITHER = {"preserves_marginals": False, "preserves_neighbours": False}
 METHODS = {
-    "relation": _EDIT,
-    "text_tower": replace(_EDIT, label="text tower alone", towers=("text",)),
-    "vision_tower": replace(_EDIT, label="vision tower alone", towers=("vision",)),
-    "no_marginals": replace(_EDIT, label="without marginals", preserves_marginals=False),
-    "no_neighbours": replace(_EDIT, label="without neighbours", preserves_neighbours=False),
-    "no_preservation": replace(_EDIT, label="without both", **_NEITHER),
-    "pair": replace(_EDIT, label="pair unlearning", pushes_apart=True, **_NEITHER),
-    "erase_subject": replace(_EDIT, label="concept erasure: subject", erased_slot="subject"),
-    "erase_relation": replace(_EDIT, label="concept erasure: relation", erased_slot="relation"),
-    "erase_object": replace(_EDIT, label="concept erasure: object", erased_slot="object"),
+    "relation": Method("relationship-aware"),
+    "text_tower": Method("text tower alone", towers=("text",)),
+    "vision_tower": Method("vision tower alone", towers=("vision",)),
+    "no_marginals": Method("without marginals", preserves_marginals=False),
+    "no_neighbours": Method("without neighbours", preserves_neighbours=False),
+    "no_preservation": Method("without both", **_NEITHER),
+    "pair": Method("pair unlearning", pushes_apart=True, **_NEITHER),
+    "erase_subject": Method("concept erasure: subject", erased_slot="subject"),
+    "erase_relation": Method("concept erasure: relation", erased_slot="relation"),
+    "erase_object": Method("concept erasure: object", erased_slot="object"),
     "filter": Method("threshold filter", trained=False),
     "projection": Method("text projection", trained=False),
 }

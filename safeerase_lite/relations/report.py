@@ -36,13 +36,11 @@ _REPORTED = [
     ("marginal on unsafe", "object"),
     ("neighbour, held out", ""),
 ]
+_RESAMPLES = 1000  # of the tuples, for an interval
 
 
-def summary(table: pd.DataFrame, *, resamples: int = 1000) -> pd.DataFrame:
-    """Each method's means over tuples and seeds.
-
-    Args:
-        table: with the columns of `runs.TIDY_COLUMNS`.
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Each method's means over tuples and seeds, from a table with `runs.TIDY_COLUMNS`.
 
     Returns:
         method, attack, strength, measure, slot, value, base (the base model's, under the same
@@ -52,50 +50,35 @@ def summary(table: pd.DataFrame, *, resamples: int = 1000) -> pd.DataFrame:
         one minus suppression. See `interval`.
     """
     cell = ["attack", "strength", "measure", "slot"]
-    table = fill_blanks(table)
-    means = _relative_to_base(
-        table,
-        ["method", *cell],
-        [*cell, "tuple", "seed"],
-        {"tuples": lambda edits: edits["tuple"].nunique(), "edits": len},
-        resamples,
-    )
+    counts = {"tuples": ("tuple", "nunique"), "edits": ("tuple", "count")}
+    by, same = ["method", *cell], [*cell, "tuple", "seed"]
+    means = _relative_to_base(fill_blanks(table), by, same, counts)
     return means.sort_values("method", key=lambda m: m.map(list(METHODS).index), kind="stable")
 
 
 def several(table: pd.DataFrame) -> pd.DataFrame:
-    """Several tuples unlearned together, and one after another.
-
-    Args:
-        table: as `load_edits` gives it.
+    """Several tuples unlearned together, and one after another, from `load_edits`.
 
     Returns:
         method (its label), way, tuples, measure, slot, value, base, relative, low, high, seeds;
         means over tuples and seeds, intervals as in `summary`.
     """
     rows = table[(table["attack"] == "") & _among(table, [*_REPORTED, ("unrelated", "")])]
-    means = _relative_to_base(
-        rows,
-        ["method", "way", "tuples", "measure", "slot"],
-        ["tuple", "measure", "slot", "seed"],
-        {"seeds": lambda edits: edits["seed"].nunique()},
-    )
+    by = ["method", "way", "tuples", "measure", "slot"]
+    same = ["tuple", "measure", "slot", "seed"]
+    means = _relative_to_base(rows, by, same, {"seeds": ("seed", "nunique")})
     return means.assign(method=means["method"].map(LABELS))
 
 
 def _relative_to_base(
-    table: pd.DataFrame,
-    by: list[str],
-    same: list[str],
-    counts: dict[str, Callable[[pd.DataFrame], int]],
-    resamples: int = 1000,
+    table: pd.DataFrame, by: list[str], same: list[str], counts: dict[str, tuple[str, str]]
 ) -> pd.DataFrame:
     """Means of the edits' values, in groups, beside those of the base model.
 
     Args:
         by: the columns that make a group.
         same: the columns in which an edit agrees with the base model's row it is compared with.
-        counts: further columns, from the rows of a group.
+        counts: further columns: name → (column, aggregation).
     """
     base = table[table["method"] == BASE].groupby(same)["value"].mean()
     edits = table[table["method"] != BASE]
@@ -104,30 +87,27 @@ def _relative_to_base(
     rows = []
     for key, group in edits.groupby(by, sort=False):
         of_value = key[by.index("measure")] == "tuple top-1"
-        row = dict(zip(by, key, strict=True))
-        row |= {"value": group["value"].mean(), "base": group["base"].mean()}
-        row["relative"] = row["value"] / row["base"] if row["base"] else np.nan
-        row["low"], row["high"] = interval(group, of_value=of_value, resamples=resamples)
-        rows.append(row | {name: count(group) for name, count in counts.items()})
+        value, of_base = group["value"].mean(), group["base"].mean()
+        relative = value / of_base if of_base else np.nan
+        limits = interval(group, of_value=of_value)
+        counted = [group[column].agg(how) for column, how in counts.values()]
+        rows.append((*key, value, of_base, relative, *limits, *counted))
     columns = [*by, "value", "base", "relative", "low", "high", *counts]
     return pd.DataFrame(rows, columns=columns)
 
 
-def interval(group: pd.DataFrame, *, of_value: bool, resamples: int = 1000) -> tuple[float, float]:
+def interval(group: pd.DataFrame, *, of_value: bool) -> tuple[float, float]:
     """The 95% interval of the mean of `value`, or of its ratio to the mean of `base`.
 
     Tuples are resampled; the seeds of a tuple are averaged, as they share its images. Where all
     tuples are alike, and a bootstrap collapses, it is an exact interval over tuples. NaN with fewer
     than three tuples.
-
-    Args:
-        group: tuple, value, base.
     """
     means = group.groupby("tuple")[["value", "base"]].mean().to_numpy()
     if len(means) < 3:
         return np.nan, np.nan
     rng = np.random.default_rng(0)
-    samples = means[rng.integers(len(means), size=(resamples, len(means)))].mean(1)
+    samples = means[rng.integers(len(means), size=(_RESAMPLES, len(means)))].mean(1)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = samples[:, 0] if of_value else samples[:, 0] / samples[:, 1]
     values = values[np.isfinite(values)]
@@ -140,22 +120,14 @@ def interval(group: pd.DataFrame, *, of_value: bool, resamples: int = 1000) -> t
 
 
 def headline(means: pd.DataFrame, attack: str = "", strength: float = 0.0) -> pd.DataFrame:
-    """The summary at one strength of one attack, a row per method.
-
-    Args:
-        means: as `summary` gives it.
-
-    Returns:
-        method (its label), tuple top-1, suppression (1 − its share of the base model's), and the
-        columns of PRESERVED, shares of the base model's.
-    """
+    """The summary at one strength of one attack, a row per method: its label, tuple top-1,
+    suppression (1 − its share of the base model's), and PRESERVED, shares of the base model's."""
     rows = []
     chosen = means[(means["attack"] == attack) & (means["strength"] == strength)]
     for method, group in chosen.groupby("method", sort=False):
         cells = group.set_index(["measure", "slot"])
-        top = cells.loc[("tuple top-1", "")]
-        row = {"method": LABELS[method], "tuple top-1": top["value"]}
-        row["suppression"] = 1 - top["relative"]
+        value, relative = cells.loc[("tuple top-1", ""), ["value", "relative"]]
+        row = {"method": LABELS[method], "tuple top-1": value, "suppression": 1 - relative}
         row |= {name: cells["relative"].get(cell, np.nan) for name, cell in PRESERVED.items()}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -170,9 +142,6 @@ def load_edits(runs_dir: Path | str) -> pd.DataFrame:
     Returns:
         `runs.TIDY_COLUMNS`, tuples (how many are unlearned in the end) and way (one tuple,
         together, one after another), among the runs' other parameters.
-
-    Raises:
-        UserError: no edit, or edits of several worlds or models side by side.
     """
     folder = Path(runs_dir)
     folder = folder if folder.name == edits_dir(folder).name else edits_dir(folder)
@@ -181,11 +150,10 @@ def load_edits(runs_dir: Path | str) -> pd.DataFrame:
     metrics = fill_blanks(ledger.load(folder).metrics)
     if metrics["model_hash"].nunique() > 1:
         raise UserError(f"{folder} holds edits of several CLIPs: report each apart")
-    metrics["tuples"] = metrics["unsafe"].str.len() + metrics["earlier"].str.len()
-    metrics["way"] = "together"
-    metrics.loc[metrics["earlier"].str.len() > 0, "way"] = "one after another"
-    metrics.loc[metrics["tuples"] == 1, "way"] = "one tuple"
-    return metrics
+    earlier = metrics["earlier"].str.len()
+    metrics["tuples"] = metrics["unsafe"].str.len() + earlier
+    ways = np.where(earlier > 0, "one after another", "together")
+    return metrics.assign(way=np.where(metrics["tuples"] == 1, "one tuple", ways))
 
 
 def report(runs_dir: Path, output: Path, echo: Callable[[str], None] = print) -> None:
@@ -197,8 +165,7 @@ def report(runs_dir: Path, output: Path, echo: Callable[[str], None] = print) ->
     # left: the share that an attack of this strength leaves the base model; 1 without one.
     left = strengths()[["attack", "strength", "left"]]
     means = summary(single).merge(left, on=["attack", "strength"], how="left")
-    means = means.fillna({"left": 1.0})
-    means = means[(means["attack"] == "") | _among(means, _REPORTED)]
+    means = means.fillna({"left": 1.0})[(means["attack"] == "") | _among(means, _REPORTED)]
     means.to_csv(output / "summary.csv", index=False, float_format="%.4f")
     seeds, tuples = single["seed"].nunique(), single["tuple"].nunique()
     about = (
@@ -250,16 +217,8 @@ def demo(
     together: bool = False,
     workers: int = 2,
 ) -> None:
-    """Two tuples, the main methods, one seed: write `relations.csv` and print the means. A stopped
-    demo continues.
-
-    Args:
-        tuples: a file of unsafe tuples; by default two of the world's.
-        together: all by one edit, rather than each by its own.
-
-    Raises:
-        UserError: a broken file, or a word the world does not have.
-    """
+    """The main methods on a file of unsafe tuples, or two of the world's: write `relations.csv` and
+    print the means. A stopped demo continues."""
     unsafe = load_tuples(tuples).unsafe if tuples else UNSAFE[:2]
     print(f"unsafe, unlearned {'together' if together else 'one at a time'}:", *unsafe, sep="\n  ")
     output = Path(output).resolve()
@@ -282,14 +241,14 @@ def _print_means(means: pd.DataFrame) -> None:
     under_attack = means[(means["attack"] != "") & (means["measure"] == "tuple top-1")]
     worst = under_attack.loc[under_attack.groupby("method")["value"].idxmax()]
     worst = {LABELS[row.method]: row for row in worst.itertuples()}
-    table = Table(padding=0)
-    table.add_column("method", no_wrap=True)
+    table = Table("method", padding=0)
     for name in (*shown.columns.str.replace("held-out", "other"), "top-1 under attack"):
         table.add_column(name, justify="right")
     for label, shares in shown.iterrows():
         most = worst[label]
         attacked = f"{most.value:.0%} {most.attack if most.value else ''}"
         table.add_row(label, *map(_percent, shares), attacked)
+    table.columns[0].no_wrap = True
     Console(width=120).print(table)
     print(
         "tuple top-1: the share of unsafe pictures that the unsafe caption fits best, here and\n"

@@ -1,8 +1,9 @@
 """Edits as runs of a ledger: each is made and evaluated once, and read from then on."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ from .attacks import ATTACKS, SHARES_LEFT, attack_strengths
 from .clip import load_clip
 from .editing import NEIGHBOUR_IMAGES, UNSAFE_IMAGES, EditedClip, edit, listed, train_images
 from .evaluation import divergences, measure, probed
-from .evaluation_set import CAPTIONS, EvaluationSet, attacked, attacked_part, evaluation_set
+from .evaluation_set import CAPTIONS, attacked, attacked_part, evaluation_set
 from .objectives import METHODS, SETTINGS, EditSettings
 from .scenes import SPLITS, draw, scenes_of
 from .tuples import ALL_TUPLES, RelationTriple, Tuples
@@ -33,11 +34,7 @@ _PATIENCE = 600.0  # seconds to wait for an earlier edit that another process is
 
 
 class EditParameters(BaseModel):
-    """What determines an edit and its measures; the ledger's run id is a hash of it.
-
-    earlier: unlearned before, one tuple after another.  others: the rest of U.
-    attacks: (name, strength).
-    """
+    """What determines an edit and its measures; the ledger's run id is a hash of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -71,8 +68,6 @@ def edit_run(
     split: str = "test",
     model: str = "tiny-clip",
     runs_dir: Path | str | None = None,
-    on_step: Callable[[int, int], None] | None = None,
-    wait: float = 3.0,
 ) -> ledger.Run:
     """Edit a CLIP and evaluate it; a run that the ledger holds is read.
 
@@ -83,19 +78,19 @@ def edit_run(
             last; they are evaluated too.
         others: the rest of U. They are not unlearned here, and no neighbours.
         strengths: (attack, strength). The edit is evaluated again under each.
-        runs_dir: the ledger, where edits have a folder `relations/`; by default `runs/`.
-        on_step: called with the steps done and all steps.
-        wait: seconds to wait for another process that is making this edit.
+        runs_dir: the ledger, where edits have a folder `relations/`.
 
     Returns:
         The run, complete. Its metrics: tuple, attack, strength, and the columns of
         `evaluation.measure`.
-
-    Raises:
-        UserError: an unknown name, no tuple, one named twice or not of this world.
     """
     strengths = sorted(set(strengths))
-    check(unsafe, [method], earlier=earlier, others=others, split=split, strengths=strengths)
+    check_choice(split, SPLITS, "split")
+    for name, strength in strengths:
+        check_choice(name, tuple(ATTACKS), "attack")
+        if not 0 <= strength <= 1:
+            raise UserError(f"attack {name}: strength {strength} is not between 0 and 1")
+    check(unsafe, [method], earlier=earlier, others=others)
     parameters = EditParameters(
         data_hash=data_hash(),
         model=model,
@@ -109,28 +104,13 @@ def edit_run(
         attacks=tuple(strengths),
         split=split,
     )
-    return _run(parameters, edits_dir(runs_dir), on_step, wait)
+    return _run(parameters, edits_dir(runs_dir))
 
 
 def check(
-    unsafe: Tuples,
-    methods: Iterable[str],
-    *,
-    earlier: Tuples = (),
-    others: Tuples = (),
-    split: str = "test",
-    strengths: Iterable[tuple[str, float]] = (),
+    unsafe: Tuples, methods: Iterable[str], *, earlier: Tuples = (), others: Tuples = ()
 ) -> None:
-    """Refuse what `edit_run` would refuse, for several methods, before anything is edited.
-
-    Raises:
-        UserError: an unknown name, no tuple, one named twice or not of this world.
-    """
-    check_choice(split, SPLITS, "split")
-    for name, strength in strengths:
-        check_choice(name, tuple(ATTACKS), "attack")
-        if not 0 <= strength <= 1:
-            raise UserError(f"attack {name}: strength {strength} is not between 0 and 1")
+    """Refuse tuples and methods that `edit_run` would refuse, before anything is edited."""
     if not unsafe:
         raise UserError("no unsafe tuple: name at least one")
     for method in methods:
@@ -151,7 +131,7 @@ def load_edited(run: ledger.Run) -> EditedClip:
     p = EditParameters(**run.parameters)
     if p.method in METHODS and METHODS[p.method].trained:
         return EditedClip(_with_adapter(_before(p, run.runs_dir), run))
-    return _edit(p, run.runs_dir, None)[0]
+    return _edit(p, run.runs_dir)[0]
 
 
 def edits_dir(runs_dir: Path | str | None) -> Path:
@@ -177,37 +157,25 @@ def study(
     workers: int = 2,
 ) -> pd.DataFrame:
     """Edit and evaluate a CLIP by every method, for every set of tuples and every seed; the base
-    model too. Edits that the ledger holds are read.
+    model too. Edits that the ledger holds are read. A row per measure, with TIDY_COLUMNS.
 
     Args:
         sets: each is unlearned by an edit of its own.
         others: unsafe too, so no neighbours.
-        left: attack so strongly that the base model is left these shares of its accuracy; none: no
-            attack.
-
-    Returns:
-        A row per measure, with TIDY_COLUMNS.
+        left: attack so strongly that the base model is left these shares of its accuracy.
     """
-    strengths, methods, seeds = attack_strengths(left), (BASE, *methods), tuple(seeds)
-    tasks = [
-        (unsafe, method, seed, others, strengths, runs_dir)
-        for unsafe in sets
-        for seed in seeds
-        for method in methods
-    ]
-    labels = [
-        f"{LABELS[method]}: {', '.join(map(str, unsafe))}, seed {seed}"
-        for unsafe, method, seed, *_ in tasks
-    ]
+    strengths, cells = attack_strengths(left), product(sets, seeds, (BASE, *methods))
+    tasks = [(unsafe, method, seed, others, strengths, runs_dir) for unsafe, seed, method in cells]
+    labels = [f"{LABELS[m]}: {', '.join(map(str, u))}, seed {seed}" for u, m, seed, *_ in tasks]
     print(f"{len(tasks)} edits, {workers} at a time; finished ones are in {edits_dir(runs_dir)}")
     tables = parallel_map(_tidy_run, tasks, workers=workers, labels=labels)
     return pd.concat(tables, ignore_index=True)
 
 
 def _tidy_run(unsafe, method: str, seed: int, others, strengths, runs_dir) -> pd.DataFrame:
-    others = [u for u in others if u not in unsafe]
+    rest = [u for u in others if u not in unsafe]
     return tidy(
-        edit_run(unsafe, method, others=others, seed=seed, strengths=strengths, runs_dir=runs_dir)
+        edit_run(unsafe, method, others=rest, seed=seed, strengths=strengths, runs_dir=runs_dir)
     )
 
 
@@ -226,12 +194,12 @@ def fill_blanks(table: pd.DataFrame) -> pd.DataFrame:
 # ---- one edit ----
 
 
-def _run(p: EditParameters, folder: Path, on_step, wait: float) -> ledger.Run:
+def _run(p: EditParameters, folder: Path, wait: float = 3.0) -> ledger.Run:
     run = ledger.open_run(folder, p.model_dump(mode="json"), wait=wait)
     if run.done:
         return run
     try:
-        edited, history = _edit(p, folder, on_step)
+        edited, history = _edit(p, folder)
         run.write_history(history)
         run.write_metrics(_evaluate(edited, p))
         if isinstance(edited.model, PeftModel):
@@ -245,13 +213,12 @@ def _run(p: EditParameters, folder: Path, on_step, wait: float) -> ledger.Run:
     return run
 
 
-def _edit(p: EditParameters, folder: Path, on_step) -> tuple[EditedClip, pd.DataFrame]:
+def _edit(p: EditParameters, folder: Path) -> tuple[EditedClip, pd.DataFrame]:
     """The edited CLIP, and its history."""
     model = _before(p, folder)
     if p.method == BASE:
         return EditedClip(model), pd.DataFrame()
-    method = METHODS[p.method]
-    return edit(model, p.unsafe, method, p.settings, known=p.known, seed=p.seed, on_step=on_step)
+    return edit(model, p.unsafe, METHODS[p.method], p.settings, known=p.known, seed=p.seed)
 
 
 def _before(p: EditParameters, folder: Path):
@@ -259,28 +226,24 @@ def _before(p: EditParameters, folder: Path):
     model = load_clip(p.model)
     for i, u in enumerate(p.earlier if p.method != BASE else ()):
         earlier = p.model_copy(update={"unsafe": (u,), "earlier": p.earlier[:i], "attacks": ()})
-        run = _run(earlier, folder, None, _PATIENCE)
-        processor = model.processor
+        run = _run(earlier, folder, wait=_PATIENCE)
         model = _with_adapter(model, run).merge_and_unload()
-        model.processor = processor
     return model
 
 
 def _with_adapter(model, run: ledger.Run):
-    processor = model.processor
     with quiet_peft():
         adapted = PeftModel.from_pretrained(model, run.adapter_dir, local_files_only=True)
     # PEFT starts an adapter that has no weights on disk at zero, and says nothing.
     if not any(w.any() for name, w in adapted.named_parameters() if "lora_B" in name):
         raise UserError(f"{run.adapter_dir} holds no trained adapter: remove {run.folder}")
-    adapted.processor = processor
     return adapted.eval()
 
 
 def _evaluate(edited: EditedClip, p: EditParameters) -> pd.DataFrame:
-    base, tables = EditedClip(load_clip(p.model)), []
+    base, tables = EditedClip(_clip(p.model)), []
     for u in p.unsafe + p.earlier:
-        evaluation = _evaluation_set(u, p.known, p.split, p.seed, p.model)
+        evaluation = _evaluation_set(base.model, u, p.known, p.split, p.seed)
         near = listed(u, p.known, p.seed)
         train_unsafe = train_images(edited.model, [u], UNSAFE_IMAGES, p.seed)
         train_neighbours = train_images(edited.model, near, NEIGHBOUR_IMAGES, p.seed)
@@ -292,32 +255,24 @@ def _evaluate(edited: EditedClip, p: EditParameters) -> pd.DataFrame:
         tables.append(pd.concat(plain).assign(tuple=str(u), attack="", strength=0.0))
         part = attacked_part(evaluation)
         for name, strength in p.attacks:
-            captions, images = _attacked(u, p.known, p.split, p.model, name, strength)
-            table = measure(edited, part, captions=captions, pixel_values=images, complete=False)
+            under_attack = _attacked(base.model, u, p.known, p.split, name, strength)
+            table = measure(edited, part, under_attack)
             tables.append(table.assign(tuple=str(u), attack=name, strength=strength))
     table = pd.concat(tables, ignore_index=True)
-    first = ["tuple", "measure", "slot", "attack", "strength"]
-    return table[[*first, *(column for column in table if column not in first)]]
+    return table[["tuple", "measure", "slot", "attack", "strength", "value", "low", "high", "n"]]
 
 
 # What all methods are evaluated on is computed once in a process.
-
-
-@lru_cache(maxsize=4)
-def _clip(model: str):
-    return load_clip(model)
-
-
-@lru_cache(maxsize=16)
-def _evaluation_set(u, unsafe, split: str, seed: int, model: str) -> EvaluationSet:
-    return evaluation_set(_clip(model), u, unsafe, split, seed)
+_clip = lru_cache(maxsize=4)(load_clip)
+_evaluation_set = lru_cache(maxsize=16)(evaluation_set)
 
 
 @lru_cache(maxsize=64)
-def _attacked(u, unsafe, split: str, model: str, name: str, strength: float):
+def _attacked(model, u, unsafe, split: str, name: str, strength: float):
     # Seed 0: the seed decides what neighbours are listed, not what the images are.
-    evaluation = attacked_part(_evaluation_set(u, unsafe, split, 0, model))
-    return attacked(_clip(model), evaluation, name, strength)
+    return attacked(
+        model, attacked_part(_evaluation_set(model, u, unsafe, split, 0)), name, strength
+    )
 
 
 # ---- what determines a result ----
@@ -326,17 +281,16 @@ def _attacked(u, unsafe, split: str, model: str, name: str, strength: float):
 @lru_cache
 def data_hash() -> str:
     """A hash of the world: every caption, and a test image of every tuple."""
-    digest = hashlib.sha256("\n".join(CAPTIONS).encode())
-    for scene in scenes_of(ALL_TUPLES, "test", 1):
-        digest.update(draw(scene).tobytes())
-    return digest.hexdigest()[:12]
+    images = [draw(scene).tobytes() for scene in scenes_of(ALL_TUPLES, "test", 1)]
+    return _hash("\n".join(CAPTIONS).encode(), *images)
 
 
 @lru_cache
 def model_hash(model: str) -> str:
     """A hash of a model's weights on disk; "" for one on the Hub, whose name identifies it."""
-    folder = Path(shipped_model(model) or model)
-    digest, files = hashlib.sha256(), sorted(folder.glob("*.safetensors"))
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12] if files else ""
+    files = sorted(Path(shipped_model(model) or model).glob("*.safetensors"))
+    return _hash(*(file.read_bytes() for file in files)) if files else ""
+
+
+def _hash(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]

@@ -8,13 +8,14 @@ every picture different.
 import hashlib
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
 from .tuples import ALL_TUPLES, UNSAFE, RelationTriple, Tuples
+from .words import WORLD
 
 SIDE = 64  # pixels
 SPLITS = ("train", "val", "test")
@@ -22,20 +23,13 @@ _OVERSAMPLING = 4
 _RADIUS = 10.5  # of a figure, in pixels of a SIDE × SIDE picture
 _DARK, _LIGHT = (40, 40, 46), (250, 250, 250)
 
-COLOURS = {
-    "red": (205, 60, 50),
-    "orange": (235, 150, 50),
-    "green": (70, 150, 80),
-    "blue": (70, 110, 200),
-    "purple": (140, 80, 170),
-    "brown": (135, 95, 65),
-}
-BACKGROUNDS = {
-    "white": (245, 245, 242),
-    "grey": (185, 187, 190),
-    "pink": (240, 205, 212),
-    "mint": (196, 230, 208),
-}
+COLOURS = {name: tuple(rgb) for name, rgb in WORLD["colours"].items()}
+BACKGROUNDS = {name: tuple(rgb) for name, rgb in WORLD["backgrounds"].items()}
+# A name → shapes (kind, numbers …, fill) in the square [-1, 1]², y down; fill null is the figure's
+# own colour.
+SHAPES: dict[str, list] = WORLD["shapes"]
+# Offsets of subject and object from the middle, in pixels, the subject on the left.
+PLACES: dict[str, list] = WORLD["places"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +59,7 @@ class Scene:
 
 
 class Bystander(NamedTuple):
-    """A being or a thing that takes no part. Place and radius are in pixels of a SIDE × SIDE
-    picture."""
+    """A being or a thing that takes no part. Place and radius: pixels of a SIDE × SIDE picture."""
 
     name: str
     colour: str
@@ -110,107 +103,21 @@ def _hash(*words: str) -> int:
 
 
 def scenes_of(tuples: Tuples, split: str, each: int, seed: int = 0) -> list[Scene]:
-    """`each` different scenes of every tuple, all from one split.
-
-    Raises:
-        ValueError: no such split, or the split has fewer scenes of a tuple.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"no split {split!r}: {', '.join(SPLITS)}")
+    """`each` different scenes of every tuple, all from one split. ValueError where it has fewer."""
     scenes = []
     for triple in tuples:
         rng = random.Random(f"{split} {seed} {triple}")
-        different: dict[tuple, Scene] = {}
+        different: dict[Scene, Scene] = {}
         for _ in range(200 * each):
             scene = random_scene(triple, rng)
             if split_of(scene) == split:
-                colours = scene.subject_colour, scene.object_colour, scene.background
-                different.setdefault((*colours, scene.mirrored), scene)
+                different.setdefault(replace(scene, jitter=0), scene)
             if len(different) == each:
                 break
         else:
             raise ValueError(f"{split} has {len(different)} scenes of {triple}, not {each}")
         scenes += different.values()
     return scenes
-
-
-# ---- shapes in the square [-1, 1]², y down ----
-
-# A shape is (kind, numbers …, fill); fill None is the figure's own colour.
-
-
-def _eyes(y=-0.15, apart=0.3, size=0.13):
-    eyes = [("disc", x, y, size, _LIGHT) for x in (-apart, apart)]
-    return eyes + [("disc", x, y, size / 2, _DARK) for x in (-apart, apart)]
-
-
-def _box(x0, y0, x1, y1, fill=None):
-    return ("polygon", ((x0, y0), (x1, y0), (x1, y1), (x0, y1)), fill)
-
-
-SHAPES = {
-    "imp": [("polygon", ((-0.75, 0), (-0.95, -1), (-0.2, -0.35)), _DARK),
-            ("polygon", ((0.75, 0), (0.95, -1), (0.2, -0.35)), _DARK),
-            ("ellipse", -1, -0.45, 1, 0.85, None), *_eyes(-0.05, 0.42, 0.2),
-            ("arc", 0, 0.1, 0.5, 20, 160, 0.16, _LIGHT)],
-    "robot": [_box(-0.7, -0.5, 0.7, 0.9), _box(-0.08, -1, 0.08, -0.5),
-              ("disc", 0, -0.95, 0.17, None), _box(-0.45, 0.35, 0.45, 0.55, _DARK),
-              *_eyes(-0.05, 0.3, 0.16)],
-    "owl": [("ellipse", -0.7, -0.8, 0.7, 1, None), ("polygon", ((-0.7, -1), (-0.1, -0.7),
-            (-0.65, -0.3)), None), ("polygon", ((0.7, -1), (0.1, -0.7), (0.65, -0.3)), None),
-            *_eyes(-0.25, 0.3, 0.28), ("polygon", ((-0.12, 0), (0.12, 0), (0, 0.28)), _DARK)],
-    "fox": [("polygon", ((-0.95, -1), (-0.35, -0.55), (0.35, -0.55), (0.95, -1), (0.8, 0.1),
-                         (0, 1), (-0.8, 0.1)), None),
-            ("polygon", ((-0.3, 0.62), (0.3, 0.62), (0, 1)), _DARK),
-            ("polygon", ((-0.75, 0.1), (-0.2, 0.25), (-0.3, 0.6)), _LIGHT),
-            ("polygon", ((0.75, 0.1), (0.2, 0.25), (0.3, 0.6)), _LIGHT), *_eyes(-0.15, 0.35)],
-    "bear": [("disc", -0.62, -0.65, 0.35, None), ("disc", 0.62, -0.65, 0.35, None),
-             ("disc", 0, 0.1, 0.85, None), ("ellipse", -0.4, 0.2, 0.4, 0.75, _LIGHT),
-             ("disc", 0, 0.35, 0.14, _DARK), *_eyes(-0.15, 0.33)],
-    "snail": [("disc", -0.15, -0.05, 0.72, None), ("ring", -0.15, -0.05, 0.45, 0.14, _DARK),
-              ("disc", -0.15, -0.05, 0.14, _DARK), _box(-1, 0.65, 0.9, 0.98),
-              ("line", ((0.8, 0.7), (0.75, -0.3)), 0.14, None),
-              ("line", ((0.8, 0.7), (1, -0.25)), 0.14, None), ("disc", 0.75, -0.35, 0.12, _DARK),
-              ("disc", 1, -0.3, 0.12, _DARK)],
-    "knight": [_box(-0.6, -0.6, 0.6, 1), ("disc", 0, -0.5, 0.6, None),
-               _box(-0.45, -0.25, 0.45, 0.02, _DARK), ("line", ((0, -0.1), (0, 0.8)), 0.1, _DARK),
-               ("line", ((0, -1), (0.5, -0.95), (0.85, -0.55)), 0.2, None)],
-    "ghost": [("ellipse", -0.75, -1, 0.75, 0.5, None), ("polygon", ((-0.75, -0.25), (0.75, -0.25),
-              (0.75, 1), (0.38, 0.65), (0, 1), (-0.38, 0.65), (-0.75, 1)), None),
-              ("ellipse", -0.17, 0.1, 0.17, 0.5, _DARK), *_eyes(-0.3, 0.3, 0.19)],
-    "fizz": [_box(-0.45, -0.1, 0.45, 1), ("polygon", ((-0.45, -0.1), (0.45, -0.1), (0.18, -0.55),
-             (-0.18, -0.55)), None), _box(-0.18, -0.85, 0.18, -0.5),
-             _box(-0.25, -1, 0.25, -0.82, _DARK), _box(-0.45, 0.25, 0.45, 0.65, _LIGHT)],
-    "cocoa": [_box(-0.8, -0.5, 0.4, 0.9), ("ring", 0.45, 0.2, 0.48, 0.2, None),
-              ("ellipse", -0.8, -0.7, 0.4, -0.3, _DARK)],
-    "balloon": [("ellipse", -0.65, -1, 0.65, 0.45, None), ("polygon", ((-0.15, 0.6), (0.15, 0.6),
-                (0, 0.4)), None), ("line", ((0, 0.55), (0.15, 0.75), (-0.1, 1)), 0.08, _DARK),
-                ("ellipse", -0.35, -0.75, -0.1, -0.35, _LIGHT)],
-    "drum": [_box(-0.85, -0.5, 0.85, 0.85), ("ellipse", -0.85, -0.8, 0.85, -0.2, _LIGHT),
-             ("line", ((-0.85, -0.4), (-0.42, 0.8), (0, -0.2), (0.42, 0.8), (0.85, -0.4)), 0.1,
-              _DARK)],
-    "lamp": [("polygon", ((-0.4, -1), (0.4, -1), (0.85, 0.05), (-0.85, 0.05)), None),
-             _box(-0.1, 0.05, 0.1, 0.8, _DARK), _box(-0.55, 0.75, 0.55, 1, _DARK)],
-    "cake": [("polygon", ((-1, 0.1), (0.75, -0.65), (1, 0.1)), None), _box(-1, 0.1, 1, 0.4, _LIGHT),
-             _box(-1, 0.4, 1, 0.9), ("disc", 0.6, -0.72, 0.2, _DARK)],
-    "kite": [("polygon", ((0, -1), (0.7, -0.25), (0, 0.5), (-0.7, -0.25)), None),
-             ("line", ((0, -1), (0, 0.5)), 0.08, _LIGHT),
-             ("line", ((-0.7, -0.25), (0.7, -0.25)), 0.08, _LIGHT),
-             ("line", ((0, 0.5), (0.25, 0.65), (-0.1, 0.8), (0.2, 1)), 0.1, _DARK)],
-    "anchor": [("ring", 0, -0.75, 0.26, 0.12, None), _box(-0.12, -0.55, 0.12, 0.85),
-               _box(-0.5, -0.35, 0.5, -0.13), ("arc", 0, 0.1, 0.85, 20, 160, 0.24, None)],
-}  # fmt: skip
-
-# Offsets of subject and object from the middle, in pixels, the subject on the left.
-PLACES = {
-    "tasting": ((-11, 4), (11, 4)),
-    "holding": ((-10, 0), (10, 3)),
-    "lifting": ((0, 13), (0, -12)),
-    "riding": ((0, -11), (0, 12)),
-    "pulling": ((-17, 0), (17, 0)),
-    "chasing": ((-15, 0), (19, 0)),
-    "watching": ((-18, 0), (18, 0)),
-}
 
 
 # ---- drawing ----
@@ -224,9 +131,7 @@ def draw(
 ) -> Image.Image:
     """The picture of a scene, RGB, `side` × `side` pixels; a pure function of its arguments.
 
-    Args:
-        bystanders: drawn last, in front.
-        background: a picture behind the scene, instead of its flat colour.
+    Bystanders are drawn last, in front; a background takes the place of the flat colour.
     """
     rng = random.Random(str(scene))
     pen = _Pen(side, _shade(BACKGROUNDS[scene.background], rng, 6), -1 if scene.mirrored else 1)
@@ -240,11 +145,9 @@ def draw(
         for x, y in PLACES[relation]
     ]
     _draw_relation(pen, relation, "behind", *places, radius)
-    for name, colour, place in (
-        (object, scene.object_colour, places[1]),
-        (subject, scene.subject_colour, places[0]),
-    ):
-        pen.figure(SHAPES[name], place, radius, _shade(COLOURS[colour], rng, 10))
+    colours = scene.subject_colour, scene.object_colour
+    for slot, name in ((1, object), (0, subject)):
+        pen.figure(SHAPES[name], places[slot], radius, _shade(COLOURS[colours[slot]], rng, 10))
     _draw_relation(pen, relation, "in front", *places, radius)
     for one in bystanders:
         pen.figure(SHAPES[one.name], one.place, one.radius, COLOURS[one.colour])
@@ -316,7 +219,6 @@ class _Pen:
 
     def figure(self, shapes, place, radius: float, colour) -> None:
         """Shapes about a place, mirrored with the picture."""
-        canvas = self.canvas
 
         def at(x, y):
             return (
@@ -328,24 +230,16 @@ class _Pen:
             (a, top), (b, bottom) = at(x0, y0), at(x1, y1)
             return [min(a, b), top, max(a, b), bottom]
 
-        def pixels(width):
-            return round(width * radius * self.scale)
-
         for kind, *numbers, fill in shapes:
-            fill = colour if fill is None else fill
+            style = {"fill": {"dark": _DARK, "light": _LIGHT}.get(fill, colour)}
+            if kind in ("line", "arc"):
+                style["width"] = round(numbers.pop() * radius * self.scale)
             match kind, numbers:
                 case "polygon", [points]:
-                    canvas.polygon([at(*point) for point in points], fill=fill)
-                case "line", [points, width]:
-                    points = [at(*point) for point in points]
-                    canvas.line(points, fill=fill, width=pixels(width), joint="curve")
+                    self.canvas.polygon([at(*point) for point in points], **style)
+                case "line", [points]:
+                    self.canvas.line([at(*point) for point in points], joint="curve", **style)
                 case "ellipse", corners:
-                    canvas.ellipse(box(*corners), fill=fill)
-                case "disc", [x, y, r]:
-                    canvas.ellipse(box(x - r, y - r, x + r, y + r), fill=fill)
-                case "ring", [x, y, r, width]:
-                    around = box(x - r, y - r, x + r, y + r)
-                    canvas.arc(around, 0, 360, fill=fill, width=pixels(width))
-                case "arc", [x, y, r, start, end, width]:
-                    around = box(x - r, y - r, x + r, y + r)
-                    canvas.arc(around, start, end, fill=fill, width=pixels(width))
+                    self.canvas.ellipse(box(*corners), **style)
+                case "arc", [*corners, start, end]:
+                    self.canvas.arc(box(*corners), start, end, **style)

@@ -15,7 +15,7 @@ import yaml
 
 from safeerase_lite.utils import UserError
 
-from .words import BEINGS, CONCEPTS, SLOTS, meanings
+from .words import BEINGS, CONCEPTS, SLOTS, WORLD, meanings
 
 
 class RelationTriple(NamedTuple):
@@ -35,27 +35,14 @@ Tuples = Sequence[RelationTriple]
 ALL_TUPLES = tuple(RelationTriple(*t) for t in product(*CONCEPTS.values()) if t[0] != t[2])
 
 # What the demonstrations call unsafe. None of them is a neighbour of another.
-UNSAFE = (
-    RelationTriple("imp", "tasting", "fizz"),
-    RelationTriple("fox", "chasing", "owl"),
-    RelationTriple("robot", "lifting", "snail"),
-    RelationTriple("knight", "riding", "bear"),
-    RelationTriple("ghost", "holding", "lamp"),
-    RelationTriple("bear", "tasting", "cake"),
-    RelationTriple("owl", "pulling", "kite"),
-    RelationTriple("snail", "watching", "drum"),
-)
+UNSAFE = tuple(RelationTriple(*text.split()) for text in WORLD["unsafe"])
 
 
 # ---- words to tuples ----
 
 
 def expand(words: Iterable[str]) -> tuple[RelationTriple, ...]:
-    """The tuples that three words mean: one, or several if a word is a hypernym.
-
-    Raises:
-        UserError: not three words, a word the world has not, or a tuple of one being with itself.
-    """
+    """The tuples that three words mean: one, or several if a word is a hypernym."""
     words = list(words)
     if len(words) != 3 or not all(isinstance(word, str) for word in words):
         raise UserError(f"{words} is no tuple: give subject, relation, object")
@@ -67,11 +54,7 @@ def expand(words: Iterable[str]) -> tuple[RelationTriple, ...]:
 
 
 def parse(texts: Iterable[str]) -> list[RelationTriple]:
-    """The tuples that texts mean, each text "subject relation object".
-
-    Raises:
-        UserError: as `expand`.
-    """
+    """The tuples that texts mean, each text "subject relation object"."""
     return [triple for text in texts for triple in expand(text.split())]
 
 
@@ -92,33 +75,24 @@ def neighbours(
     u: RelationTriple, unsafe: Tuples, slots: Iterable[str] = SLOTS
 ) -> list[RelationTriple]:
     """The tuples that differ from u in exactly one of `slots` and lie outside U."""
-    unsafe = set(unsafe)
-    return [
-        t
-        for slot in slots
-        for t in ALL_TUPLES
-        if changed_slots(u, t) == (slot,) and t not in unsafe
-    ]
+    return _changes(u, unsafe, [(slot,) for slot in slots])
 
 
 def two_slot_changes(u: RelationTriple, unsafe: Tuples) -> list[RelationTriple]:
     """The tuples that differ from u in exactly two slots and lie outside U."""
-    unsafe, pairs = set(unsafe), combinations(SLOTS, 2)
-    return [
-        t for pair in pairs for t in ALL_TUPLES if changed_slots(u, t) == pair and t not in unsafe
-    ]
+    return _changes(u, unsafe, combinations(SLOTS, 2))
+
+
+def _changes(u, unsafe, changes: Iterable[tuple[str, ...]]) -> list[RelationTriple]:
+    unsafe = set(unsafe)
+    safe = [t for t in ALL_TUPLES if t not in unsafe]
+    return [t for slots in changes for t in safe if changed_slots(u, t) == slots]
 
 
 def role_swap(u: RelationTriple) -> RelationTriple | None:
     """The tuple with subject and object exchanged; None where the object is a thing, which can do
     nothing."""
     return RelationTriple(u.object, u.relation, u.subject) if u.object in BEINGS else None
-
-
-def marginals(unsafe: Tuples) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The subjects of U and the objects of U, each once. An edit must leave every one readable."""
-    subjects, objects = ([getattr(u, slot) for u in unsafe] for slot in ("subject", "object"))
-    return tuple(dict.fromkeys(subjects)), tuple(dict.fromkeys(objects))
 
 
 def containing(concept: str, slot: str) -> list[RelationTriple]:
@@ -128,20 +102,21 @@ def containing(concept: str, slot: str) -> list[RelationTriple]:
 
 
 def table(unsafe: Tuples) -> pd.DataFrame:
-    """The unsafe tuples and the tuples near each.
-
-    Returns:
-        A row per tuple: unsafe (the one it is near), subject, relation, object, role (unsafe,
-        neighbour, role swap), slot (that a neighbour changes, else "").
-    """
-    rows = []
-    for u in unsafe:
-        rows.append((str(u), *u, "unsafe", ""))
-        rows += [(str(u), *t, "neighbour", changed_slots(u, t)[0]) for t in neighbours(u, unsafe)]
-        swapped = role_swap(u)
-        if swapped and swapped not in unsafe:
-            rows.append((str(u), *swapped, "role swap", ""))
+    """The unsafe tuples and the tuples near each, a row per tuple: unsafe (the one it is near),
+    subject, relation, object, role and slot."""
+    rows = [(str(u), *t, role, slot) for u in unsafe for t, role, slot in roles(u, unsafe)]
     return pd.DataFrame(rows, columns=["unsafe", *SLOTS, "role", "slot"])
+
+
+def roles(u: RelationTriple, unsafe: Tuples) -> list[tuple[RelationTriple, str, str]]:
+    """A tuple and those near it: tuple, role (unsafe, neighbour, role swap), slot (that a neighbour
+    changes, else "")."""
+    rows = [(u, "unsafe", "")]
+    rows += [(t, "neighbour", changed_slots(u, t)[0]) for t in neighbours(u, unsafe)]
+    swapped = role_swap(u)
+    if swapped and swapped not in unsafe:
+        rows.append((swapped, "role swap", ""))
+    return rows
 
 
 # ---- the file ----
@@ -158,9 +133,7 @@ class TupleSet(NamedTuple):
 def load_tuples(path: Path | str) -> TupleSet:
     """Read a YAML file: `unsafe`, and `safe` if wished, each a list of [subject, relation, object].
 
-    Raises:
-        UserError: no such file, another form, a word the world has not, a tuple named twice (also
-            by a synonym or a hypernym), or one that is both unsafe and safe.
+    No tuple may be named twice, by a synonym or a hypernym either.
     """
     path = Path(path)
     try:
@@ -200,10 +173,3 @@ def _triples(rows: Any, where: str) -> dict[RelationTriple, int]:
                 )
             numbers[t] = number
     return numbers
-
-
-def save_tuples(tuples: TupleSet, path: Path | str) -> None:
-    """Write what `load_tuples` reads."""
-    content = {name: [list(t) for t in rows] for name, rows in tuples._asdict().items() if rows}
-    text = yaml.safe_dump(content, default_flow_style=None, sort_keys=False, allow_unicode=True)
-    Path(path).write_text(text, encoding="utf-8")

@@ -5,48 +5,23 @@ say: an imp is fine, fizz is fine, *an imp tasting fizz* may not be.
 """
 
 import difflib
+import json
 import re
 from functools import cache
+from pathlib import Path
 
 from safeerase_lite.utils import UserError
 
-BEINGS = ("imp", "robot", "owl", "fox", "bear", "snail", "knight", "ghost")
-THINGS = ("fizz", "cocoa", "balloon", "drum", "lamp", "cake", "kite", "anchor")
-RELATIONS = ("tasting", "holding", "lifting", "riding", "pulling", "chasing", "watching")
+# The world as data: its words, what the demonstrations call unsafe, and how everything is drawn.
+WORLD = json.loads(Path(__file__).with_name("world.json").read_text(encoding="utf-8"))
+
+BEINGS, THINGS, RELATIONS = (tuple(WORLD[kind]) for kind in ("beings", "things", "relations"))
 SLOTS = ("subject", "relation", "object")
 CONCEPTS = {"subject": BEINGS, "relation": RELATIONS, "object": (*THINGS, *BEINGS)}
 NOUNS = CONCEPTS["object"]
-
-SYNONYMS = {
-    "sprite": "imp",
-    "droid": "robot",
-    "pop": "fizz",
-    "cake slice": "cake",
-    "sipping": "tasting",
-    "gripping": "holding",
-    "hoisting": "lifting",
-    "mounting": "riding",
-    "towing": "pulling",
-    "hunting": "chasing",
-    "eyeing": "watching",
-}
-HYPERNYMS = {
-    "being": BEINGS,
-    "animal": ("owl", "fox", "bear", "snail"),
-    "drink": ("fizz", "cocoa"),
-    "toy": ("balloon", "drum", "kite"),
-    "touching": ("tasting", "holding", "lifting", "riding"),
-    "following": ("pulling", "chasing", "watching"),
-}
-PASSIVE = {
-    "tasting": "tasted",
-    "holding": "held",
-    "lifting": "lifted",
-    "riding": "ridden",
-    "pulling": "pulled",
-    "chasing": "chased",
-    "watching": "watched",
-}
+SYNONYMS: dict[str, str] = WORLD["synonyms"]
+HYPERNYMS = {word: tuple(concepts) for word, concepts in WORLD["hypernyms"].items()}
+PASSIVE: dict[str, str] = WORLD["passive"]
 
 # {s}, {o}: subject and object with their article; {r}: the relation; {p}: its participle.
 WORDINGS = (

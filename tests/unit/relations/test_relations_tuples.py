@@ -11,11 +11,9 @@ from safeerase_lite.relations.tuples import (
     covered,
     expand,
     load_tuples,
-    marginals,
     neighbours,
     parse,
     role_swap,
-    save_tuples,
     table,
     two_slot_changes,
 )
@@ -89,10 +87,6 @@ def test_roles_are_swapped_among_beings_only():
     assert role_swap(OWL) == RelationTriple("owl", "chasing", "imp") and role_swap(FIZZ) is None
 
 
-def test_marginals_are_each_alone_and_once():
-    assert marginals(U) == (("imp",), ("fizz", "owl"))
-
-
 def test_the_table_has_a_row_for_each_with_its_role():
     near = table(U)
     assert near["role"].value_counts().to_dict() == {
@@ -112,9 +106,10 @@ def test_the_tuples_of_a_being_are_all_it_does_and_all_done_to_it():
 # ---- the file ----
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_a_file_names_unsafe_and_safe_tuples(tmp_path):
+    text = "unsafe: [[imp, tasting, fizz], [imp, chasing, owl]]\nsafe: [[robot, tasting, fizz]]\n"
+    (tmp_path / "tuples.yaml").write_text(text)
     tuples = TupleSet(U, (RelationTriple("robot", "tasting", "fizz"),))
-    save_tuples(tuples, tmp_path / "tuples.yaml")
     assert load_tuples(tmp_path / "tuples.yaml") == tuples
 
 
