@@ -84,14 +84,9 @@ def completed(runs_dir: Path, run_id: str, seconds: float = 0.0) -> Outcome | No
 def perform(
     run: PlannedRun, runs_dir: Path, threads: int, retries: int, time_limit: float | None
 ) -> Outcome:
-    """Execute one run in a process of its own, unless it is complete.
+    """Execute one run in a process of its own, unless it is complete; arguments as in `Sweep`.
 
     Another sweep that is executing this run is waited for. Nothing a notebook does raises here.
-
-    Args:
-        threads: of the run.
-        retries: how often it is repeated when its kernel or its process was lost.
-        time_limit: seconds it may take.
     """
     executed = executed_path(runs_dir, run.id)
     executed.parent.mkdir(parents=True, exist_ok=True)
