@@ -336,9 +336,9 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
     if not records:
         raise UserError(f"no run in {runs_dir}: run a notebook first, or name another folder")
 
-    settings = pd.json_normalize([record["extra"] | record["parameters"] for record in records])
-    settings.columns = settings.columns.str.replace(".", "_")
-    settings.index = pd.Index([record["id"] for record in records], name="id")
+    runs = pd.DataFrame(records)[["id", "status", "started", "seconds", "peak_memory_mb"]]
+    settings = [record["extra"] | record["parameters"] for record in records]
+    settings = pd.json_normalize(settings, sep="_").set_index(runs["id"])
     if not allow_mixed and DATA_HASH in settings:
         hashes = settings[DATA_HASH].iloc[: len(complete)].fillna("none").astype(str)
         if hashes.nunique() > 1:
@@ -348,8 +348,6 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
                 "load with allow_mixed=True"
             )
 
-    about = ["id", "status", "started", "seconds", "peak_memory_mb"]
-    runs = pd.DataFrame(records)[about]
     tables = [runs, _stack(complete, "metrics.csv"), _stack(complete, "history.csv")]
     for place, table in enumerate(tables):
         clashes = {name: f"{name}_parameter" for name in settings if name in table}
