@@ -88,7 +88,7 @@ def _path_in_folder(text: str, info: ValidationInfo) -> str:
     parts = path.parts[1:] if path.anchor else path.parts
     if ".." in parts:
         raise ValueError("holds '..'; keep the path inside the folder")
-    root = info.context["root"]
+    root = (info.context or {})["root"]
     start = next((i for i, part in enumerate(parts) if os.path.isdir(root / part)), 0)
     return PurePosixPath(*parts[start:]).as_posix()
 
@@ -161,8 +161,8 @@ class Record(Layout):
             retain |= {key: fields.get(key) for key in sorted(keys)}
         if fields.get("image_path") is None and fields.get("image_id") is not None:
             fields = {key: value for key, value in fields.items() if key != "image_path"}
-        place = {name: info.context[name] for name in ("split", "index")}
-        return fields | place | {"retain": retain}
+        context = info.context or {}
+        return fields | {"split": context["split"], "index": context["index"], "retain": retain}
 
     @property
     def images(self) -> list[str]:

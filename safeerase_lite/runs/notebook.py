@@ -213,9 +213,8 @@ def execute(
         raise UserError(f"cannot make the folder {output.parent}: {error.strerror}") from None
 
     failed = output.with_suffix(".failed.ipynb")
-    with tempfile.TemporaryDirectory(
-        prefix=f"{PARTIAL}{output.stem}-", dir=output.parent
-    ) as folder:
+    prefix = f"{PARTIAL}{output.stem}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent) as folder:
         draft, opened_file = Path(folder) / output.name, Path(folder) / "opened"
         opened_file.touch()
         try:
@@ -227,7 +226,7 @@ def execute(
             _publish(draft, failed, notebook)
             raise type(error)(f"{error} (see {failed})") from None
         opened = [Path(line) for line in opened_file.read_text(encoding="utf-8").splitlines()]
-        complete = dict.fromkeys(run for run in opened if (run / "run.json").is_file())
+        complete = [run for run in opened if (run / "run.json").is_file()]
         if runs_dir := values.get("runs_dir"):
             ledger = Path(runs_dir).expanduser().resolve()
             ids = [str(run.relative_to(ledger)) for run in complete if run.is_relative_to(ledger)]
@@ -319,7 +318,7 @@ def _publish(draft: Path, target: Path, notebook: Path, runs: Sequence[str] = ()
     # GitHub shows "Invalid Notebook" when `metadata.widgets` lacks its state.
     node.metadata.pop("widgets", None)
     if runs:
-        node.metadata["safeerase"] = {"runs": list(runs)}
+        node.metadata["safeerase"] = {"runs": list(dict.fromkeys(runs))}
     node.metadata["papermill"] |= {"input_path": notebook.name, "output_path": target.name}
     nbformat.write(node, draft)
     os.replace(draft, target)
