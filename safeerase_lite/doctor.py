@@ -16,8 +16,12 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Literal
 
+import psutil
+from packaging.requirements import Requirement
+
 from safeerase_lite.config import LLAVA_7B, LLAVA_13B, PROFILES, config
 from safeerase_lite.runs.store import PROJECT, default_runs_dir
+from safeerase_lite.runs.store import version as _version
 from safeerase_lite.tinyworld import shipped_model
 
 GIB = 2**30
@@ -43,7 +47,7 @@ def examine() -> list[Check]:
     # bitsandbytes warns about an optional CPU kernel that nothing here needs.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     checks: dict[str, Callable[[], Check]] = {
-        "python": python,
+        "python": lambda: Check("python", "ok", f"{platform.python_version()} at {sys.executable}"),
         PROJECT: package,
         "torch": lambda: library("torch"),  # first: every other library builds on it
         "torchvision": torchvision,
@@ -58,7 +62,6 @@ def examine() -> list[Check]:
         "disk": disk,
         **{name: lambda name=name: model(name) for name in MODELS},
         "kernel": kernel,
-        "nbgrader": nbgrader,
     }
     return [run_check(name, check) for name, check in checks.items()]
 
@@ -75,32 +78,29 @@ def run_check(name: str, check: Callable[[], Check]) -> Check:
         return Check(name, "fail", _first_line(error), "mend the first failure above, try again")
 
 
+def ok_if(good: bool, name: str, result: str, advice: str, otherwise: str = "fail") -> Check:
+    return Check(name, "ok", result) if good else Check(name, otherwise, result, advice)
+
+
 # ---- software ----
-
-
-def python() -> Check:
-    return Check("python", "ok", f"{platform.python_version()} at {sys.executable}")
 
 
 def package() -> Check:
     """Installed, so that a kernel started in any folder can import it."""
-    version = _version(PROJECT)
-    if version is None:
-        return Check(PROJECT, "fail", "not installed", "pip install -e . in the repository")
-    return Check(PROJECT, "ok", version)
+    version, advice = _version(PROJECT), "pip install -e . in the repository"
+    return ok_if(bool(version), PROJECT, version or "not installed", advice)
 
 
 def library(name: str) -> Check:
     """Installed, as new as the package requires, and importable."""
     requirement, version = _requirement(name), _version(name)
-    advice = f"pip install '{requirement or name}'"
     if version is None:
-        return Check(name, "fail", "not installed", advice)
-    if requirement and not requirement.specifier.contains(version, prereleases=True):
-        return Check(name, "fail", f"{version}, needs {requirement.specifier}", advice)
-    if problem := _import_problem(name):
-        return Check(name, "fail", f"{version} {problem}", advice)
-    return Check(name, "ok", version)
+        problem = "not installed"
+    elif not _satisfies(version, requirement):
+        problem = f"{version}, needs {requirement.specifier}"
+    else:
+        problem = _import_problem(name, version)
+    return ok_if(not problem, name, problem or version, f"pip install '{requirement or name}'")
 
 
 def torchvision() -> Check:
@@ -111,21 +111,13 @@ def torchvision() -> Check:
     version, torch_version = _version("torchvision"), _version("torch")
     if version is None:
         return Check("torchvision", "ok", "absent, and not needed")
-    advice = "pip uninstall torchvision: it is not needed"
     needs = _requirement("torch", of="torchvision")
-    if needs and torch_version and not needs.specifier.contains(torch_version, prereleases=True):
-        result = f"{version} is for {needs}, not {torch_version}"
-        return Check("torchvision", "fail", result, advice)
-    if problem := _import_problem("torchvision"):
-        return Check("torchvision", "fail", f"{version} {problem}", advice)
-    return Check("torchvision", "ok", f"{version}, fits torch")
-
-
-def nbgrader() -> Check:
-    version = _version("nbgrader")
-    if version is None:
-        return Check("nbgrader", "ok", "absent; only grading needs it")
-    return Check("nbgrader", "ok", f"{version}; its Validate button does not check the exercises")
+    if torch_version and not _satisfies(torch_version, needs):
+        problem = f"{version} is for {needs}, not {torch_version}"
+    else:
+        problem = _import_problem("torchvision", version)
+    advice = "pip uninstall torchvision: it is not needed"
+    return ok_if(not problem, "torchvision", problem or f"{version}, fits torch", advice)
 
 
 def kernel() -> Check:
@@ -138,13 +130,12 @@ def kernel() -> Check:
     except NoSuchKernel:
         return Check("kernel", "fail", "no kernel 'python3'", f"pip install ipykernel; {install}")
     executable = spec.argv[0]
-    major, minor = sys.version_info[:2]
     # jupyter_client replaces a bare `python` by the interpreter that Jupyter runs on.
-    bare = executable in ("python", f"python{major}", f"python{major}.{minor}")
-    if not bare and Path(executable).absolute().parent != Path(sys.executable).absolute().parent:
-        advice = f"remove {spec.resource_dir}, or move it aside; {install}"
-        return Check("kernel", "fail", f"python3 starts {executable}", advice)
-    return Check("kernel", "ok", "python3 starts this interpreter")
+    bare = executable in ("python", "python3", "python{}.{}".format(*sys.version_info))
+    here = bare or Path(executable).absolute().parent == Path(sys.executable).absolute().parent
+    result = f"python3 starts {'this interpreter' if here else executable}"
+    advice = f"remove {spec.resource_dir}, or move it aside; {install}"
+    return ok_if(here, "kernel", result, advice)
 
 
 # ---- the machine ----
@@ -162,10 +153,9 @@ def precision() -> Check:
     """The number format to compute in. A T4 reports bfloat16, but only emulates it."""
     if _gpu() is None:
         return Check("precision", "ok", "float32 on the CPU")
-    if _native_bfloat16():
-        return Check("precision", "ok", "bfloat16, native")
-    advice = "compute='float32' if a loss becomes NaN"
-    return Check("precision", "note", "float16: bfloat16 is not native here", advice)
+    native, advice = _native_bfloat16(), "compute='float32' if a loss becomes NaN"
+    result = "bfloat16, native" if native else "float16: bfloat16 is not native here"
+    return ok_if(native, "precision", result, advice, otherwise="note")
 
 
 def four_bit() -> Check:
@@ -185,11 +175,9 @@ def four_bit() -> Check:
         difference = quantised.to(device)(inputs.to(device)).cpu() - expected
     error = (difference.norm() / expected.norm()).item()
     result = f"NF4 on {device}, relative error {error:.0%}"
-    # Rounding normal weights to 16 levels costs about a tenth; a broken kernel costs everything.
-    if error < 0.2:
-        return Check("4-bit", "ok", result)
     advice = "pip install --force-reinstall bitsandbytes, or use precision='dense'"
-    return Check("4-bit", "fail", result, advice)
+    # Rounding normal weights to 16 levels costs about a tenth; a broken kernel costs everything.
+    return ok_if(error < 0.2, "4-bit", result, advice)
 
 
 def profile() -> Check:
@@ -200,12 +188,9 @@ def profile() -> Check:
 
 
 def memory() -> Check:
-    import psutil
-
     free = psutil.virtual_memory().available / GIB
-    if free < MIN_MEMORY:
-        return Check("memory", "note", f"{free:.1f} GiB free", f"free {MIN_MEMORY} GiB for a run")
-    return Check("memory", "ok", f"{free:.1f} GiB free")
+    advice = f"free {MIN_MEMORY} GiB for a run"
+    return ok_if(free >= MIN_MEMORY, "memory", f"{free:.1f} GiB free", advice, otherwise="note")
 
 
 def disk() -> Check:
@@ -213,22 +198,18 @@ def disk() -> Check:
     runs = default_runs_dir()
     folder = next(path for path in (runs, *runs.parents) if path.is_dir())
     free = shutil.disk_usage(folder).free / GIB
-    result = f"{free:.1f} GiB free for {runs}"
     if not os.access(folder, os.W_OK):
         return Check("disk", "fail", f"{folder} cannot be written", "set SAFEERASE_RUNS")
-    if free < MIN_DISK:
-        return Check("disk", "fail", result, f"free {MIN_DISK} GiB, or set SAFEERASE_RUNS")
-    return Check("disk", "ok", result)
+    advice = f"free {MIN_DISK} GiB, or set SAFEERASE_RUNS"
+    return ok_if(free >= MIN_DISK, "disk", f"{free:.1f} GiB free for {runs}", advice)
 
 
 def model(name: str) -> Check:
     """A model that ships with the package is there, weights included."""
     folder = shipped_model(name)
-    weights = list(folder.glob("*.safetensors")) if folder else []
-    if not weights:
-        return Check(name, "fail", "missing", "safeerase tiny build")
-    megabytes = sum(file.stat().st_size for file in weights) / 1e6
-    return Check(name, "ok", f"shipped, {megabytes:.1f} MB")
+    sizes = [file.stat().st_size for file in folder.glob("*.safetensors")] if folder else []
+    result = f"shipped, {sum(sizes) / 1e6:.1f} MB" if sizes else "missing"
+    return ok_if(bool(sizes), name, result, "safeerase tiny build")
 
 
 # ---- estimates, before anything is started ----
@@ -263,10 +244,8 @@ def _estimate(name: str, *, sets: int, **fields) -> str:
     from safeerase_lite import resources
 
     device, estimates = _gpu(), []
-    for size, llava, model in (
-        ("7B", resources.LLAVA_7B, LLAVA_7B),
-        ("13B", resources.LLAVA_13B, LLAVA_13B),
-    ):
+    for size, model in (("7B", LLAVA_7B), ("13B", LLAVA_13B)):
+        llava = getattr(resources, f"LLAVA_{size}")
         settings = config(name, model=model, **fields)
         rows = sets * math.ceil(settings.batch / settings.accumulation)
         needs = resources.peak_bytes(llava, settings, rows=rows)
@@ -307,38 +286,28 @@ def _native_bfloat16() -> bool:
     return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _requirement(name: str, of: str = PROJECT):
-    """What a package asks of a library (a packaging Requirement), or None.
-
-    The extra `notebooks` counts: without it there is no notebook to run.
-    """
-    from packaging.requirements import Requirement
-
+def _requirement(name: str, of: str = PROJECT) -> Requirement | None:
+    """What a package asks of a library, also by its extra `notebooks`."""
     if _version(of) is None:
         return None
     for requirement in map(Requirement, metadata.requires(of) or []):
         marker = requirement.marker
-        applies = marker is None or any(
-            marker.evaluate({"extra": extra}) for extra in ("", "notebooks")
-        )
+        applies = not marker or any(marker.evaluate({"extra": e}) for e in ("", "notebooks"))
         if applies and requirement.name == name:
             return requirement
     return None
 
 
-def _import_problem(name: str) -> str:
+def _satisfies(version: str, requirement: Requirement | None) -> bool:
+    return not requirement or requirement.specifier.contains(version, prereleases=True)
+
+
+def _import_problem(name: str, version: str) -> str:
     """Why a library does not import; empty when it does."""
     try:
         import_module(name)
     except Exception as error:
-        return f"does not import: {_first_line(error)}"
+        return f"{version} does not import: {_first_line(error)}"
     return ""
 
 

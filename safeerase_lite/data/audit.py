@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from pandas import DataFrame
 
@@ -51,8 +50,18 @@ class DataReport:
                 f"Left out: {', '.join(self.left_out)}. To read them, name all you want in "
                 "`categories` (here --category)."
             )
-        if self.undecoupled:
-            sections.append(self._about_decoupling())
+        if self.undecoupled and not self.counts["decouple"].any():
+            sections.append("No decouple questions: runs with decouple='pd' will be refused.")
+        elif self.undecoupled:
+            sections.append(
+                f"{self.undecoupled} of {self.counts['records'].sum()} records lack decouple "
+                "questions, some or all; PD draws theirs from the others."
+            )
+        if self.rebuilt:
+            sections[-1] += (
+                f" {self.rebuilt} records are of a rebuilt copy: their `safeNb_pairs` ask another "
+                "question about the same picture, where PD asks the same question about a safe one."
+            )
         if self.broken.empty:
             sections.append("Pictures: all there and complete.")
         else:
@@ -68,39 +77,17 @@ class DataReport:
             )
         return "\n\n".join(sections)
 
-    def _about_decoupling(self) -> str:
-        if self.counts["decouple"].any():
-            text = (
-                f"{self.undecoupled} of {self.counts['records'].sum()} records lack decouple "
-                "questions, some or all; PD draws theirs from the others."
-            )
-        else:
-            text = "No decouple questions: runs with decouple='pd' will be refused."
-        if self.rebuilt:
-            text += (
-                f" {self.rebuilt} records are of a rebuilt copy: their `safeNb_pairs` ask another "
-                "question about the same picture, where PD asks the same question about a safe one."
-            )
-        return text
-
 
 def check_data(root: Path | str, *, categories: Sequence[str] = ()) -> DataReport:
     """Report on a folder in the SafeEraser layout; broken images are listed, not raised.
 
-    Args:
-        categories: which to look at; as in `read_data`, by default not Privacy and Sex of real
-            data.
-
-    Raises:
-        UserError: a file or a record is not as the layout asks, or a category is not there.
+    Arguments and other errors as of `read_data`.
     """
     root = Path(root).resolve()
     records, left_out = select_categories(read_records(root), categories, root)
     read_refusals(root)
     images = inspect_images(records, root)
-    broken = [
-        (display_path(path), image.problem) for path, image in images.items() if image.problem
-    ]
+    broken = [(display_path(path), i.problem) for path, i in images.items() if i.problem]
     undecoupled = [record for record in records if record.lacks_decouple]
     return DataReport(
         root=root,
@@ -123,14 +110,14 @@ def _counts(records: list[Record]) -> DataFrame:
 
 
 def _leaks(records: list[Record], images: dict[str, InspectedImage]) -> DataFrame:
-    things = []
+    things: list[tuple] = []
     for record in records:
+        place = record.split, record.category
         # What identifies a record is its content; an intact image, its bytes.
-        of_record: list[tuple[str, Any, Any]] = [("record", record.index, record.content)]
+        things.append((*place, "record", record.index, record.content))
         for what, path in (("picture", record.image), ("safe picture", record.safe_image)):
             if path and images[path].digest:
-                of_record.append((what, path, images[path].digest))
-        things += [(record.split, record.category, *thing) for thing in of_record]
+                things.append((*place, what, path, images[path].digest))
     columns = ["split", "category", "what", "name", "fingerprint"]
     table = DataFrame(things, columns=columns).drop_duplicates(columns[:-1])
     rows = []

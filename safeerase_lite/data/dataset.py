@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pandas import DataFrame, Series
+from pandas import DataFrame
 
 from safeerase_lite.config import Config, read_injected
 from safeerase_lite.tinyworld import is_tiny_world, shipped_model
@@ -17,6 +17,7 @@ from .schema import SAFE_IMAGE_TABLES, Record, present_splits, read_records, rea
 
 COLUMNS = ["split", "record", "category", "kind", "image", "question", "answer"]
 TABLES = ("forget", "retain", "decouple", "placebo", "specificity")
+GROUPS = {"retain": "level", "specificity": "family"}  # the column of a question's `group`
 OPT_IN_CATEGORIES = {"privacy", "sex"}  # of real data left out until they are named
 
 
@@ -70,12 +71,7 @@ def load_data(
 ) -> Data:
     """A profile's data: the folder it names, or the tiny world, written to a cache when first used.
 
-    Args:
-        dedupe: instead of the profile's; see `read_data`.
-        categories: instead of the profile's; see `read_data`.
-
-    Raises:
-        UserError: the folder is not as the layout asks.
+    `dedupe` and `categories` overrule the profile's; see `read_data`, also for its UserErrors.
     """
     dedupe = config.dedupe if dedupe is None else dedupe
     categories = config.categories if categories is None else categories
@@ -132,10 +128,9 @@ def read_data(root: Path | str, *, dedupe: str = "none", categories: Sequence[st
 def select_categories(
     records: list[Record], categories: Sequence[str], root: Path
 ) -> tuple[list[Record], tuple[str, ...]]:
-    """The records of the given categories (see `read_data`), and the names of the other categories.
+    """The records of the given categories (see `read_data`), and the names of the other ones.
 
-    Raises:
-        UserError: a category is not there, or nothing of train or val is left.
+    Raises a UserError: a category is not there, or nothing of train or val is left.
     """
     if isinstance(categories, str):
         raise UserError(f"categories={categories!r} is one text; write ({categories!r},)")
@@ -181,34 +176,19 @@ def _tables(records: list[Record], root: Path) -> dict[str, DataFrame]:
             place = name, record.split, record.index, record.category
             rows.append((*place, kind, image, question, answer, group))
     questions = DataFrame(rows, columns=["table", *COLUMNS, "group"])
+    tables = {}
+    for name in TABLES:
+        table = questions[questions["table"] == name].drop(columns="table").reset_index(drop=True)
+        columns = {"group": GROUPS[name]} if name in GROUPS else {}
+        tables[name] = table.rename(columns=columns).drop(columns="group", errors="ignore")
 
-    def table(name: str, group: str = "") -> DataFrame:
-        selected = questions[questions["table"] == name].reset_index(drop=True)
-        selected = selected.drop(columns="table")
-        return (
-            selected.rename(columns={"group": group}) if group else selected.drop(columns="group")
+    in_train = {name: table[table["split"] == "train"] for name, table in tables.items()}
+    for name in ("forget", "decouple"):
+        tables[name] = tables[name].assign(
+            seen_kind=tables[name]["kind"].isin(in_train[name]["kind"]),
+            seen_template=tables[name]["question"].isin(in_train["forget"]["question"]),
         )
-
-    forget, decouple = table("forget"), table("decouple")
-    templates = _in_train(forget, "question")
-    return {
-        "forget": _with_seen(forget, templates),
-        "retain": table("retain", group="level"),
-        "decouple": _with_seen(decouple, templates),
-        "placebo": table("placebo"),
-        "specificity": table("specificity", group="family"),
-    }
-
-
-def _with_seen(table: DataFrame, templates: Series) -> DataFrame:
-    return table.assign(
-        seen_kind=table["kind"].isin(_in_train(table, "kind")),
-        seen_template=table["question"].isin(templates),
-    )
-
-
-def _in_train(table: DataFrame, column: str) -> Series:
-    return table.loc[table["split"] == "train", column]
+    return tables
 
 
 def _without_repeats_of_train(
@@ -217,13 +197,14 @@ def _without_repeats_of_train(
     train = [record for record in records if record.split == "train"]
     contents = {record.content for record in train}
     digests = {images[path].digest for record in train for path in record.images}
-
-    def repeats(record: Record) -> bool:
-        return record.content in contents or any(
-            images[path].digest in digests for path in record.images
-        )
-
-    return [record for record in records if record.split == "train" or not repeats(record)]
+    others = [
+        record
+        for record in records
+        if record.split != "train"
+        and record.content not in contents
+        and digests.isdisjoint(images[path].digest for path in record.images)
+    ]
+    return train + others
 
 
 def _digest(

@@ -35,11 +35,7 @@ IMAGE_TOKEN = "<image>"  # LLaVA's token, which stands for the image
 
 
 def read_records(root: Path) -> list["Record"]:
-    """The validated records of every split, in the order of the files.
-
-    Raises:
-        UserError: a file is missing or unreadable, or a record is not as the layout asks.
-    """
+    """The validated records of every split, in the order of the files. Raises UserErrors."""
     if not root.is_dir():
         raise UserError(f"{root} is no folder: give the one that holds all_train.json")
     records = []
@@ -166,8 +162,7 @@ class Record(Layout):
         if fields.get("image_path") is None and fields.get("image_id") is not None:
             fields = {key: value for key, value in fields.items() if key != "image_path"}
         context = info.context or {}
-        place = {"split": context["split"], "index": context["index"]}
-        return fields | place | {"retain": retain}
+        return fields | {"split": context["split"], "index": context["index"], "retain": retain}
 
     @property
     def images(self) -> list[str]:
@@ -186,9 +181,7 @@ class Record(Layout):
             if self.safe_image and pair.safe_answer:
                 yield Question("decouple", pair.question, pair.safe_answer)
         for key, pair in self.retain.items():
-            level = next(
-                RETAIN_LEVELS[prefix] for prefix in RETAIN_LEVELS if key.startswith(prefix)
-            )
+            level = next(v for prefix, v in RETAIN_LEVELS.items() if key.startswith(prefix))
             yield Question("retain", pair.question, pair.answer, level)
         for pair in (self.safe_image and self.placebo) or []:
             yield Question("placebo", pair.question, pair.answer)

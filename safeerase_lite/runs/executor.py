@@ -50,7 +50,7 @@ def parallel_map(
             results[index] = future.result()
             seconds, label = time.perf_counter() - begin, labels[index] if labels else ""
             print(f"[{len(results):2d}/{len(tasks)}] {seconds:4.0f} s  {label}", flush=True)
-    return [results[index] for index in range(len(tasks))]
+    return [results[index] for index in sorted(results)]
 
 
 def as_completed(
@@ -58,8 +58,7 @@ def as_completed(
 ) -> Iterator[tuple[int, Future]]:
     """Submit `function(*task)` for every task; yield its index and its future as each ends."""
     indices = {executor.submit(function, *task): index for index, task in enumerate(tasks)}
-    for future in futures_as_completed(indices):
-        yield indices[future], future
+    return ((indices[future], future) for future in futures_as_completed(indices))
 
 
 # ---- this machine ----
@@ -157,16 +156,10 @@ def visible_gpus() -> list[str]:
 def dask_executor(
     scheduler: str, *, gpu: bool = False, log: Callable[[str], None] = print
 ) -> Iterator[Executor]:
-    """The workers of a Dask scheduler that is running already.
+    """The workers of a Dask scheduler that is running already, at this address.
 
-    They need this package and the same folders (a shared file system).
-
-    Args:
-        scheduler: its address.
-        gpu: each task takes one unit of the resource GPU that the workers were started with.
-
-    Raises:
-        UserError: Dask is not installed, or no scheduler answers.
+    They need this package and the same folders (a shared file system). With `gpu`, each task takes
+    one unit of the resource GPU that the workers were started with.
     """
     distributed = _import_dask()
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what fails is raised
@@ -184,17 +177,12 @@ def dask_executor(
 def slurm_executor(
     settings: dict[str, Any], *, jobs: int, threads: int, gpu: bool
 ) -> Iterator[Executor]:
-    """Workers in SLURM jobs, a worker per job. Arguments as of `slurm_cluster`.
-
-    Raises:
-        UserError: Dask is not installed, SLURM is not here, or a setting is refused.
-    """
+    """Workers in SLURM jobs, a worker per job. Arguments as of `slurm_cluster`."""
     if not shutil.which("sbatch"):
         raise UserError("this sweep needs SLURM and there is no sbatch here: use a login node")
-    distributed = _import_dask()
     with slurm_cluster(settings, threads=threads, gpu=gpu) as cluster:
         cluster.scale(jobs=jobs)
-        with distributed.Client(cluster) as client:
+        with cluster.get_client() as client:
             yield client.get_executor(pure=False, resources={"GPU": 1} if gpu else {})
 
 

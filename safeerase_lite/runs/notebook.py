@@ -8,13 +8,15 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import nbformat
+import papermill
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -22,6 +24,7 @@ from traitlets import default
 
 from safeerase_lite.utils import OPENED, UserError, is_interactive
 
+PARTIAL = ".partial-"  # a folder's name begins so while a notebook is executed in it
 START_ATTEMPTS = 3  # kernels started side by side can race for a port
 SECRET_NAME = re.compile(r"(^|_)(api_?key|token|secret|password)$", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"(?<![\w./-])(sk-|hf_|ghp_|gho_|github_pat_|AKIA)\w")
@@ -66,11 +69,8 @@ class Parameter:
 def parameters(notebook: Path | str) -> list[Parameter]:
     """What a notebook's cell tagged `parameters` declares, in its order.
 
-    Raises:
-        UserError: no such file, no notebook, no tagged cell, or a default that is no literal.
+    Raises a UserError: no such file, no notebook, no tagged cell, or a default that is no literal.
     """
-    import papermill
-
     node = _read(Path(notebook))
     if not any("parameters" in cell.metadata.get("tags", []) for cell in node.cells):
         raise UserError(f"{notebook} has no cell tagged 'parameters': tag the one that holds them")
@@ -101,16 +101,15 @@ def validate(
         UserError: an unknown name, a value of another type, or what looks like a key or token.
     """
     declared = {parameter.name: parameter for parameter in declared or parameters(notebook)}
-    for name, value in values.items():
-        _refuse_secret(name, value)
+    _refuse_secrets(values)
+    for name in values:
         if name not in declared:
             near = difflib.get_close_matches(name, declared, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             names = ", ".join(declared) or "none"
             raise UserError(f"{notebook} has no parameter {name!r}{hint} (its parameters: {names})")
     typed = {name: _validate(declared[name], value, notebook) for name, value in values.items()}
-    for name, value in typed.items():  # again, because a list was one text before
-        _refuse_secret(name, value)
+    _refuse_secrets(typed)  # again, because a list was one text before
     return typed
 
 
@@ -137,13 +136,13 @@ def _validate(parameter: Parameter, value: Any, notebook: Path | str) -> Any:
         ) from None
 
 
-def _refuse_secret(name: str, value: Any) -> None:
-    if isinstance(value, dict):
+def _refuse_secrets(value: Any, name: str = "") -> None:
+    if isinstance(value, Mapping):
         for key, item in value.items():
-            _refuse_secret(str(key), item)
+            _refuse_secrets(item, str(key))
     elif isinstance(value, list | tuple):
         for item in value:
-            _refuse_secret(name, item)
+            _refuse_secrets(item, name)
     elif SECRET_NAME.search(name) or SECRET_VALUE.search(str(value)):
         raise UserError(
             f"parameter {name!r} looks like a key or token, and a notebook stores its parameters: "
@@ -158,19 +157,14 @@ def code(notebook: Path | str) -> str:
     for cell in _read(Path(notebook)).cells:
         lines = cell.source.splitlines() if cell.cell_type == "code" else []
         if "parameters" in cell.metadata.get("tags", []):
-            first_words = (re.split(r"\W", line, maxsplit=1)[0] for line in lines)
             lines = [
-                line
-                for line, word in zip(lines, first_words, strict=True)
-                if line.strip() and word not in names
+                line for line in lines if line.strip() and re.split(r"\W", line)[0] not in names
             ]
         sources.append("\n".join(lines))
     return "\n\n".join(filter(None, sources))
 
 
 def _read(notebook: Path):
-    import nbformat
-
     try:
         return nbformat.read(notebook, as_version=4)
     except FileNotFoundError:
@@ -190,17 +184,14 @@ def execute(
     output: Path | str,
     values: Mapping[str, Any] | None = None,
     *,
-    cwd: Path | str | None = None,
     time_limit: float | None = None,
 ) -> Path:
     """Run a notebook with these parameters on this interpreter, and write it with its outputs.
 
     Args:
-        notebook: the source; it is only read.
         output: appears when the run is complete. A failed run leaves `<output>.failed.ipynb`
             instead, executed up to the error.
         values: by parameter name, as text or typed; checked before anything starts.
-        cwd: the kernel's folder; by default the caller's.
         time_limit: seconds; a notebook that takes longer has failed. Main thread only, and not on
             Windows, which has no alarm.
 
@@ -216,20 +207,19 @@ def execute(
     values = validate(notebook, values or {})
     if output == notebook.resolve():
         raise UserError(f"the output {output} is the notebook itself: choose another")
-    if cwd is not None and not Path(cwd).is_dir():
-        raise UserError(f"there is no folder {cwd} to run {notebook} in: make it first")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {output.parent}: {error.strerror}") from None
 
     failed = output.with_suffix(".failed.ipynb")
-    with tempfile.TemporaryDirectory(prefix=_partial(output), dir=output.parent) as folder:
+    prefix = f"{PARTIAL}{output.stem}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent) as folder:
         draft, opened_file = Path(folder) / output.name, Path(folder) / "opened"
         opened_file.touch()
         try:
             with patch.dict(os.environ, {OPENED: str(opened_file)}), _alarm(notebook, time_limit):
-                _run(notebook, draft, values, cwd)
+                _run(notebook, draft, values)
         except NotebookFailed as error:
             if not draft.exists():
                 raise
@@ -239,10 +229,10 @@ def execute(
         complete = [run for run in opened if (run / "run.json").is_file()]
         if runs_dir := values.get("runs_dir"):
             ledger = Path(runs_dir).expanduser().resolve()
-            ids = [run.relative_to(ledger) for run in complete if run.is_relative_to(ledger)]
+            ids = [str(run.relative_to(ledger)) for run in complete if run.is_relative_to(ledger)]
         else:
             ids = [run.name for run in complete]
-        _publish(draft, output, notebook, map(str, ids))
+        _publish(draft, output, notebook, ids)
     failed.unlink(missing_ok=True)
     return output
 
@@ -258,12 +248,8 @@ def opened_runs(executed: Path) -> list[str]:
 
 def remove_partial(output: Path) -> None:
     """Remove what a killed `execute` of this output left. Only where none of it is running."""
-    for folder in output.parent.glob(f"{_partial(output)}*"):
+    for folder in output.parent.glob(f"{PARTIAL}{output.stem}-*"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _partial(output: Path) -> str:
-    return f".partial-{output.stem}-"
 
 
 class _TimeLimit(BaseException):
@@ -291,10 +277,8 @@ def _alarm(notebook: Path, seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _run(notebook: Path, draft: Path, values: dict[str, Any], cwd: Path | str | None) -> None:
+def _run(notebook: Path, draft: Path, values: dict[str, Any]) -> None:
     """Execute into `draft`, starting over when the kernel did not start."""
-    import papermill
-
     # What goes wrong is raised; without a handler papermill's log would go to stderr as well.
     logging.getLogger("papermill").addHandler(logging.NullHandler())
     for attempt in range(1, START_ATTEMPTS + 1):
@@ -308,7 +292,6 @@ def _run(notebook: Path, draft: Path, values: dict[str, Any], cwd: Path | str | 
                 kernel_manager_class=ThisInterpreter,
                 extra_arguments=["--log-level=CRITICAL"],
                 progress_bar=is_interactive(),
-                cwd=cwd,
             )
             return
         except papermill.PapermillExecutionError as error:
@@ -318,33 +301,24 @@ def _run(notebook: Path, draft: Path, values: dict[str, Any], cwd: Path | str | 
                 f"{notebook} stopped at cell In [{error.exec_count}] `{source}`: {reason}"
             ) from None
         except (RuntimeError, TimeoutError) as error:
-            reason = _first_line(error)
+            what, advice = "the kernel was lost while running", "is there memory enough?"
             # The two complaints of jupyter_client's `wait_for_ready`.
-            if not re.match(r"Kernel (died before replying|didn't respond)", str(error)):
-                raise KernelLost(
-                    f"{notebook}: the kernel was lost while running ({reason}); is there memory "
-                    "enough?"
-                ) from None
-            if attempt == START_ATTEMPTS:
+            if re.match(r"Kernel (died before replying|didn't respond)", str(error)):
+                if attempt < START_ATTEMPTS:
+                    continue
                 draft.unlink(missing_ok=True)  # nothing in it was executed
-                raise KernelLost(
-                    f"{notebook}: no kernel started in {attempt} attempts ({reason}); look at "
-                    "`safeerase doctor`"
-                ) from None
+                what = f"no kernel started in {attempt} attempts"
+                advice = "look at `safeerase doctor`"
+            raise KernelLost(f"{notebook}: {what} ({_first_line(error)}); {advice}") from None
 
 
-def _publish(draft: Path, target: Path, notebook: Path, runs: Iterable[str] = ()) -> None:
-    """Move an executed notebook into place, without widget state and this machine's folders.
-
-    runs: the ids of complete runs that were opened.
-    """
-    import nbformat
-
+def _publish(draft: Path, target: Path, notebook: Path, runs: Sequence[str] = ()) -> None:
+    """Move an executed notebook into place, without widget state and this machine's folders."""
     node = nbformat.read(draft, as_version=4)
     # GitHub shows "Invalid Notebook" when `metadata.widgets` lacks its state.
     node.metadata.pop("widgets", None)
-    ids = list(dict.fromkeys(runs))
-    node.metadata |= {"safeerase": {"runs": ids}} if ids else {}
+    if runs:
+        node.metadata["safeerase"] = {"runs": list(dict.fromkeys(runs))}
     node.metadata["papermill"] |= {"input_path": notebook.name, "output_path": target.name}
     nbformat.write(node, draft)
     os.replace(draft, target)

@@ -21,7 +21,7 @@ from safeerase_lite.runs import notebook as notebooks
 from safeerase_lite.utils import UserError, release_lock, take_lock
 
 RUNS_DIR = "runs_dir"  # the parameter that says where results go: never part of a run's id
-COMPLETE, FAILED, BAD_INPUT, LOST = 0, 1, 2, 3  # exit statuses; only LOST is worth a retry
+COMPLETE, FAILED, LOST = 0, 2, 3  # exit statuses; any other says that the process crashed
 GRACE = 60.0  # seconds after its time limit in which a run may end by itself
 DASKS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TRIM_THRESHOLD")
 THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -84,14 +84,9 @@ def completed(runs_dir: Path, run_id: str, seconds: float = 0.0) -> Outcome | No
 def perform(
     run: PlannedRun, runs_dir: Path, threads: int, retries: int, time_limit: float | None
 ) -> Outcome:
-    """Execute one run in a process of its own, unless it is complete.
+    """Execute one run in a process of its own, unless it is complete; arguments as in `Sweep`.
 
     Another sweep that is executing this run is waited for. Nothing a notebook does raises here.
-
-    Args:
-        threads: of the run.
-        retries: how often it is repeated when its kernel or its process was lost.
-        time_limit: seconds it may take.
     """
     executed = executed_path(runs_dir, run.id)
     executed.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +100,7 @@ def perform(
             notebooks.remove_partial(executed)
             for _ in range(retries + 1):
                 status, message = _run_process(run, executed, runs_dir, threads, time_limit)
-                if status in (COMPLETE, FAILED, BAD_INPUT):
+                if status in (COMPLETE, FAILED):
                     break
             seconds = round(time.perf_counter() - begin, 1)
             if status == COMPLETE:
@@ -165,10 +160,7 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         notebooks.execute(notebook, output, values, time_limit=time_limit)
-    except UserError as error:
-        print(error, flush=True)
-        return BAD_INPUT
-    except notebooks.NotebookFailed as error:
+    except (UserError, notebooks.NotebookFailed) as error:
         print(error, flush=True)
         return LOST if isinstance(error, notebooks.KernelLost) else FAILED
     except Exception as error:  # a full disk, say: the next attempt may do better

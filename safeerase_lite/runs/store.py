@@ -36,7 +36,7 @@ from safeerase_lite.utils import (
 
 SCHEMA = 1
 PROJECT = "safeerase-lite"
-DATA_HASH = "data_hash"  # the parameter (or commit extra) that says which data a run saw
+DATA_HASH = "data_hash"  # the parameter that says which data a run saw
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", PROJECT)
 
 
@@ -44,10 +44,8 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", PROJECT)
 
 
 def session(runs_dir: Path | str | None = None) -> None:
-    """Set the ledger of this process, and of the processes it starts. None or "" changes nothing.
-
-    Functions that take a `runs_dir` use this ledger when they are given none.
-    """
+    """Set the ledger that functions use which are given no `runs_dir`, here and in the processes
+    that this one starts. None or "" changes nothing."""
     if runs_dir:
         # In the environment, so that worker processes write to the same ledger.
         os.environ["SAFEERASE_RUNS"] = str(Path(runs_dir).expanduser().resolve())
@@ -89,7 +87,7 @@ class Run:
     parameters: dict[str, Any]
     folder: Path
     runs_dir: Path
-    done: bool
+    done: bool = False
     resumed: bool = False
     main: bool = True
     config: Any = None
@@ -123,15 +121,13 @@ class Run:
 
         So a run resumed from a checkpoint overwrites the steps that it repeats.
         """
-        if not self.main:
-            return
-        folder, rows = self._require_open(), pd.DataFrame(rows)
-        if rows.empty:
+        rows = pd.DataFrame(rows)
+        if not self.main or rows.empty:
             return
         recorded = self.history
         earlier = recorded[recorded["step"] < rows["step"].min()]
         rows = rows if earlier.empty else pd.concat([earlier, rows])
-        atomic_write(folder / "history.csv", rows.to_csv(index=False))
+        atomic_write(self._require_open() / "history.csv", rows.to_csv(index=False))
 
     def write_answers(self, answers: pd.DataFrame) -> None:
         if self.main:
@@ -141,20 +137,17 @@ class Run:
         if self.main:
             metrics.to_csv(self._require_open() / "metrics.csv", index=False)
 
-    def commit(self, **extra: Any) -> None:
-        """Move the run, complete, into runs_dir; `extra` joins run.json. Does nothing when done.
+    def commit(self) -> None:
+        """Move the run, complete, into runs_dir. Does nothing when done.
 
         If another process has completed the run meanwhile, its folder stays and this one is
-        removed.
-
-        Raises:
-            UserError: no metrics were written.
+        removed. Raises a UserError if no metrics were written.
         """
         if self.done or not self.main:
             return
         self._require("metrics.csv")
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
-        self._write_record("complete", extra)
+        self._write_record("complete")
         complete = self.runs_dir / self.id
         try:
             os.rename(self.folder, complete)
@@ -165,7 +158,7 @@ class Run:
         _sync(self.runs_dir)
         shutil.rmtree(self.runs_dir / "failed" / self.id, ignore_errors=True)
         self.folder, self.done = complete, True
-        release_lock(_lock_path(self.runs_dir, self.id))
+        release_lock(self._lock)
 
     def fail(self, error: BaseException) -> None:
         """Move the run into failed/, with the traceback of `error`, over an earlier failure.
@@ -173,19 +166,27 @@ class Run:
         Does nothing for a run that is done (an error after the commit is not the run's) or that
         has failed already.
         """
-        if self.done or not self.main or self.folder != _partial(self.runs_dir, self.id):
+        if not self.main or self.folder != self._partial:
             return
         traceback_text = "".join(traceback.format_exception(error))
         (self.folder / "traceback.txt").write_text(traceback_text, encoding="utf-8")
-        self._write_record("failed", {"error": f"{type(error).__name__}: {error}"})
+        self._write_record("failed", error=f"{type(error).__name__}: {error}")
         failed = self.runs_dir / "failed" / self.id
         shutil.rmtree(failed, ignore_errors=True)
         failed.parent.mkdir(exist_ok=True)
-        os.rename(self.folder, failed)
-        self.folder = failed
-        release_lock(_lock_path(self.runs_dir, self.id))
+        self.folder = self.folder.rename(failed)
+        release_lock(self._lock)
 
-    def _write_record(self, status: str, extra: dict[str, Any]) -> None:
+    @property
+    def _partial(self) -> Path:
+        """The folder while the run is written."""
+        return self.runs_dir / "partial" / self.id
+
+    @property
+    def _lock(self) -> Path:
+        return self._partial.with_suffix(".lock")
+
+    def _write_record(self, status: str, **extra: str) -> None:
         record = {
             "schema": SCHEMA,
             "id": self.id,
@@ -198,11 +199,11 @@ class Run:
             "versions": library_versions(),
             "extra": extra,
         }
-        text = json.dumps(record, indent=2, ensure_ascii=False, default=_to_json)
-        atomic_write(self.folder / "run.json", text + "\n")
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        atomic_write(self.folder / "run.json", text)
 
     def _require_open(self) -> Path:
-        if self.folder != _partial(self.runs_dir, self.id):
+        if self.folder != self._partial:
             raise UserError(
                 f"run {self.id} is closed in {self.folder}: open it again, or, to repeat a "
                 "complete run, remove that folder first"
@@ -241,39 +242,33 @@ def open_run(runs_dir: Path | str, parameters: dict[str, Any], *, wait: float = 
             f"run parameters must be JSON values (text, numbers, lists, dicts): {error}"
         ) from error
     run_id = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-    parameters = json.loads(canonical)
-    complete, partial = runs_dir / run_id, _partial(runs_dir, run_id)
-    lock = _lock_path(runs_dir, run_id)
+    partial, complete = runs_dir / "partial" / run_id, runs_dir / run_id
+    run = Run(run_id, json.loads(canonical), partial, runs_dir)
     if opened_file := os.environ.get(OPENED):
         with open(opened_file, "a", encoding="utf-8") as file:
             file.write(f"{complete}\n")
 
     if not (complete / "run.json").exists():
         try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
+            partial.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"runs cannot be stored in {runs_dir}: {error.strerror}") from None
-        take_lock(lock, run_id, wait)
+        take_lock(run._lock, run_id, wait)
     if (complete / "run.json").exists():  # also when completed while we waited for the lock
-        release_lock(lock)
+        release_lock(run._lock)
         read_record(complete)
-        return Run(run_id, parameters, complete, runs_dir, done=True)
-
-    resumed = (partial / "run.json").exists()
-    if resumed:
+        run.folder, run.done = complete, True
+        return run
+    if (partial / "run.json").exists():
         read_record(partial)
+        run.resumed = True
     partial.mkdir(exist_ok=True)
-    run = Run(run_id, parameters, partial, runs_dir, done=False, resumed=resumed)
-    run._write_record("partial", {})
+    run._write_record("partial")
     return run
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """A run's run.json.
-
-    Raises:
-        UserError: it is broken or of another schema.
-    """
+    """A run's run.json. Raises a UserError if it is broken or of another schema."""
     path = folder / "run.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -288,14 +283,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _lock_path(runs_dir: Path, run_id: str) -> Path:
-    return runs_dir / "partial" / f"{run_id}.lock"
-
-
-def _partial(runs_dir: Path, run_id: str) -> Path:
-    return runs_dir / "partial" / run_id
-
-
 def _sync(folder: Path) -> None:
     """Make a rename durable. A mounted cloud folder and Windows cannot, and need not."""
     with contextlib.suppress(OSError):
@@ -306,20 +293,14 @@ def _sync(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _to_json(value: Any) -> Any:
-    """A number of numpy or torch as Python's own; anything else as text."""
-    return value.item() if hasattr(value, "item") else str(value)
-
-
 def library_versions() -> dict[str, str | None]:
-    return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
-def _version(library: str) -> str | None:
-    try:
+def version(library: str) -> str | None:
+    """The installed version, or None."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 # ---- many runs ----
@@ -331,7 +312,7 @@ class Ledger:
 
     Attributes:
         runs: a row per complete or failed run: id, status, started, seconds, peak_memory_mb and
-            its parameters and extras, nested ones flattened with "_".
+            its parameters, nested ones flattened with "_"; of a failed one the error.
         metrics, history: the rows of every complete run, with its id and parameters.
     """
 
@@ -345,7 +326,7 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
 
     Raises:
         UserError: there is no run, a run has another schema, or, unless allow_mixed, complete runs
-            saw different data (parameter or extra `data_hash`).
+            saw different data (parameter `data_hash`).
     """
     runs_dir = Path(runs_dir).expanduser()
     complete = _run_folders(runs_dir)
@@ -355,9 +336,9 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
     if not records:
         raise UserError(f"no run in {runs_dir}: run a notebook first, or name another folder")
 
-    settings = pd.json_normalize([record["extra"] | record["parameters"] for record in records])
-    settings.columns = settings.columns.str.replace(".", "_")
-    settings.index = pd.Index([record["id"] for record in records], name="id")
+    runs = pd.DataFrame(records)[["id", "status", "started", "seconds", "peak_memory_mb"]]
+    settings = [record["extra"] | record["parameters"] for record in records]
+    settings = pd.json_normalize(settings, sep="_").set_index(runs["id"])
     if not allow_mixed and DATA_HASH in settings:
         hashes = settings[DATA_HASH].iloc[: len(complete)].fillna("none").astype(str)
         if hashes.nunique() > 1:
@@ -367,8 +348,6 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
                 "load with allow_mixed=True"
             )
 
-    about = ["id", "status", "started", "seconds", "peak_memory_mb"]
-    runs = pd.DataFrame([{name: record[name] for name in about} for record in records])
     tables = [runs, _stack(complete, "metrics.csv"), _stack(complete, "history.csv")]
     for place, table in enumerate(tables):
         clashes = {name: f"{name}_parameter" for name in settings if name in table}
@@ -382,11 +361,10 @@ def _run_folders(folder: Path) -> list[Path]:
 
 def _stack(folders: list[Path], name: str) -> pd.DataFrame:
     """One table from that file of every folder that has it, after a column with the run's id."""
-    tables = {
-        folder.name: pd.read_csv(folder / name) for folder in folders if (folder / name).exists()
-    }
-    if not tables:
+    paths = [folder / name for folder in folders if (folder / name).exists()]
+    if not paths:
         return pd.DataFrame(columns=["id"])
+    tables = {path.parent.name: pd.read_csv(path) for path in paths}
     return pd.concat(tables, names=["id"]).reset_index("id").reset_index(drop=True)
 
 

@@ -27,13 +27,7 @@ from safeerase_lite.config import NOT_RECORDED, Config, config
 from safeerase_lite.evaluation import judges
 from safeerase_lite.runs import executor as executors
 from safeerase_lite.runs import notebook as notebooks
-from safeerase_lite.runs.run_process import (
-    RUNS_DIR,
-    Outcome,
-    PlannedRun,
-    completed,
-    perform,
-)
+from safeerase_lite.runs.run_process import RUNS_DIR, Outcome, PlannedRun, completed, perform
 from safeerase_lite.utils import UserError, atomic_write, check_choice
 
 MODEL = "model_dir"  # the parameter that names the profile's model
@@ -72,12 +66,7 @@ class Sweep(BaseModel):
     slurm: dict[str, Any] = {}
 
     def runs(self) -> list[PlannedRun]:
-        """Every run of the grid, once.
-
-        Raises:
-            UserError: a parameter the notebook does not have, a value of another type, an unknown
-                name, or what looks like a key.
-        """
+        """Every run of the grid, once. Raises a UserError for what a run would refuse."""
         declared = notebooks.parameters(self.notebook)
         code = notebooks.code(self.notebook)
         runs = {}
@@ -90,11 +79,8 @@ class Sweep(BaseModel):
             settings = values | _settings(stated, code)
             hidden = {*NOT_RECORDED, MODEL, RUNS_DIR} - {"dedupe"}  # a run's data record dedupe
             settings = {name: settings[name] for name in settings if name not in hidden}
-            text = json.dumps(
-                [code, {name: value for name, value in values.items() if name != RUNS_DIR}],
-                sort_keys=True,
-                ensure_ascii=False,
-            )
+            identity = [code, {name: values[name] for name in values if name != RUNS_DIR}]
+            text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
             id = hashlib.sha256(text.encode()).hexdigest()[:12]
             runs.setdefault(id, PlannedRun(id, self.notebook, typed, settings))
         return list(runs.values())
@@ -119,22 +105,19 @@ class Sweep(BaseModel):
 def load(path: Path | str) -> Sweep:
     """A sweep file; the path of its notebook is relative to the file.
 
-    Raises:
-        UserError: no such file, no YAML, a name stated twice, an unknown field or a value of
-            another type.
+    Raises a UserError: no such file, no YAML, a name stated twice, an unknown field or a value of
+    another type.
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _EachOnce)
+        content = yaml.load(path.read_bytes(), _EachOnce)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1
+        raise UserError(f"{path}, line {line} is not YAML: {error.problem}") from None
+    except yaml.YAMLError:  # of its reader
         raise UserError(f"{path} is not YAML: no text in UTF-8") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        reason = getattr(error, "problem", None) or "not text"
-        raise UserError(f"{path}{line} is not YAML: {reason}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is no sweep: it needs at least `notebook:` and `grid:`")
     if isinstance(content.get("grid"), dict):
@@ -170,12 +153,8 @@ class _EachOnce(yaml.SafeLoader):
 
 
 def _settings(parameters: dict[str, Any], code: str) -> dict[str, Any]:
-    """A run's settings as its ledger has them. A parameter named like a field of Config is that
-    field.
-
-    Raises:
-        UserError: what the run itself would refuse, before any run starts; see `config`.
-    """
+    """A run's settings as its ledger has them: parameters named like a field of Config are that
+    field. Raises a UserError, before any run starts, for what the run itself would refuse."""
     fields = {name: parameters[name] for name in parameters.keys() & Config.model_fields}
     fields["model"] = parameters.get(MODEL)
     profile = fields.pop("profile", None)
@@ -232,14 +211,15 @@ def run_sweep(
                 if outcome is None and retries:
                     lost.append(run)
                     continue
-                outcomes[run.id] = outcome or Outcome(run.id, "failed", reason=WORKER_DIED)
+                outcome = outcome or Outcome(run.id, "failed", reason=WORKER_DIED)
+                outcomes[run.id] = outcome
                 write_status(runs_dir, name, runs, outcomes)
-                seconds, done = time.perf_counter() - begin, len(outcomes) - already
-                left = seconds / done * (len(runs) - len(outcomes))
-                result = outcomes[run.id].reason or f"{outcomes[run.id].seconds:.0f} s"
+                seconds = time.perf_counter() - begin
+                left = seconds / (len(outcomes) - already) * (len(runs) - len(outcomes))
                 say(
                     f"[{len(outcomes):{len(str(len(runs)))}d}/{len(runs)}] {seconds:5.0f} s, about "
-                    f"{left:.0f} s left; {run.id} {run.label}: {outcomes[run.id].status}, {result}"
+                    f"{left:.0f} s left; {run.id} {run.label}: {outcome.status}, "
+                    f"{outcome.reason or f'{outcome.seconds:.0f} s'}"
                 )
         pending, retries = lost, retries - 1
     return outcomes
@@ -262,26 +242,21 @@ def _executor(
     """Where the runs are executed: at the scheduler, as SLURM jobs, or on this machine."""
     if scheduler:
         return executors.dask_executor(scheduler, gpu=sweep.gpu, log=say)
-    count = workers or sweep.workers
+    count, gpus = workers or sweep.workers, []
     if sweep.gpu and not (sweep.slurm and count):
         gpus = executors.visible_gpus()
         if not gpus:
             raise UserError(
                 "each run of this sweep needs a GPU (gpu: true), and there is none here"
             )
-        count = count or len(gpus)
+        count = min(count or len(gpus), len(gpus))
     count = min(count or executors.local_capacity(sweep.threads), runs)
+    say(f"{count} at a time, {sweep.threads} threads each")
     if sweep.slurm:
-        executor = executors.slurm_executor(
+        return executors.slurm_executor(
             sweep.slurm, jobs=count, threads=sweep.threads, gpu=sweep.gpu
         )
-    elif sweep.gpu:
-        gpus = gpus[:count]
-        count, executor = len(gpus), executors.gpu_executor(gpus)
-    else:
-        executor = executors.local_executor(count)
-    say(f"{count} at a time, {sweep.threads} threads each")
-    return executor
+    return executors.gpu_executor(gpus[:count]) if gpus else executors.local_executor(count)
 
 
 def _outcome(run: PlannedRun, future: Future) -> Outcome | None:
@@ -312,10 +287,8 @@ def write_status(
 ) -> Path:
     """Write the table of a sweep: id, status, seconds, reason, run (its id in the ledger) and
     parameters of every run."""
-    rows = []
-    for run in runs:
-        outcome = outcomes.get(run.id) or Outcome(run.id, "missing")
-        rows.append(vars(outcome) | run.given | vars(outcome))
+    every = [(run, vars(outcomes.get(run.id) or Outcome(run.id, "missing"))) for run in runs]
+    rows = [outcome | run.given | outcome for run, outcome in every]  # its columns come first
     path = runs_dir / "sweeps" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, pd.DataFrame(rows).to_csv(index=False))

@@ -174,8 +174,6 @@ def test_nothing_starts_before_all_is_validate(notebook, tmp_path, no_kernel):
         execute(notebook, output, {"seed": "1", "quik": "true"})
     with pytest.raises(UserError, match="the notebook itself"):
         execute(notebook, notebook)
-    with pytest.raises(UserError, match="no folder"):
-        execute(notebook, output, cwd=tmp_path / "absent")
     assert not output.parent.exists()
 
 
