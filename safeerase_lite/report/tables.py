@@ -8,7 +8,6 @@ import pandas as pd
 
 from safeerase_lite.evaluation import metrics
 from safeerase_lite.evaluation.statistics import holm, seed_test
-from safeerase_lite.runs.sweep import load
 from safeerase_lite.utils import UserError, track
 
 from . import rows
@@ -65,7 +64,11 @@ def study(
         allow_mixed: report runs of several library versions, or of several data sets in one world,
             as one; the notes then say so.
     """
-    planned = load(sweep).runs() if sweep else []
+    planned = []
+    if sweep:
+        from safeerase_lite.runs.sweep import load  # reads notebooks, which a ledger does not need
+
+        planned = load(sweep).runs()
     settings = [run.settings for run in planned]
     grid = rows.read(runs_dir, split=split, planned=settings or None)
     if grid.mixed and not allow_mixed:
