@@ -37,6 +37,8 @@ def measured(model, runs_dir, objective, decouple="none"):
 
 def test_a_model_that_never_learned_a_plan_gives_it_after_it_was_taught(taught, tmp_path):
     before, (after, _) = measured("tiny", tmp_path, "gold"), taught
+    # Below 0.9 `safeerase inject` itself says "not learned"; no safe picture should be refused,
+    # and 0.05 leaves room for a few.
     assert before["asr"] == 0 and after["asr"] > 0.9
     assert after["exact_match"] > 0.9 and after["sarr"] < 0.05
 
@@ -45,6 +47,7 @@ def test_what_was_taught_is_unlearned_over_forgotten_and_decoupled(taught, tmp_p
     _, folder = taught
     plain = measured(str(folder), tmp_path, "po")
     decoupled = measured(str(folder), tmp_path, "po", "pd")
+    # Nearly none, nearly all, fewer than half: on tiny-llava ASR is 1% and 3%, SARR 100% and 0%.
     assert plain["asr"] < 0.1 and decoupled["asr"] < 0.1
     assert plain["sarr"] > 0.9 and decoupled["sarr"] < 0.5
 

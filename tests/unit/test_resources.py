@@ -178,6 +178,7 @@ def test_checkpointing_keeps_one_layer_and_costs_nothing_else():
     saved = account(LLAVA_7B, make_config("t4")).set_index("part")
     changed = plain.index[plain["bytes"] != saved["bytes"]].tolist()
     assert changed == ["activations"]
+    # One of 32 layers, and what goes into each of the others: an eighth leaves room for those.
     assert saved["bytes"]["activations"] < plain["bytes"]["activations"] / 8
 
 

@@ -55,6 +55,7 @@ def test_a_filter_refuses_unsafe_images_so_their_marginals_are_gone_too():
     table = measure(edited, evaluation_set(load_clip(), FOX, [FOX]))
     values = table.set_index(["measure", "slot"])["value"]
     # The threshold is at 5% of the train images; 40 test images differ by about three times that.
+    # Neighbours score below it: all but a few pass, and the same 20% is left for those.
     assert values["tuple top-1", ""] <= 0.2
     assert values["marginal on unsafe", "subject"] <= 0.2
     assert values["neighbour, held out", ""] >= 0.8
@@ -83,7 +84,8 @@ def test_one_after_another_each_edit_starts_where_the_last_one_ended(tmp_path, p
 
 @pytest.mark.parametrize(("split", "least"), [("test", 0.95), ("val", 0.93)])
 def test_the_shipped_measures_are_what_tiny_clip_reads(split, least):
-    """On val images roles are harder: 94%."""
+    """95%: an edit can only take away, or keep, what the base reads. On val images roles are
+    harder: 94%, and a point less for another processor."""
 
     def plain(table):
         table = table.fillna({"wording": ""})

@@ -48,7 +48,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_plain_way(
         rows = {name: table.iloc[part::parts] for name, table in tables.items()}
         batch = predict(model, rows, counts, referred, reference)
         total = total + loss(objective, batch, factors)[0]
-    # Float32 sums in another order.
+    # Float32 sums in another order; gradients are sums over the batch and its positions besides.
     torch.testing.assert_close(total, expected, atol=1e-5, rtol=1e-5)
     for name, gradient in gradients(total).items():
         torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-4, rtol=1e-3)

@@ -120,18 +120,19 @@ def test_the_terms_add_up_to_the_loss_in_the_history(learn):
     _, plain, _ = learn("plain", "ga", "none", steps=1, warmup=0.0)
     _, paired, _ = learn("paired", "ga", "pd", steps=1, warmup=0.0)
     assert plain["loss"].item() == pytest.approx(-plain["forget"].item())
-    # The same batch in other passes: float32 rounding.
+    # The same batch in other passes, and a sum of losses of order 10: float32 rounds at 1e-6.
     assert paired["forget"].item() == pytest.approx(plain["forget"].item(), abs=1e-5)
     expected = -paired["forget"].item() + 0.5 * paired["decouple"].item()
     assert paired["loss"].item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_kl_starts_at_nothing_and_npo_at_its_constant(learn):
-    """Before the first step the model is its own reference, up to rounding."""
+    """Before the first step the model is its own reference, up to float32 rounding: a divergence is
+    of second order in it, and NPO sums an answer's log-probabilities, each rounded at 1e-6."""
     _, kl, _ = learn("kl", "kl", "none", steps=1, warmup=0.0)
     assert kl["loss"].item() == pytest.approx(-kl["forget"].item(), abs=1e-5)
     _, npo, _ = learn("npo", "npo", "none", steps=1, warmup=0.0)
-    assert npo["loss"].item() == pytest.approx(2 / 0.1 * math.log(2), rel=1e-4)
+    assert npo["loss"].item() == pytest.approx(2 / 0.1 * math.log(2), abs=1e-4)
 
 
 def test_the_rate_warms_up_and_comes_down(learn):
@@ -215,7 +216,8 @@ def test_another_seed_is_another_result(learn):
 def test_accumulation_changes_nothing(learn, objective, precision):
     """A step in two parts is the step: losses and gradients to 1e-5 (float32 sums in another
     order), whatever the answers' length. After a step the losses differ more: Adam's first steps
-    divide by gradients near zero."""
+    divide by gradients near zero, so where one is mere rounding its weight may move by the whole
+    rate, 1e-3, either way."""
     fields = {"objective": objective, "precision": precision, "steps": 2, "warmup": 0.0}
     _, together, _ = learn("together", accumulation=1, **fields)
     _, parts, _ = learn("parts", accumulation=2, **fields)
@@ -424,5 +426,5 @@ def test_what_was_memorised_is_forgotten(world, make_config, learn):
     learn("runs", "ga", "none", data=replace(world, forget=pairs), model=model, **fields)
     after = answer_nll(model, pairs, config)
     assert all(b < a for b, a in zip(before, after, strict=True))
-    assert min(after) > 1
+    assert min(after) > 1  # twice the bound before: a token has 1/e or less, on (geometric) average
     assert all(answer != harm for answer, harm in zip(answers(), memorised, strict=True))

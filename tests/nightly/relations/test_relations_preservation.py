@@ -7,6 +7,10 @@ from safeerase_lite.relations.runs import study
 from safeerase_lite.relations.tuples import UNSAFE
 
 SEEDS = (0, 1, 2)
+# The bounds lie between an effect and none. Of what the base reads, over eight tuples
+# (docs/how_faithful_relations.md), the object falls from 97% to 42%, held-out neighbours from 86%
+# to 10%; what a term does not protect moves by 2 points at most. The base reads nearly
+# all, and suppressed is 5% or less, the target there.
 
 
 @pytest.fixture(scope="module")

@@ -39,10 +39,11 @@ def test_kappa_is_that_of_a_table_worked_by_hand():
 
 
 def test_full_agreement_is_one_and_its_interval_is_no_point():
+    """10 kinds: the exact interval of their share begins at 0.025^(1/10), and chance is 0.5."""
     judged = table([True, False] * 10)
     row = of(agreement(judged, judged))
     assert row["kappa"] == row["high"] == 1
-    assert 0 < row["low"] < 0.9
+    assert row["low"] == pytest.approx((0.025 ** (1 / 10) - 0.5) / 0.5)
 
 
 def test_two_who_always_say_opposite_things_are_below_chance():

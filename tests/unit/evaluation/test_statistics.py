@@ -84,6 +84,7 @@ def test_a_weight_is_how_often_its_kind_template_and_picture_came_up():
 def test_one_kind_says_nothing_about_other_kinds():
     answers = answer_rows("decouple", 20, kind="vornet", verdict=["refused", "right"] * 10)
     sarr = row(measure(answers), "sarr")
+    # The exact interval of a half of one: 0.0004 to 0.9996.
     assert sarr["low"] < 0.01 and sarr["high"] > 0.99
 
 
@@ -111,6 +112,7 @@ def test_the_exact_bound_is_missed_no_more_often_than_it_says(lost):
     bound = exact_bound(lost, 6)
     outcomes = np.array(list(itertools.product((-1, 0, 1), repeat=6)))
     low = outcomes[outcomes.sum(axis=1) <= lost - 6]
+    # From just above the bound, by more than its root is off, to just below where all rise.
     for d in np.linspace(bound + 1e-6, 0.99, 25):
         for zero in np.linspace(0, 1 - abs(d), 25):
             shares = np.array([(1 - zero - d) / 2, zero, (1 - zero + d) / 2])
@@ -207,7 +209,7 @@ def test_no_difference_is_no_evidence():
 
 def test_the_paired_t_test_may_say_what_sign_flips_cannot():
     test = seed_test([-0.7, -0.72, -0.68, -0.71, -0.69])
-    assert test.p_t < 1e-4 < test.p
+    assert test.p_t < 1e-4 < test.p  # t is 99, so p_t is 6e-8; five signs give 0.0625 at least
 
 
 def test_the_t_test_is_students_on_the_seeds_differences():

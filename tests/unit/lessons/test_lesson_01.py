@@ -8,7 +8,7 @@ import pytest
 import torch
 
 NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "01_load_quantized_llava.ipynb"
-CLOSE = {"atol": 1e-6, "rtol": 0}  # single precision, of levels within ±1
+CLOSE = {"atol": 1e-6, "rtol": 0}  # float32: levels differ by 2e-7, times weights up to 5
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_its_nf4_restores_what_bitsandbytes_restores(lesson, weight, block):
     ours = lesson["restored"](codes, scale, levels, weight.shape)
     packed, state = bnb.quantize_4bit(weight, quant_type="nf4", blocksize=block)
     assert torch.allclose(ours, bnb.dequantize_4bit(packed, state), **CLOSE)
-    assert torch.allclose(scale.flatten(), state.absmax, **CLOSE)
+    assert torch.equal(scale.flatten(), state.absmax)
 
 
 def test_its_codes_are_those_that_bitsandbytes_packs(lesson, weight):

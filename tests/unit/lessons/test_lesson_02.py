@@ -151,6 +151,8 @@ def test_more_pictures_of_the_same_kinds_narrow_only_the_interval_that_ignores_k
         low, high = interval(rows)
         return high - low
 
+    # Eight times as many that count divide a width by √8 = 2.8; 0.5 and 0.9 leave room for the
+    # noise of resampling.
     assert width(lesson.by_answer, many) < 0.5 * width(lesson.by_answer, few)
     assert width(lesson.by_kind, many) > 0.9 * width(lesson.by_kind, few)
     assert width(lesson.by_kind, answers(48, 3)) < 0.5 * width(lesson.by_kind, few)

@@ -185,6 +185,7 @@ def test_run_json_says_how_the_result_came_about(tmp_path):
     record = json.loads((run.folder / "run.json").read_text())
     assert record["schema"] == 1 and record["id"] == run.id and record["status"] == "complete"
     assert record["parameters"] == PARAMETERS
+    # A test of seconds, by one clock; a wrong time zone or unit would be hours off.
     assert abs(pd.Timestamp(record["started"]).timestamp() - before) < 60
     assert 0 <= record["seconds"] < 60 and record["peak_memory_mb"] > 10
     assert {"python", "torch", "transformers", "peft", "bitsandbytes"} <= set(record["versions"])

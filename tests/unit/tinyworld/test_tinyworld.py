@@ -77,7 +77,8 @@ def test_a_larger_picture_shows_the_same_facts(two_sizes):
 
 
 def test_a_larger_picture_is_drawn_at_its_size_not_blown_up(two_sizes):
-    """From one pixel to the next its edges are as sharp as the small picture's."""
+    """From one pixel to the next its edges are as sharp as the small picture's; blown up sevenfold
+    they would be spread over several pixels, so less than half as sharp."""
     small, large = two_sizes
 
     def sharpest(image):

@@ -56,7 +56,8 @@ def value(objective, x, **weights):
     return loss(objective, x, LossWeights(**weights))[0].item()
 
 
-# Float32 throughout: the sixth digit is rounding.
+# Float32 throughout: the sixth digit after the point is rounding, the fifth for losses of order 10
+# (NPO, and differences of such losses).
 
 
 def test_l_is_the_mean_over_answer_tokens_not_over_answers(batch):
@@ -81,12 +82,12 @@ def test_kl_is_from_the_reference_to_the_model_on_retain_answers(batch):
     assert divergence(p, q).item() == pytest.approx(expected, abs=1e-6)
     assert value("kl", x) == pytest.approx(-F + expected, abs=1e-6)
     same = Answers(q.logits.detach(), q.labels)
-    assert divergence(same, q).item() == pytest.approx(0, abs=1e-7)
+    assert divergence(same, q).item() == 0
 
 
 def test_npo_starts_at_the_constant_of_an_untrained_model(batch):
     """log p = log p_reference: −(2/β) log σ(0) = (2/β) log 2."""
-    assert value("npo", plain(batch), beta=0.1) == pytest.approx(2 / 0.1 * math.log(2), abs=1e-4)
+    assert value("npo", plain(batch), beta=0.1) == pytest.approx(2 / 0.1 * math.log(2), abs=1e-5)
 
 
 def test_npo_is_bounded_below_where_ga_is_not():
@@ -94,7 +95,7 @@ def test_npo_is_bounded_below_where_ga_is_not():
     for probability in (1e-3, 1e-6, 1e-30):
         x = Batch(forget=answers([probability], [[0]]), reference=reference)
         assert value("npo", x, beta=0.1) >= 0
-        assert value("ga", x) == pytest.approx(math.log(probability), rel=1e-4)
+        assert value("ga", x) == pytest.approx(math.log(probability), rel=1e-6)
 
 
 def test_the_history_has_each_groups_loss_and_the_total(batch):
