@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from run_exercises import outputs  # noqa: F401, a fixture of two tiers
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,9 @@ from safeerase_lite.lessons import demo
 
 
 def test_the_same_seed_twice_gives_the_same_answers_and_metrics(tmp_path):
-    config = sl.config("tiny", objective="po", decouple="pd", precision="dense")
+    config = sl.config(
+        objective="po", decouple="pd", precision="dense", steps=6, splits=["val"], samples=1
+    )
     tables = []
     for name in ("first", "second"):
         run = demo.run(config, tmp_path / name)
