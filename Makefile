@@ -18,7 +18,7 @@ check: lint
 	$(PYTEST) tests/unit
 
 test: lint types
-	$(PYTEST) notebooks tests/integration tests/unit tests/browser
+	$(PYTEST) tests/browser notebooks tests/integration tests/unit
 
 accept: lint types
 	$(PYTEST)
