@@ -172,13 +172,15 @@ def require_new(folder: Path) -> None:
         raise UserError(f"{folder} is there already: name a new or an empty folder")
 
 
+TOOLS = Path(__file__).parents[1] / "tools"  # in a clone of the project alone
+
+
 def load_tool(name: str):
-    """A module of the project's `tools/`, which is there in a clone of the project alone."""
-    tools = Path(__file__).parents[1] / "tools"
-    if not (tools / f"{name}.py").is_file():
-        raise UserError(f"there is no {tools / name}.py: run this in a clone of the project")
-    if str(tools) not in sys.path:
-        sys.path.insert(0, str(tools))  # worker processes import the module by its name
+    """A module of the project's `tools/`. Raises a UserError outside a clone of the project."""
+    if not (TOOLS / f"{name}.py").is_file():
+        raise UserError(f"there is no {TOOLS / name}.py: run this in a clone of the project")
+    if str(TOOLS) not in sys.path:
+        sys.path.insert(0, str(TOOLS))  # worker processes import the module by its name
     return import_module(name)
 
 

@@ -1,15 +1,13 @@
 """`safeerase relations …`."""
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import load_tool
 
 app = typer.Typer(no_args_is_help=True, help="Unsafe object–relation–object tuples on CLIP.")
-BUILDER = Path(__file__).parents[2] / "tools" / "build_clip.py"
 
 # Each command imports what it needs when it runs, so that `safeerase --help` stays quick.
 
@@ -41,12 +39,7 @@ def build(
     seed: Annotated[int, typer.Option(help="Sets images and first weights.")] = 0,
 ) -> None:
     """Rebuild tiny-clip, and set how strong its attacks are. Needs a clone of the project."""
-    if not BUILDER.is_file():
-        raise UserError(f"the builder is not part of the package: run this in a clone ({BUILDER})")
-    spec = importlib.util.spec_from_file_location(BUILDER.stem, BUILDER)
-    builder = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(builder)
-    builder.build(out, seed)
+    load_tool("build_clip").build(out, seed)
 
 
 @app.command()

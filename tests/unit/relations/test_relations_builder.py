@@ -7,14 +7,14 @@ import build_clip
 import pytest
 import torch
 
-from safeerase_lite.relations.commands import BUILDER
 from safeerase_lite.relations.tuples import RelationTriple, role_swap
+from safeerase_lite.utils import load_tool
 
 FOX = RelationTriple("fox", "chasing", "owl")
 
 
 def test_the_command_finds_the_builder_in_a_clone():
-    assert BUILDER.is_file() and BUILDER.samefile(build_clip.__file__)
+    assert load_tool("build_clip") is build_clip
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """`safeerase relations …`, as a user types it."""
 
+import build_clip
 import pytest
 from typer.testing import CliRunner
 
+from safeerase_lite import utils
 from safeerase_lite.cli import app
-from safeerase_lite.relations import commands
 
 
 def run(*words):
@@ -42,15 +43,13 @@ def test_a_duplicate_by_a_synonym_says_what_the_word_means(tmp_path):
 
 
 def test_outside_a_clone_there_is_no_builder_and_that_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "BUILDER", tmp_path / "build_clip.py")
+    monkeypatch.setattr(utils, "TOOLS", tmp_path)
     result = run("build", "--out", tmp_path / "clip")
     assert result.exit_code == 2 and "run this in a clone" in result.output.replace("\n", " ")
     assert not (tmp_path / "clip").exists()
 
 
 def test_in_a_clone_the_builder_is_started(tmp_path, monkeypatch):
-    builder = tmp_path / "build_clip.py"
-    builder.write_text("def build(out, seed):\n    out.write_text(f'seed {seed}')\n")
-    monkeypatch.setattr(commands, "BUILDER", builder)
+    monkeypatch.setattr(build_clip, "build", lambda out, seed: out.write_text(f"seed {seed}"))
     assert run("build", "--out", tmp_path / "clip", "--seed", 3).exit_code == 0
     assert (tmp_path / "clip").read_text() == "seed 3"
