@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
+
 # Set here, before anything of the package is imported, and inherited by every subprocess.
 _FOLDER = tempfile.TemporaryDirectory(prefix="safeerase-tests-")
 os.environ |= {
@@ -13,7 +15,16 @@ os.environ |= {
     "SAFEERASE_HEADLESS": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",  # the models are so small that a second thread only waits
+    "TORCHDYNAMO_DISABLE": "1",  # nothing is compiled, and each process would import the compiler
 }
 
 # The exercises have tests of their own, which run the sources and the students' copies.
 collect_ignore = [str(Path(__file__).parent / "notebooks" / "exercises")]
+
+
+def pytest_collection_modifyitems(items):
+    """A file has one process, for its fixtures; so have lessons that train the same run."""
+    for item in items:
+        same_run = item.path.name.startswith(("00_", "02_"))
+        group = "lessons 00 and 02" if same_run else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
