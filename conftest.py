@@ -22,6 +22,7 @@ os.environ |= {
 collect_ignore = [str(Path(__file__).parent / "notebooks" / "exercises")]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """A file has one process, for its fixtures; so have lessons that train the same run."""
     for item in items:
