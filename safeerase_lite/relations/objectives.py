@@ -32,13 +32,8 @@ def suppress(unsafe: Tensor, safe: Tensor, margin: float) -> Tensor:
 
 
 def preserve(edited: Tensor, frozen: Tensor) -> Tensor:
-    """KL(frozen ‖ edited) of the softmaxes over candidate captions, in nats, mean over images.
-
-    The unsafe caption is no candidate, so the probabilities of the rest are renormalised.
-
-    Args:
-        edited, frozen: scores, (images, candidates).
-    """
+    """KL(frozen ‖ edited) of the softmaxes over scores of candidate captions, (images, candidates),
+    in nats, mean over images. The unsafe caption is no candidate: the rest is renormalised."""
     return functional.kl_div(
         edited.log_softmax(-1), frozen.log_softmax(-1), reduction="batchmean", log_target=True
     )
