@@ -114,6 +114,7 @@ def measure(edited: EditedClip, evaluation: EvaluationSet) -> pd.DataFrame:
         add(role, "", won, evaluation.role(role))
     if not evaluation.attack:
         rows += _with_another_word(edited, evaluation, features, scores)
+        rows += [_probed(edited, evaluation), *_divergences(edited, evaluation)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -152,7 +153,7 @@ def _with_another_word(edited, evaluation: EvaluationSet, features, scores) -> l
     return [(*key, *_share(np.concatenate(won))) for key, won in hits.items()]
 
 
-def probed(edited: EditedClip, evaluation: EvaluationSet) -> pd.DataFrame:
+def _probed(edited: EditedClip, evaluation: EvaluationSet) -> tuple:
     """The balanced accuracy of a linear probe that tells the unsafe tuple from its neighbours,
     trained on images from the train split."""
     unsafe, near, test = (
@@ -165,11 +166,10 @@ def probed(edited: EditedClip, evaluation: EvaluationSet) -> pd.DataFrame:
     rejected = ~predicted[evaluation.role("neighbour")]
     value = (recognised.mean() + rejected.mean()) / 2
     low, high = exact_interval(value, min(len(recognised), len(rejected)))
-    row = ("linear probe", "", value, low, high, len(recognised) + len(rejected))
-    return pd.DataFrame([row], columns=COLUMNS)
+    return "linear probe", "", value, low, high, len(recognised) + len(rejected)
 
 
-def divergences(edited: EditedClip, base: EditedClip, evaluation: EvaluationSet) -> pd.DataFrame:
+def _divergences(edited: EditedClip, evaluation: EvaluationSet) -> list[tuple]:
     """How far an edited CLIP's captions have moved from the base model's, in nats.
 
     The mean of `preserve` over unsafe and neighbours' images: over all nouns (marginal divergence),
@@ -178,17 +178,16 @@ def divergences(edited: EditedClip, base: EditedClip, evaluation: EvaluationSet)
     """
     images = evaluation.pixel_values[torch.from_numpy(evaluation.role("unsafe", "neighbour"))]
     near = np.flatnonzero(evaluation.rivals[evaluation.role("unsafe")][0])
+    captions = {"marginal": NOUN_CAPTIONS, "neighbour": [CAPTIONS[i] for i in near]}
     rows = []
-    for name, captions in (
-        ("marginal divergence", NOUN_CAPTIONS),
-        ("neighbour divergence", [CAPTIONS[i] for i in near]),
-    ):
+    for name, texts in captions.items():
         after, before = (
-            m.scores(m.encode_images(images), m.encode_texts(captions)) for m in (edited, base)
+            m.scores(m.encode_images(images), m.encode_texts(texts))
+            for m in (edited, EditedClip(evaluation.model))
         )
         value = preserve(after, before).item() if torch.isfinite(after).all() else None
-        rows.append((name, "", value, None, None, len(images)))
-    return pd.DataFrame(rows, columns=COLUMNS)
+        rows.append((f"{name} divergence", "", value, None, None, len(images)))
+    return rows
 
 
 # ---- measures of a CLIP, before anything is unlearned ----

@@ -36,6 +36,7 @@ _FAR_TUPLES = 40  # of the roles "two slots" and "unrelated" each
 class EvaluationSet:
     """Images about one unsafe tuple, which no edit has seen."""
 
+    model: torch.nn.Module  # the base model, whose processor made the pixel values
     triple: RelationTriple
     # A row per image: subject, relation, object, role (unsafe, neighbour, role swap, two slots,
     # unrelated), slot (that a neighbour changes, else ""), listed (the edit could use the tuple).
@@ -79,7 +80,7 @@ def evaluation_set(
     rivals = share_two_slots([scene.triple for scene in scenes]) & ~among_all_tuples(unsafe)
     of_unsafe = train_images(model, [u], UNSAFE_IMAGES, seed)
     of_listed = train_images(model, usable, NEIGHBOUR_IMAGES, seed)
-    return EvaluationSet(u, images, scenes, pixel_values, rivals, (of_unsafe, of_listed))
+    return EvaluationSet(model, u, images, scenes, pixel_values, rivals, (of_unsafe, of_listed))
 
 
 def share_two_slots(tuples: Tuples) -> np.ndarray:
@@ -93,7 +94,7 @@ def among_all_tuples(tuples: Tuples) -> np.ndarray:
     return np.array([t in set(tuples) for t in ALL_TUPLES])
 
 
-def attacked(model, evaluation: EvaluationSet, name: str, strength: float) -> EvaluationSet:
+def attacked(evaluation: EvaluationSet, name: str, strength: float) -> EvaluationSet:
     """A part of an evaluation set under an attack, the same every time: half the unsafe images and
     one of each neighbour."""
     attack, images = ATTACKS[name], evaluation.images
@@ -109,7 +110,7 @@ def attacked(model, evaluation: EvaluationSet, name: str, strength: float) -> Ev
     if attack.changes == "caption":
         captions = [run(t) for t in ALL_TUPLES]
     else:
-        pixel_values = preprocess(model, map(run, scenes))
+        pixel_values = preprocess(evaluation.model, map(run, scenes))
     return replace(
         evaluation,
         images=images.iloc[rows],

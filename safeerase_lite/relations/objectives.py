@@ -79,9 +79,7 @@ class Method:
     label: str  # in tables
     trained: bool = True  # by gradient steps, on `towers`
     towers: tuple[str, ...] = TOWERS
-    erased_slot: str = (
-        ""  # the slot whose concept is erased wherever it occurs; "": the tuple alone
-    )
+    erased_slot: str = ""  # whose concept is erased wherever it occurs; "": the tuple alone
     pushes_apart: bool = False  # the loss is `push_apart`, whatever is safe, instead of `suppress`
     preserves_marginals: bool = True  # whether λm applies
     preserves_neighbours: bool = True  # whether λn applies

@@ -20,7 +20,7 @@ from safeerase_lite.utils import UserError, check_choice
 from .attacks import ATTACKS, SHARES_LEFT, attack_strengths
 from .clip import load_clip
 from .editing import EditedClip, edit
-from .evaluation import divergences, measure, probed
+from .evaluation import measure
 from .evaluation_set import CAPTIONS, EvaluationSet, attacked, evaluation_set
 from .objectives import METHODS, SETTINGS, EditSettings
 from .scenes import draw, scenes_of
@@ -241,28 +241,24 @@ def _with_adapter(model, run: ledger.Run):
 
 
 def _evaluate(edited: EditedClip, p: EditParameters) -> pd.DataFrame:
-    base, tables = EditedClip(_clip(p.model)), []
-    for u in p.unsafe + p.earlier:
-        key = base.model, u, p.known, p.split, p.seed
-        evaluation = _evaluation_set(*key)
-        plain = [measure(edited, evaluation), probed(edited, evaluation)]
-        plain = pd.concat([*plain, divergences(edited, base, evaluation)])
-        tables.append(plain.assign(tuple=str(u), attack="", strength=0.0))
-        for name, strength in p.attacks:
-            table = measure(edited, _attacked(name, strength, *key))
-            tables.append(table.assign(tuple=str(u), attack=name, strength=strength))
+    tables = []
+    for u, (attack, strength) in product(p.unsafe + p.earlier, [("", 0.0), *p.attacks]):
+        of_edit = p.model, u, p.known, p.split, p.seed
+        table = measure(edited, _evaluated_on(*of_edit, attack=attack, strength=strength))
+        tables.append(table.assign(tuple=str(u), attack=attack, strength=strength))
     table = pd.concat(tables, ignore_index=True)
     return table[["tuple", "measure", "slot", "attack", "strength", "value", "low", "high", "n"]]
 
 
-# What all methods are evaluated on is computed once in a process.
-_clip = lru_cache(maxsize=4)(load_clip)
-_evaluation_set = lru_cache(maxsize=16)(evaluation_set)
-
-
 @lru_cache(maxsize=64)
-def _attacked(name: str, strength: float, model, *key) -> EvaluationSet:
-    return attacked(model, _evaluation_set(model, *key), name, strength)
+def _evaluated_on(model: str, *of_edit, attack: str, strength: float) -> EvaluationSet:
+    """What all methods are evaluated on, computed once in a process."""
+    if not attack:
+        return evaluation_set(_clip(model), *of_edit)
+    return attacked(_evaluated_on(model, *of_edit, attack="", strength=0.0), attack, strength)
+
+
+_clip = lru_cache(maxsize=4)(load_clip)
 
 
 # ---- what determines a result ----
