@@ -10,7 +10,6 @@ from rich.table import Table
 
 from safeerase_lite.evaluation.statistics import exact_interval
 from safeerase_lite.runs import store as ledger
-from safeerase_lite.tinyworld import ASSETS
 from safeerase_lite.utils import UserError
 
 from .attacks import strengths
@@ -174,15 +173,11 @@ def report(runs_dir: Path, output: Path, echo: Callable[[str], None] = print) ->
 def shipped(name: str = "summary") -> pd.DataFrame:
     """The results of `sweeps/relations.yaml` that ship with the package: "summary" or "several", as
     `report` writes them. `.attrs["about"]` says how they were made."""
-    folder = ASSETS / "relations"
-    table = fill_blanks(pd.read_csv(folder / f"{name}.csv"))
-    table.attrs["about"] = (folder / "about.txt").read_text(encoding="utf-8").strip()
-    return table
+    return fill_blanks(ledger.shipped_table("relations", f"{name}.csv"))
 
 
-def _among(table: pd.DataFrame, cells: list[tuple[str, str]]) -> pd.Series:
-    at = pd.MultiIndex.from_frame(table[["measure", "slot"]])
-    return pd.Series(at.isin(cells), index=table.index)
+def _among(table: pd.DataFrame, cells: list[tuple[str, str]]) -> np.ndarray:
+    return table.set_index(["measure", "slot"]).index.isin(cells)
 
 
 def _markdown(table: pd.DataFrame) -> str:
