@@ -82,8 +82,11 @@ def measure(edited: EditedClip, evaluation: EvaluationSet) -> pd.DataFrame:
         the images, given the model; others have none.
     """
     features = edited.encode_images(evaluation.pixel_values)
-    scores = _scores(edited, features, evaluation.captions)
     shown, unsafe = [scene.triple for scene in evaluation.scenes], evaluation.role("unsafe")
+    # Captions that are shown by no image and rival none need not be encoded.
+    needed = np.flatnonzero(among_all_tuples(shown) | evaluation.rivals.any(0))
+    scores = np.full((len(features), len(ALL_TUPLES)), -np.inf)
+    scores[:, needed] = _scores(edited, features, [evaluation.captions[i] for i in needed])
     own = np.array([ALL_TUPLES.index(t) for t in shown])
     won = wins(scores, own, evaluation.rivals)
     rows = []
