@@ -22,10 +22,8 @@ os.environ |= {
 collect_ignore = [str(Path(__file__).parent / "notebooks" / "exercises")]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
+def pytest_itemcollected(item):
     """A file has one process, for its fixtures; so have lessons that train the same run."""
-    for item in items:
-        same_run = item.path.name.startswith(("00_", "02_"))
-        group = "lessons 00 and 02" if same_run else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    same_run = item.path.name.startswith(("00_", "02_"))
+    group = "lessons 00 and 02" if same_run else item.nodeid.partition("::")[0]
+    item.add_marker(pytest.mark.xdist_group(group))
