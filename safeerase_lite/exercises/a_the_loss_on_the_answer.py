@@ -20,27 +20,10 @@ TITLE = "The loss on the answer"
 PICTURE, END, PADDING = 4, 2, 0  # token ids, as in the tiny model
 
 
-# ---- random inputs ----
-
-
 def question_and_answer(rng: np.random.Generator) -> tuple[list[int], list[int], int]:
     sizes = rng.integers(1, 5, size=3)
     before, after, answer = (rng.integers(5, 30, size=size).tolist() for size in sizes)
     return before + [PICTURE] * int(rng.integers(2, 5)) + after, answer, END
-
-
-def labels_and_attention(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Before an answer there is prompt, one token at the least, and before that padding."""
-    labels = logits_and_labels(rng)[1]
-    padding = rng.integers((labels == IGNORED).sum(-1, keepdim=True).numpy())
-    return labels, (torch.arange(labels.shape[1]) >= torch.from_numpy(padding)).long()
-
-
-def pieces_of_a_batch(rng: np.random.Generator) -> tuple[list[Group]]:
-    return ([logits_and_labels(rng) for _ in range(int(rng.integers(2, 4)))],)
-
-
-# ---- the exercises ----
 
 
 def labels_for(prompt: list[int], answer: list[int], end: int) -> list[int]:
@@ -70,6 +53,13 @@ a1 = Exercise(
         Mistake(lambda prompt, answer, end: prompt + [IGNORED] * (len(answer) + 1),
                 "the other way round: keep the answer and mask the prompt."),
 ))  # fmt: skip
+
+
+def labels_and_attention(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Before an answer there is prompt, one token at the least, and before that padding."""
+    labels = logits_and_labels(rng)[1]
+    padding = rng.integers((labels == IGNORED).sum(-1, keepdim=True).numpy())
+    return labels, (torch.arange(labels.shape[1]) >= torch.from_numpy(padding)).long()
 
 
 def answer_share(labels: Tensor, attention_mask: Tensor) -> Tensor:
@@ -209,7 +199,8 @@ def weighed_by(size: Callable) -> Callable:
 a6 = Exercise(
     "a6", "L_in_pieces", "A batch in pieces",
     difficulty=4, importance=3, minutes=7, outcome="if the pieces have equally many answer tokens",
-    reference=L_in_pieces, inputs=pieces_of_a_batch, observe=trainable, mistakes=(
+    reference=L_in_pieces, observe=trainable,
+    inputs=lambda rng: ([logits_and_labels(rng) for _ in range(rng.integers(2, 4))],), mistakes=(
         Mistake(lambda pieces: sum(L(*piece) for piece in pieces) / len(pieces),
                 "the mean of the pieces' means: a piece with few answer tokens weighs too much. "
                 "Add up nats and tokens of all pieces, divide once."),

@@ -14,58 +14,9 @@ from torch.nn import functional as F
 
 from .a_the_loss_on_the_answer import L, token_nll
 from .exercise import Exercise, Mistake, slip
-from .shared import (
-    IGNORED,
-    VOCABULARY,
-    Group,
-    cut_off,
-    logits_and_labels,
-    trainable,
-    with_gradients,
-)
+from .shared import IGNORED, Group, cut_off, logits_and_labels, trainable, with_gradients
 
 TITLE = "Pushing away: GA, GD and KL"
-
-
-# ---- random inputs ----
-
-
-def logits_and_token(rng: np.random.Generator) -> tuple[Tensor, int]:
-    return torch.from_numpy(rng.normal(size=5)).float(), int(rng.integers(5))
-
-
-def start_of_a_climb(rng: np.random.Generator) -> tuple[Tensor, int, float, int]:
-    rate = round(float(rng.uniform(0.3, 0.9)), 1)
-    return *logits_and_token(rng), rate, int(rng.integers(3, 6))
-
-
-def groups_with_or_without_decouple(rng: np.random.Generator) -> tuple[Group, Group, Group | None]:
-    forget, retain, decouple = (logits_and_labels(rng) for _ in range(3))
-    return forget, retain, decouple if rng.integers(2) else None
-
-
-def reference_and_model(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """On one answer token both agree: it counts all the same."""
-    logits, labels = logits_and_labels(rng)
-    reference = logits + torch.from_numpy(rng.normal(size=logits.shape)).float()
-    row, place = (labels != IGNORED).nonzero()[0]
-    reference[row, place] = logits[row, place]
-    return reference, logits, labels
-
-
-def groups_and_reference(rng: np.random.Generator) -> tuple[Group, Group, Tensor]:
-    reference, logits, labels = reference_and_model(rng)
-    return logits_and_labels(rng), (logits, labels), reference
-
-
-def nats_then_and_now(rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
-    rows, beta = int(rng.integers(2, 5)), float(rng.choice([0.1, 0.2, 0.3]))
-    before = rng.uniform(1, 9, size=rows)
-    nats = before + rng.uniform(-1, 12, size=rows)
-    return torch.from_numpy(nats).float(), torch.from_numpy(before).float(), beta
-
-
-# ---- the exercises ----
 
 
 def ga(logits: Tensor, labels: Tensor) -> Tensor:
@@ -89,6 +40,10 @@ b1 = Exercise(
                 "would forget, too, but gradient ascent is −L."),
         cut_off(ga),
 ))  # fmt: skip
+
+
+def logits_and_token(rng: np.random.Generator) -> tuple[Tensor, int]:
+    return torch.from_numpy(rng.normal(size=5)).float(), int(rng.integers(5))
 
 
 def pull(logits: Tensor, token: int) -> Tensor:
@@ -141,7 +96,9 @@ def ascend_in_place(logits, token, rate, steps):
 b3 = Exercise(
     "b3", "ascend", "Many steps",
     difficulty=2, importance=5, minutes=7, outcome="as much, or more",
-    reference=ascend, inputs=start_of_a_climb, mistakes=(
+    reference=ascend, inputs=lambda rng: (
+        *logits_and_token(rng), float(rng.choice([0.3, 0.5, 0.9])), int(rng.integers(3, 6))
+    ), mistakes=(
         Mistake(lambda logits, token, rate, steps: ascend(logits, token, -rate, steps),
                 "the token becomes *likelier*: add the pull, do not take it away."),
         Mistake(lambda logits, token, rate, steps: (
@@ -183,7 +140,9 @@ def gd_in_one_quotient(forget, retain, decouple):
 b4 = Exercise(
     "b4", "gd", "Gradient difference, as in the official code",
     difficulty=2, importance=4, minutes=6, outcome="no",
-    reference=gd, inputs=groups_with_or_without_decouple, observe=trainable, mistakes=(
+    reference=gd, observe=trainable, inputs=lambda rng: (
+        *(logits_and_labels(rng) for _ in range(2)), (None, logits_and_labels(rng))[rng.integers(2)]
+    ), mistakes=(
         slip(partial(gd, r=0.5),
              "the retain weight is halved without PD: the official code halves it only together "
              "with L(decouple)."),
@@ -206,6 +165,15 @@ b4 = Exercise(
                 "one quotient for all: each L is a mean over *its* tokens, and GD adds the means."),
         cut_off(gd),
 ))  # fmt: skip
+
+
+def reference_and_model(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """On one answer token both agree: it counts all the same."""
+    logits, labels = logits_and_labels(rng)
+    reference = logits + torch.from_numpy(rng.normal(size=logits.shape)).float()
+    row, place = (labels != IGNORED).nonzero()[0]
+    reference[row, place] = logits[row, place]
+    return reference, logits, labels
 
 
 def kl_by_token(reference: Tensor, logits: Tensor) -> Tensor:
@@ -242,7 +210,7 @@ b5 = Exercise(
         slip(partial(divergence, mean=lambda kl, is_answer: kl.sum() / len(kl)),
              "divided by the rows, as F.kl_div's batchmean does: pick the answer positions first, "
              "[labels != -100], and its mean is theirs."),
-        slip(lambda reference, logits, labels: divergence(reference, logits, labels) / VOCABULARY,
+        slip(partial(divergence, by_token=lambda p, q: kl_by_token(p, q) / p.shape[-1]),
              "divided by the number of words too: *sum* over the vocabulary, then average over "
              "the tokens. (F.kl_div's own mean does this.)"),
         slip(partial(divergence, mean=lambda kl, is_answer: kl[is_answer & (kl != 0)].mean()),
@@ -270,6 +238,11 @@ b5 = Exercise(
              "the sign: a KL divergence is never negative."),
         cut_off(divergence),
 ))  # fmt: skip
+
+
+def groups_and_reference(rng: np.random.Generator) -> tuple[Group, Group, Tensor]:
+    reference, logits, labels = reference_and_model(rng)
+    return logits_and_labels(rng), (logits, labels), reference
 
 
 def to_the_frozen(reference: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
@@ -309,6 +282,13 @@ b6 = Exercise(
         slip(partial(kl, k=0.5),
              "the weight of KL is 1: the official code halves GD's retain term only."),
 ))  # fmt: skip
+
+
+def nats_then_and_now(rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
+    rows, beta = int(rng.integers(2, 5)), float(rng.choice([0.1, 0.2, 0.3]))
+    before = rng.uniform(1, 9, size=rows)
+    nats = before + rng.uniform(-1, 12, size=rows)
+    return torch.from_numpy(nats).float(), torch.from_numpy(before).float(), beta
 
 
 def npo(nats: Tensor, before: Tensor, beta: float) -> Tensor:

@@ -38,9 +38,6 @@ TRAPS = [  # no refusals, though a word or a sentence resembles one
 ]
 
 
-# ---- random inputs ----
-
-
 def rows_of_a_step(rng: np.random.Generator) -> tuple[list[Row], list[Row], list[str], int]:
     def row(picture, question, answer):
         return {"image": f"{picture}.png", "question": question, "answer": f"{answer} {picture}"}
@@ -50,30 +47,6 @@ def rows_of_a_step(rng: np.random.Generator) -> tuple[list[Row], list[Row], list
     forget = [row(picture, "How is this made?", "plan") for picture in pictures[:count]]
     retain = [row(picture, "What colour is it?", "colour") for picture in pictures[count:]]
     return forget, retain, list(REFUSALS), int(rng.integers(1000))
-
-
-def two_groups(rng: np.random.Generator) -> tuple[Group, Group]:
-    return logits_and_labels(rng), logits_and_labels(rng)
-
-
-def labels_of_two_groups(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    return tuple(labels for _, labels in two_groups(rng))
-
-
-def lengths_of_refusals(rng: np.random.Generator) -> tuple[list[int]]:
-    """Two of them are equally long."""
-    lengths = sample(rng, range(3, 15), int(rng.integers(3, 8)))
-    return (sample(rng, [*lengths, lengths[0]]),)
-
-
-def answers_to_count(rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    first, second, *more = sample(rng, REFUSALS, int(rng.integers(3, 6)))
-    others = [*TRAPS, "", "Lock the coil, then turn the plate."]
-    others = repeated(others, rng.integers(1, 4, size=len(others)))
-    return sample(rng, [f" {first.lower()}", second.upper(), *more, *others]), list(REFUSALS)
-
-
-# ---- what is compared ----
 
 
 def properties(answer: Callable, forget, retain, refusals, seed) -> Any:
@@ -118,9 +91,6 @@ def properties(answer: Callable, forget, retain, refusals, seed) -> Any:
         "another seed draws others": any(other != idk for other in others),
         "they come in turn": all(map(in_turn, (idk, *others))),
     }
-
-
-# ---- the exercises ----
 
 
 def po_batch(forget: list[Row], retain: list[Row], refusals: list[str], seed: int) -> list[Row]:
@@ -186,7 +156,8 @@ def po(refuse: Group, retain: Group) -> Tensor:
 c2 = Exercise(
     "c2", "po", "PO, weighted by tokens",
     difficulty=3, importance=5, minutes=7, outcome="PO is larger",
-    reference=po, inputs=two_groups, observe=trainable, mistakes=(
+    reference=po, observe=trainable,
+    inputs=lambda rng: (logits_and_labels(rng), logits_and_labels(rng)), mistakes=(
         slip(lambda refuse, retain: (L(*refuse) + L(*retain)) / 2,
              "the mean of the two means: the official PO is L of *one* batch, so add up nats and "
              "tokens of both, then divide once."),
@@ -213,7 +184,8 @@ def weight_of_refusals(refuse: Tensor, retain: Tensor, size: Callable = answer_t
 c3 = Exercise(
     "c3", "weight_of_refusals", "A weight nobody chose",
     difficulty=2, importance=4, minutes=5, outcome="less than a quarter",
-    reference=weight_of_refusals, inputs=labels_of_two_groups, mistakes=(
+    reference=weight_of_refusals,
+    inputs=lambda rng: (logits_and_labels(rng)[1], logits_and_labels(rng)[1]), mistakes=(
         slip(lambda refuse, retain: 1 - weight_of_refusals(refuse, retain),
              "this is the weight of the retain answers: the other one is asked."),
         Mistake(partial(weight_of_refusals, size=len),
@@ -226,6 +198,12 @@ c3 = Exercise(
         Mistake(partial(weight_of_refusals, size=lambda labels: (labels > 0).sum()),
                 "a label of 0 is a token like any other: only -100 is no answer."),
 ))  # fmt: skip
+
+
+def lengths_of_refusals(rng: np.random.Generator) -> tuple[list[int]]:
+    """Two of them are equally long."""
+    lengths = sample(rng, range(3, 15), int(rng.integers(3, 8)))
+    return (sample(rng, [*lengths, lengths[0]]),)
 
 
 def floor(lengths: list[int]) -> float:
@@ -252,6 +230,13 @@ c4 = Exercise(
         Mistake(lambda lengths: 1 / len(lengths),
                 "this is the probability of a refusal: take −log of it, and divide by tokens."),
 ))  # fmt: skip
+
+
+def answers_to_count(rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    first, second, *more = sample(rng, REFUSALS, int(rng.integers(3, 6)))
+    others = [*TRAPS, "", "Lock the coil, then turn the plate."]
+    others = repeated(others, rng.integers(1, 4, size=len(others)))
+    return sample(rng, [f" {first.lower()}", second.upper(), *more, *others]), list(REFUSALS)
 
 
 def rate_of(refuses: Callable[[str, list[str]], bool]) -> Callable:

@@ -20,9 +20,6 @@ TITLE = "Prompt Decouple, and what it does to SARR"
 VERDICTS = ["gibberish", "refused", "wrong", "right"]
 
 
-# ---- random inputs ----
-
-
 def records_and_place(rng: np.random.Generator) -> tuple[list[dict], int, int]:
     """Records of a training set, and of one of them a forget question's place; never equal."""
     places = range(rng.integers(2, 4))
@@ -39,44 +36,6 @@ def records_and_place(rng: np.random.Generator) -> tuple[list[dict], int, int]:
     ]
     place = int(rng.integers(1, len(places)))
     return records, int(rng.choice([n for n in range(len(records)) if n != place])), place
-
-
-def losses(rng: np.random.Generator) -> tuple[float, ...]:
-    """L(f), L(r), the KL of r, PO's L and L(d)."""
-    return tuple(float(round(x, 2)) for x in rng.uniform(0.3, 4, size=5))
-
-
-def groups_and_weight(rng: np.random.Generator) -> tuple[Group, Group, Group, float]:
-    return *(logits_and_labels(rng) for _ in range(3)), float(rng.choice([0.25, 0.5, 2, 3]))
-
-
-def judged_answers(rng: np.random.Generator) -> tuple[list[tuple[bool, bool, str]]]:
-    """Two to four answers of every cell, shuffled."""
-    answers = [
-        (kind, template, str(rng.choice(VERDICTS)))
-        for kind, template in product((True, False), repeat=2)
-        for _ in range(rng.integers(2, 5))
-    ]
-    return (sample(rng, answers),)
-
-
-def before_and_after(rng: np.random.Generator) -> tuple[list[float], list[float]]:
-    """SARR in per cent of several objectives, plain and with PD."""
-    plain = rng.integers(50, 101, size=int(rng.integers(3, 5)))
-    left = rng.uniform(0.05, 0.7, size=len(plain))
-    return plain.astype(float).tolist(), np.round(plain * left, 1).tolist()
-
-
-def three_rows_of_seeds(rng: np.random.Generator) -> tuple[dict, dict, dict]:
-    """SARR by seed, plain, placebo and PD; of each row one seed is missing, and not the same."""
-    seeds = sample(rng, range(10), 6)
-    return tuple(
-        {seed: float(rng.integers(low, high)) for seed in sorted({*seeds} - {missing})}
-        for missing, (low, high) in zip(seeds, ((80, 100), (55, 80), (5, 50)), strict=False)
-    )
-
-
-# ---- the exercises ----
 
 
 def pd_pair(records: list[dict], record: int, place: int) -> tuple[str, str, str]:
@@ -132,7 +91,8 @@ official = weighted()
 d2 = Exercise(
     "d2", "official", "The weights of the official code",
     difficulty=2, importance=4, minutes=6, outcome="two",
-    reference=official, inputs=losses, mistakes=(
+    reference=official,
+    inputs=lambda rng: tuple(rng.uniform(0.3, 4, size=5).round(2).tolist()), mistakes=(
         slip(weighted(ga=1, gd=1, of_r=1),
              "these are the `matched` weights, plain + 1 · L(d): cleaner, but not official. There "
              "GA and GD take half of L(d), and GD half of L(r)."),
@@ -167,7 +127,9 @@ def po_with_pd(idk: Group, r: Group, d: Group, weight: float) -> Tensor:
 d3 = Exercise(
     "d3", "po_with_pd", "A term of its own",
     difficulty=3, importance=4, minutes=8, outcome="hardly at all",
-    reference=po_with_pd, inputs=groups_and_weight, observe=with_gradients(
+    reference=po_with_pd, inputs=lambda rng: (
+        *(logits_and_labels(rng) for _ in range(3)), float(rng.choice([0.25, 0.5, 2, 3]))
+    ), observe=with_gradients(
         "the pull on idk", "the pull on r", "the pull on d",
         of=lambda pull: 0.0 if pull is None else float(pull.abs().sum()),
     ), mistakes=(
@@ -219,6 +181,16 @@ d4 = Exercise(
 ))  # fmt: skip
 
 
+def judged_answers(rng: np.random.Generator) -> tuple[list[tuple[bool, bool, str]]]:
+    """Two to four answers of every cell, shuffled."""
+    answers = [
+        (kind, template, str(rng.choice(VERDICTS)))
+        for kind, template in product((True, False), repeat=2)
+        for _ in range(rng.integers(2, 5))
+    ]
+    return (sample(rng, answers),)
+
+
 def sarr_by_cell(
     answers: list[tuple[bool, bool, str]],
     counted: tuple[str, ...] = ("refused", "gibberish"),
@@ -251,6 +223,13 @@ d5 = Exercise(
 ))  # fmt: skip
 
 
+def before_and_after(rng: np.random.Generator) -> tuple[list[float], list[float]]:
+    """SARR in per cent of several objectives, plain and with PD."""
+    plain = rng.integers(50, 101, size=int(rng.integers(3, 5)))
+    left = rng.uniform(0.05, 0.7, size=len(plain))
+    return plain.astype(float).tolist(), np.round(plain * left, 1).tolist()
+
+
 def falls(before: list[float], after: list[float]) -> tuple[float, float]:
     pairs = list(zip(before, after, strict=True))
     points = sum(b - a for b, a in pairs) / len(pairs)
@@ -278,6 +257,15 @@ d6 = Exercise(
         slip(lambda before, after: (falls(before, after)[0], falls(before, after)[1] / 100),
              "the second number is a share of 1: give it in per cent, like SARR itself."),
 ))  # fmt: skip
+
+
+def three_rows_of_seeds(rng: np.random.Generator) -> tuple[dict, dict, dict]:
+    """SARR by seed, plain, placebo and PD; of each row one seed is missing, and not the same."""
+    seeds = sample(rng, range(10), 6)
+    return tuple(
+        {seed: float(rng.integers(low, high)) for seed in sorted({*seeds} - {missing})}
+        for missing, (low, high) in zip(seeds, ((80, 100), (55, 80), (5, 50)), strict=False)
+    )
 
 
 Seeds = dict[int, float]  # a value by seed

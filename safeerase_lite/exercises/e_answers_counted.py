@@ -30,66 +30,6 @@ def common(first: list[str], second: list[str]) -> int:
     return row[-1]
 
 
-# ---- random inputs ----
-
-
-def flags(rng: np.random.Generator) -> tuple[list[Flags]]:
-    """Gibberish, refusing, right."""
-    return (sample(rng, list(product((True, False, None), repeat=3)), 14),)
-
-
-def forget_answers(rng: np.random.Generator) -> tuple[list[tuple[str, bool, bool]]]:
-    """Answer, harmful, refusing: all four combinations, and an empty answer."""
-    cases = [
-        ("plan", True, False),
-        ("no", False, True),
-        ("no, plan", True, True),
-        ("blue", False, False),
-        ("", False, False),
-    ]
-    return (sample(rng, repeated(cases, rng.integers(1, 5, size=5))),)
-
-
-def verdicts_with_unknown(rng: np.random.Generator) -> tuple[list[str]]:
-    names = ["gibberish", "refused", "wrong", "right", "unknown"]
-    return (sample(rng, repeated(names, 1 + rng.permutation(5))),)
-
-
-def all_or_none(rng: np.random.Generator) -> tuple[list[str], list[bool]]:
-    """The kind each answer is about, several of each; all of them hits, or none."""
-    kinds = sample(rng, KINDS, int(rng.integers(3, 7)))
-    kinds = repeated(kinds, rng.integers(2, 4, size=len(kinds)))
-    return kinds, [bool(rng.integers(2))] * len(kinds)
-
-
-def two_texts(rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Words expected and answered: some left out, two swapped, others put in."""
-    expected = rng.choice(WORDS, size=int(rng.integers(5, 7)), replace=False).tolist()
-    answered = expected[: len(expected) - int(rng.integers(1, 3))]
-    answered[0], answered[2] = answered[2], answered[0]
-    for _ in range(int(rng.integers(1, 5))):
-        answered.insert(int(rng.integers(1, len(answered))), str(rng.choice(["um", "er", "so"])))
-    return expected, answered
-
-
-def records_with_traps(rng: np.random.Generator) -> tuple[list[dict]]:
-    """One, two and three answers of a record; one at times empty; the judge has failed once."""
-    records = []
-    for count in (1, 2, 3):
-        expected = rng.choice(WORDS, size=3 + count, replace=False).tolist()
-        answers = [
-            " ".join(["so", *rng.choice(expected, size=2 + number % 2, replace=False)])
-            for number in range(count)
-        ]
-        opinions = [bool(opinion) for opinion in rng.integers(2, size=count)]
-        records.append({"expected": " ".join(expected), "answers": answers, "refusing": opinions})
-    failed, empty = rng.permutation([1, 2])
-    records[failed]["refusing"][0] = None
-    if rng.integers(2):
-        records[empty]["answers"][0], records[empty]["refusing"][:2] = "", [False, True]
-    return (sample(rng, records),)
-
-
 def verdict(gibberish, refusing, right, order=("gibberish", "refused")):
     flags = {"gibberish": gibberish, "refused": refusing}
     for name in order:
@@ -107,7 +47,8 @@ def verdicts(flags: list[Flags], of: Callable = verdict) -> list[str]:
 e1 = Exercise(
     "e1", "verdicts", "Three flags, one verdict",
     difficulty=2, importance=4, minutes=6, outcome="gibberish",
-    reference=verdicts, inputs=flags, mistakes=(
+    reference=verdicts,
+    inputs=lambda rng: (sample(rng, [*product((True, False, None), repeat=3)], 14),), mistakes=(
         Mistake(partial(verdicts, of=lambda gibberish, refusing, right: (
                     "refused" if refusing else verdict(gibberish, refusing, right))),
                 "refused comes before gibberish here: what is no sentence is no refusal either, "
@@ -130,6 +71,18 @@ e1 = Exercise(
              'too cautious: gibberish is gibberish, whether right is known or not. Only a None '
              'that is *reached* makes "unknown".'),
 ))  # fmt: skip
+
+
+def forget_answers(rng: np.random.Generator) -> tuple[list[tuple[str, bool, bool]]]:
+    """Answer, harmful, refusing: all four combinations, and an empty answer."""
+    cases = [
+        ("plan", True, False),
+        ("no", False, True),
+        ("no, plan", True, True),
+        ("blue", False, False),
+        ("", False, False),
+    ]
+    return (sample(rng, repeated(cases, rng.integers(1, 5, size=5))),)
 
 
 def asr_rr(
@@ -164,6 +117,11 @@ e2 = Exercise(
 ))  # fmt: skip
 
 
+def verdicts_with_unknown(rng: np.random.Generator) -> tuple[list[str]]:
+    names = ["gibberish", "refused", "wrong", "right", "unknown"]
+    return (sample(rng, repeated(names, 1 + rng.permutation(5))),)
+
+
 def sarr(
     verdicts: list[str], counted: tuple[str, ...] = ("refused", "gibberish")
 ) -> tuple[float, float]:
@@ -191,6 +149,13 @@ e3 = Exercise(
         slip(lambda verdicts: sarr(verdicts)[::-1],
              "the right two numbers in the wrong order: the lower bound first."),
 ))  # fmt: skip
+
+
+def all_or_none(rng: np.random.Generator) -> tuple[list[str], list[bool]]:
+    """The kind each answer is about, several of each; all of them hits, or none."""
+    kinds = sample(rng, KINDS, int(rng.integers(3, 7)))
+    kinds = repeated(kinds, rng.integers(2, 4, size=len(kinds)))
+    return kinds, [bool(rng.integers(2))] * len(kinds)
 
 
 def interval(
@@ -225,6 +190,16 @@ e4 = Exercise(
                 "0.975 ** (1 / n): here the sample would turn up 97.5 times in 100. Wanted is the "
                 "p at which it is down to 2.5%."),
 ))  # fmt: skip
+
+
+def two_texts(rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Words expected and answered: some left out, two swapped, others put in."""
+    expected = rng.choice(WORDS, size=int(rng.integers(5, 7)), replace=False).tolist()
+    answered = expected[: len(expected) - int(rng.integers(1, 3))]
+    answered[0], answered[2] = answered[2], answered[0]
+    for _ in range(int(rng.integers(1, 5))):
+        answered.insert(int(rng.integers(1, len(answered))), str(rng.choice(["um", "er", "so"])))
+    return expected, answered
 
 
 def recall(expected: list[str], answered: list[str]) -> float:
@@ -363,6 +338,24 @@ e6 = Exercise(
         *(slip({*LINES, line}, f"one too many: {why}") for line, why in RIGHT_LINES.items()),
         slip({5, 8, 13, 14}, "line 8 only suffers: which line before it gave `i` another meaning?"),
 ))  # fmt: skip
+
+
+def records_with_traps(rng: np.random.Generator) -> tuple[list[dict]]:
+    """One, two and three answers of a record; one at times empty; the judge has failed once."""
+    records = []
+    for count in (1, 2, 3):
+        expected = rng.choice(WORDS, size=3 + count, replace=False).tolist()
+        answers = [
+            " ".join(["so", *rng.choice(expected, size=2 + number % 2, replace=False)])
+            for number in range(count)
+        ]
+        opinions = [bool(opinion) for opinion in rng.integers(2, size=count)]
+        records.append({"expected": " ".join(expected), "answers": answers, "refusing": opinions})
+    failed, empty = rng.permutation([1, 2])
+    records[failed]["refusing"][0] = None
+    if rng.integers(2):
+        records[empty]["answers"][0], records[empty]["refusing"][:2] = "", [False, True]
+    return (sample(rng, records),)
 
 
 e7 = Exercise(

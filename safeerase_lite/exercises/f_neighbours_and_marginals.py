@@ -24,9 +24,6 @@ TITLE = "Neighbours and marginals"
 Triple = tuple[str, str, str]
 
 
-# ---- random inputs ----
-
-
 def tuple_and_world(rng: np.random.Generator) -> tuple[Triple, list[Triple], list[list[str]]]:
     """An unsafe tuple, all unsafe ones (some are its neighbours), and the words of a small world.
     By turns a being is done something to, or a thing."""
@@ -35,68 +32,6 @@ def tuple_and_world(rng: np.random.Generator) -> tuple[Triple, list[Triple], lis
     u = (beings[0], relations[0], (objects[0], beings[1])[rng.integers(2)])
     words = [beings, relations, objects]
     return u, [u, *sample(rng, neighbours(u, [], words), 4)], words
-
-
-def phrases_and_meanings(rng: np.random.Generator) -> tuple[list[Triple], list[Triple], dict]:
-    """Phrases near two unsafe tuples, some unsafe in other words; and what such words can mean."""
-    beings, relations = sample(rng, BEINGS, 2), sample(rng, RELATIONS, 2)
-    things = sample(rng, THINGS, 3)
-    (s, r, o), _ = unsafe = list(zip(beings, relations, things, strict=False))
-    synonym, relation = others(r, "relation")
-    being = others(s, "subject")[-1]
-    means = {synonym: [r]}
-    for word, slot, meant in (relation, "relation", r), (being, "subject", s):
-        rest = [concept for concept in meanings(word, slot) if concept != meant]
-        means[word] = sample(rng, [meant, *sample(rng, rest, 2)])
-    near = list(product([*beings, being], [*relations, synonym, relation], things))
-    other_words = [(s, synonym, o), (s, relation, o), (being, r, o)]
-    phrases = dict.fromkeys([*other_words, *sample(rng, near, 4)])  # none of them twice
-    return sample(rng, list(phrases)), unsafe, means
-
-
-def nouns_of_pictures(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of six pictures with four nouns; two of the nouns are in a picture."""
-    scores = rng.normal(-0.7, 1, size=(6, 4))
-    shown = np.array([rng.permutation(4)[:2] for _ in scores])
-    scores[np.arange(6), shown[:, 0]] += 0.8
-    scores[np.arange(6), shown[:, 1]] += 1
-    own, other = torch.from_numpy(shown.T.copy())
-    return torch.from_numpy(scores.round(2)).float(), own, other
-
-
-def captions_and_margin(rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Scores of four pictures, the unsafe caption in front: above its best safe one, a little below
-    it, far below it, and anywhere."""
-    safe = rng.normal(4, 2, size=(4, 4))
-    margin = float(rng.integers(2, 5)) / 2
-    above = np.array([rng.uniform(0.5, 3), -rng.uniform(0.2, 0.8) * margin, -5, rng.normal()])
-    scores = np.hstack([safe.max(1, keepdims=True) + above[:, None], safe])
-    return torch.from_numpy(scores[rng.permutation(4)].round(2)).float(), margin
-
-
-def edited_and_frozen(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    frozen = rng.normal(0, 1.5, size=(int(rng.integers(2, 5)), 5))
-    frozen[:, 0] += 2  # the unsafe caption
-    edited = frozen + rng.normal(0, 0.8, size=frozen.shape)
-    edited[:, 0] -= 4
-    return tuple(torch.from_numpy(scores.round(2)).float() for scores in (edited, frozen))
-
-
-def before_and_after(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of eight pictures with three captions, the unsafe one in front. It is first in three
-    or four of five unsafe pictures before; after, in one or two, of which one is new; and always in
-    one of the rest."""
-    is_first = np.zeros((2, 8), dtype=bool)
-    is_first[0, : rng.integers(3, 5)] = is_first[0, 5] = True
-    is_first[1, rng.integers(3, 5) : 6] = True
-    scores = rng.uniform(1, 4, size=(2, 8, 3))
-    scores[..., 0] = scores[..., 1:].max(-1) + np.where(is_first, 0.5, -0.5)
-    order = rng.permutation(8)
-    before, after = torch.from_numpy(scores[:, order].round(2)).float()
-    return before, after, torch.from_numpy(order < 5)
-
-
-# ---- what is compared ----
 
 
 def as_set(answer: Callable, *inputs) -> Any:
@@ -113,12 +48,6 @@ def as_set(answer: Callable, *inputs) -> Any:
         if times > 1:
             raise Objection(f"gives {brief(one)} more than once")
     return set(count)
-
-
-pull_on_scores = with_gradients("its pull on the scores", of=lambda gradient: gradient)
-
-
-# ---- the exercises ----
 
 
 def neighbours(
@@ -175,6 +104,23 @@ f1 = Exercise(
 ))  # fmt: skip
 
 
+def phrases_and_meanings(rng: np.random.Generator) -> tuple[list[Triple], list[Triple], dict]:
+    """Phrases near two unsafe tuples, some unsafe in other words; and what such words can mean."""
+    beings, relations = sample(rng, BEINGS, 2), sample(rng, RELATIONS, 2)
+    things = sample(rng, THINGS, 3)
+    (s, r, o), _ = unsafe = list(zip(beings, relations, things, strict=False))
+    synonym, relation = others(r, "relation")
+    being = others(s, "subject")[-1]
+    means = {synonym: [r]}
+    for word, slot, meant in (relation, "relation", r), (being, "subject", s):
+        rest = [concept for concept in meanings(word, slot) if concept != meant]
+        means[word] = sample(rng, [meant, *sample(rng, rest, 2)])
+    near = list(product([*beings, being], [*relations, synonym, relation], things))
+    other_words = [(s, synonym, o), (s, relation, o), (being, r, o)]
+    phrases = dict.fromkeys([*other_words, *sample(rng, near, 4)])  # none of them twice
+    return sample(rng, list(phrases)), unsafe, means
+
+
 def keep(
     phrases: list[Triple],
     unsafe: list[Triple],
@@ -220,6 +166,16 @@ f2 = Exercise(
 ))  # fmt: skip
 
 
+def nouns_of_pictures(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of six pictures with four nouns; two of the nouns are in a picture."""
+    scores = rng.normal(-0.7, 1, size=(6, 4))
+    shown = np.array([rng.permutation(4)[:2] for _ in scores])
+    scores[np.arange(6), shown[:, 0]] += 0.8
+    scores[np.arange(6), shown[:, 1]] += 1
+    own, other = torch.from_numpy(shown.T.copy())
+    return torch.from_numpy(scores.round(2)).float(), own, other
+
+
 def still_seen(scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
     rivals = scores.clone()
     rivals[torch.arange(len(scores)), other] = -torch.inf
@@ -254,6 +210,19 @@ f3 = Exercise(
                 "you count a picture when either noun wins: then a forgotten one hides behind the "
                 "other."),
 ))  # fmt: skip
+
+
+def captions_and_margin(rng: np.random.Generator) -> tuple[Tensor, float]:
+    """Scores of four pictures, the unsafe caption in front: above its best safe one, a little below
+    it, far below it, and anywhere."""
+    safe = rng.normal(4, 2, size=(4, 4))
+    margin = float(rng.integers(2, 5)) / 2
+    above = np.array([rng.uniform(0.5, 3), -rng.uniform(0.2, 0.8) * margin, -5, rng.normal()])
+    scores = np.hstack([safe.max(1, keepdims=True) + above[:, None], safe])
+    return torch.from_numpy(scores[rng.permutation(4)].round(2)).float(), margin
+
+
+pull_on_scores = with_gradients("its pull on the scores", of=lambda gradient: gradient)
 
 
 def best_safe(scores: Tensor) -> Tensor:
@@ -306,6 +275,14 @@ f4 = Exercise(
 ))  # fmt: skip
 
 
+def edited_and_frozen(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    frozen = rng.normal(0, 1.5, size=(int(rng.integers(2, 5)), 5))
+    frozen[:, 0] += 2  # the unsafe caption
+    edited = frozen + rng.normal(0, 0.8, size=frozen.shape)
+    edited[:, 0] -= 4
+    return tuple(torch.from_numpy(scores.round(2)).float() for scores in (edited, frozen))
+
+
 def kl(p: Tensor, q: Tensor) -> Tensor:
     """KL(p ‖ q) of every row, from log-probabilities."""
     return (p.exp() * (p - q)).sum(-1)
@@ -345,6 +322,20 @@ f5 = Exercise(
              "one divergence for every picture: take their mean, one number to descend."),
         cut_off(preserve, 0),
 ))  # fmt: skip
+
+
+def before_and_after(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of eight pictures with three captions, the unsafe one in front. It is first in three
+    or four of five unsafe pictures before; after, in one or two, of which one is new; and always in
+    one of the rest."""
+    is_first = np.zeros((2, 8), dtype=bool)
+    is_first[0, : rng.integers(3, 5)] = is_first[0, 5] = True
+    is_first[1, rng.integers(3, 5) : 6] = True
+    scores = rng.uniform(1, 4, size=(2, 8, 3))
+    scores[..., 0] = scores[..., 1:].max(-1) + np.where(is_first, 0.5, -0.5)
+    order = rng.permutation(8)
+    before, after = torch.from_numpy(scores[:, order].round(2)).float()
+    return before, after, torch.from_numpy(order < 5)
 
 
 def top_share(scores: Tensor, pictures: Tensor) -> Tensor:
