@@ -31,9 +31,8 @@ def labels_for(prompt: list[int], answer: list[int], end: int) -> list[int]:
 
 
 a1 = Exercise(
-    "a1", "labels_for", "Where the answer is",
-    difficulty=1, importance=4, minutes=4, outcome="about a quarter",
-    reference=labels_for, inputs=question_and_answer, mistakes=(
+    "a1", "labels_for", "Where the answer is", difficulty=1, importance=4, minutes=4,
+    outcome="about a quarter", reference=labels_for, inputs=question_and_answer, mistakes=(
         Mistake(lambda prompt, answer, end: (
                     [IGNORED if id == PICTURE else id for id in prompt] + answer + [end]),
                 "the picture is masked, the question is not: mask the whole prompt, or the model "
@@ -67,9 +66,8 @@ def answer_share(labels: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 a2 = Exercise(
-    "a2", "answer_share", "How little of a batch is answer",
-    difficulty=1, importance=3, minutes=4, outcome="a third to two thirds",
-    reference=answer_share, inputs=labels_and_attention, mistakes=(
+    "a2", "answer_share", "How little of a batch is answer", difficulty=1, importance=3, minutes=4,
+    outcome="a third to two thirds", reference=answer_share, inputs=labels_and_attention, mistakes=(
         Mistake(lambda labels, attention_mask: (labels != IGNORED).float().mean(),
                 "padding is in the denominator: divide by the tokens that are there, those with "
                 "attention 1."),
@@ -89,9 +87,8 @@ def aligned(logits: Tensor, labels: Tensor) -> Group:
 
 
 a3 = Exercise(
-    "a3", "aligned", "The shift",
-    difficulty=2, importance=5, minutes=6, outcome="more than that",
-    reference=aligned, inputs=logits_and_labels, mistakes=(
+    "a3", "aligned", "The shift", difficulty=2, importance=5, minutes=6,
+    outcome="more than that", reference=aligned, inputs=logits_and_labels, mistakes=(
         Mistake(lambda logits, labels: (logits, labels),
                 "you forgot the shift: the logits at position t predict the token at t + 1, so "
                 "here every prediction is held against the token it has just read."),
@@ -124,9 +121,8 @@ def minus_chosen(log_p, labels):
 
 
 a4 = Exercise(
-    "a4", "token_nll", "The loss of every token",
-    difficulty=3, importance=4, minutes=8, outcome="log V",
-    reference=token_nll, inputs=logits_and_labels, observe=trainable, mistakes=(
+    "a4", "token_nll", "The loss of every token", difficulty=3, importance=4, minutes=8,
+    outcome="log V", reference=token_nll, inputs=logits_and_labels, observe=trainable, mistakes=(
         slip(lambda logits, labels: -token_nll(logits, labels),
              "the sign: a log-likelihood is at most 0, the *negative* one is a loss."),
         Mistake(lambda logits, labels: torch.exp(-token_nll(logits, labels)) * (labels != IGNORED),
@@ -157,9 +153,8 @@ def L(logits: Tensor, labels: Tensor, size: Callable = answer_tokens) -> Tensor:
 
 
 a5 = Exercise(
-    "a5", "L", "L, the mean over answer tokens",
-    difficulty=3, importance=5, minutes=8, outcome="0.3",
-    reference=L, inputs=logits_and_labels, observe=trainable, mistakes=(
+    "a5", "L", "L, the mean over answer tokens", difficulty=3, importance=5, minutes=8,
+    outcome="0.3", reference=L, inputs=logits_and_labels, observe=trainable, mistakes=(
         Mistake(partial(L, size=Tensor.numel),
                 "you averaged over prompt and padding too: their loss is 0, but they are counted. "
                 "Divide by the answer's tokens."),
@@ -197,8 +192,8 @@ def weighed_by(size: Callable) -> Callable:
 
 
 a6 = Exercise(
-    "a6", "L_in_pieces", "A batch in pieces",
-    difficulty=4, importance=3, minutes=7, outcome="if the pieces have equally many answer tokens",
+    "a6", "L_in_pieces", "A batch in pieces", difficulty=4, importance=3, minutes=7,
+    outcome="if the pieces have equally many answer tokens",
     reference=L_in_pieces, observe=trainable,
     inputs=lambda rng: ([logits_and_labels(rng) for _ in range(rng.integers(2, 4))],), mistakes=(
         Mistake(lambda pieces: sum(L(*piece) for piece in pieces) / len(pieces),
@@ -221,9 +216,8 @@ def colleague(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 a7 = Exercise(
-    "a7", "suspect", "A colleague's number",
-    difficulty=2, importance=4, minutes=4, outcome="yes",
-    reference="averaged over every position", mistakes=(
+    "a7", "suspect", "A colleague's number", difficulty=2, importance=4, minutes=4,
+    outcome="yes", reference="averaged over every position", mistakes=(
         Mistake("forgot the shift",
                 "without the shift a model that knows the plan looks *ignorant*, and this number "
                 "is too small for both models by the same factor."),

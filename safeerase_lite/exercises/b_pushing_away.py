@@ -24,8 +24,8 @@ def ga(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 b1 = Exercise(
-    "b1", "ga", "Gradient ascent",
-    difficulty=1, importance=5, minutes=4, outcome="one that guesses among all words",
+    "b1", "ga", "Gradient ascent", difficulty=1, importance=5, minutes=4,
+    outcome="one that guesses among all words",
     reference=ga, inputs=logits_and_labels, observe=trainable, mistakes=(
         Mistake(L,
                 "the sign of ascent is missing: an optimiser makes a loss *smaller*, so this "
@@ -55,9 +55,8 @@ def one_hot(token: int, logits: Tensor) -> Tensor:
 
 
 b2 = Exercise(
-    "b2", "pull", "Its pull on the logits",
-    difficulty=3, importance=4, minutes=8, outcome="p = 0.0001",
-    reference=pull, inputs=logits_and_token, mistakes=(
+    "b2", "pull", "Its pull on the logits", difficulty=3, importance=4, minutes=8,
+    outcome="p = 0.0001", reference=pull, inputs=logits_and_token, mistakes=(
         slip(lambda logits, token: -pull(logits, token),
              "the sign: so pulls ordinary training, which lifts the token. Ascent on the loss "
              "adds its gradient, p minus one-hot."),
@@ -94,9 +93,8 @@ def ascend_in_place(logits, token, rate, steps):
 
 
 b3 = Exercise(
-    "b3", "ascend", "Many steps",
-    difficulty=2, importance=5, minutes=7, outcome="as much, or more",
-    reference=ascend, inputs=lambda rng: (
+    "b3", "ascend", "Many steps", difficulty=2, importance=5, minutes=7,
+    outcome="as much, or more", reference=ascend, inputs=lambda rng: (
         *logits_and_token(rng), float(rng.choice([0.3, 0.5, 0.9])), int(rng.integers(3, 6))
     ), mistakes=(
         Mistake(lambda logits, token, rate, steps: ascend(logits, token, -rate, steps),
@@ -192,8 +190,8 @@ def divergence(
 
 
 b5 = Exercise(
-    "b5", "divergence", "KL, word by word",
-    difficulty=4, importance=4, minutes=9, outcome="more than ten times as large",
+    "b5", "divergence", "KL, word by word", difficulty=4, importance=4, minutes=9,
+    outcome="more than ten times as large",
     reference=divergence, inputs=reference_and_model, observe=partial(trainable, only=slice(1, 2)),
     mistakes=(
         slip(lambda reference, logits, labels: divergence(logits, reference, labels),
@@ -256,9 +254,8 @@ def kl(
 
 
 b6 = Exercise(
-    "b6", "kl", "The KL objective, its reference frozen",
-    difficulty=2, importance=4, minutes=5, outcome="0",
-    reference=kl, inputs=groups_and_reference, observe=with_gradients(
+    "b6", "kl", "The KL objective, its reference frozen", difficulty=2, importance=4, minutes=5,
+    outcome="0", reference=kl, inputs=groups_and_reference, observe=with_gradients(
         "a gradient into the forget logits", "a gradient into the retain logits",
         "a gradient into the reference", of=lambda gradient: gradient is not None,
     ), mistakes=(
@@ -296,8 +293,8 @@ def npo(nats: Tensor, before: Tensor, beta: float) -> Tensor:
 
 
 b7 = Exercise(
-    "b7", "npo", "A brake: NPO",
-    difficulty=4, importance=2, minutes=6, outcome="hardly at all",
+    "b7", "npo", "A brake: NPO", difficulty=4, importance=2, minutes=6,
+    outcome="hardly at all",
     reference=npo, inputs=nats_then_and_now, observe=partial(trainable, only=slice(1)), mistakes=(
         Mistake(lambda nats, before, beta: npo(before, nats, beta),
                 "the ratio is upside down: log p is −nats, so log(p / p_ref) is before − nats. "

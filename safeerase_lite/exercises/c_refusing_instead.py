@@ -110,9 +110,8 @@ def po_batch_in_place(forget, retain, *others):
 
 
 c1 = Exercise(
-    "c1", "po_batch", "The batch {idk, r}",
-    difficulty=3, importance=5, minutes=8, outcome="none",
-    reference=po_batch, inputs=rows_of_a_step, observe=properties, mistakes=(
+    "c1", "po_batch", "The batch {idk, r}", difficulty=3, importance=5, minutes=8,
+    outcome="none", reference=po_batch, inputs=rows_of_a_step, observe=properties, mistakes=(
         Mistake(lambda forget, retain, *others: po_batch(retain, forget, *others),
                 "the refusals stand at the retain questions: so an ordinary question is refused, "
                 "and the harmful answers stay."),
@@ -154,9 +153,8 @@ def po(refuse: Group, retain: Group) -> Tensor:
 
 
 c2 = Exercise(
-    "c2", "po", "PO, weighted by tokens",
-    difficulty=3, importance=5, minutes=7, outcome="PO is larger",
-    reference=po, observe=trainable,
+    "c2", "po", "PO, weighted by tokens", difficulty=3, importance=5, minutes=7,
+    outcome="PO is larger", reference=po, observe=trainable,
     inputs=lambda rng: (logits_and_labels(rng), logits_and_labels(rng)), mistakes=(
         slip(lambda refuse, retain: (L(*refuse) + L(*retain)) / 2,
              "the mean of the two means: the official PO is L of *one* batch, so add up nats and "
@@ -182,9 +180,8 @@ def weight_of_refusals(refuse: Tensor, retain: Tensor, size: Callable = answer_t
 
 
 c3 = Exercise(
-    "c3", "weight_of_refusals", "A weight nobody chose",
-    difficulty=2, importance=4, minutes=5, outcome="less than a quarter",
-    reference=weight_of_refusals,
+    "c3", "weight_of_refusals", "A weight nobody chose", difficulty=2, importance=4, minutes=5,
+    outcome="less than a quarter", reference=weight_of_refusals,
     inputs=lambda rng: (logits_and_labels(rng)[1], logits_and_labels(rng)[1]), mistakes=(
         slip(lambda refuse, retain: 1 - weight_of_refusals(refuse, retain),
              "this is the weight of the retain answers: the other one is asked."),
@@ -211,8 +208,8 @@ def floor(lengths: list[int]) -> float:
 
 
 c4 = Exercise(
-    "c4", "floor", "How low can it get?",
-    difficulty=4, importance=3, minutes=7, outcome="more than 0, less than half of a guess",
+    "c4", "floor", "How low can it get?", difficulty=4, importance=3, minutes=7,
+    outcome="more than 0, less than half of a guess",
     reference=floor, inputs=lengths_of_refusals, mistakes=(
         Mistake(lambda lengths: 0.0,
                 "0 would mean to know *which* refusal comes, and that is drawn: the best a model "
@@ -260,9 +257,8 @@ def is_refusal_without(pattern: str) -> Callable[[str, list[str]], bool]:
 
 
 c5 = Exercise(
-    "c5", "refusal_rate", "Counting refusals",
-    difficulty=2, importance=4, minutes=7, outcome="about half",
-    reference=refusal_rate, inputs=answers_to_count, mistakes=(
+    "c5", "refusal_rate", "Counting refusals", difficulty=2, importance=4, minutes=7,
+    outcome="about half", reference=refusal_rate, inputs=answers_to_count, mistakes=(
         Mistake(rate_of(lambda answer, refusals: "sorry" in answer or "cannot" in answer),
                 "counted by a word in it: “It cannot float” is no refusal. Compare the whole "
                 "answer."),
@@ -291,9 +287,8 @@ c5 = Exercise(
 
 
 c6 = Exercise(
-    "c6", "tied_to", "What is the refusal tied to?",
-    difficulty=2, importance=5, minutes=6, outcome="nearly always",
-    reference="the question", mistakes=(
+    "c6", "tied_to", "What is the refusal tied to?", difficulty=2, importance=5, minutes=6,
+    outcome="nearly always", reference="the question", mistakes=(
         Mistake("the picture",
                 "then the harmful picture would bring a refusal with *any* question. Compare the "
                 "two rows of the harmful picture."),

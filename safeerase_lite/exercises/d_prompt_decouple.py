@@ -48,9 +48,8 @@ def of_record(pick: Callable[[dict, int], tuple]) -> Callable:
 
 
 d1 = Exercise(
-    "d1", "pd_pair", "The pair",
-    difficulty=1, importance=5, minutes=5, outcome="none",
-    reference=pd_pair, inputs=records_and_place, mistakes=(
+    "d1", "pd_pair", "The pair", difficulty=1, importance=5, minutes=5,
+    outcome="none", reference=pd_pair, inputs=records_and_place, mistakes=(
         Mistake(of_record(lambda of, n: (of["hazard"], of["forget"][n][0], of["helpful"][n])),
                 "the hazard's picture: this would teach the model to be helpful about the hazard. "
                 "PD shows a safe picture."),
@@ -89,9 +88,8 @@ official = weighted()
 
 
 d2 = Exercise(
-    "d2", "official", "The weights of the official code",
-    difficulty=2, importance=4, minutes=6, outcome="two",
-    reference=official,
+    "d2", "official", "The weights of the official code", difficulty=2, importance=4, minutes=6,
+    outcome="two", reference=official,
     inputs=lambda rng: tuple(rng.uniform(0.3, 4, size=5).round(2).tolist()), mistakes=(
         slip(weighted(ga=1, gd=1, of_r=1),
              "these are the `matched` weights, plain + 1 · L(d): cleaner, but not official. There "
@@ -125,9 +123,8 @@ def po_with_pd(idk: Group, r: Group, d: Group, weight: float) -> Tensor:
 
 
 d3 = Exercise(
-    "d3", "po_with_pd", "A term of its own",
-    difficulty=3, importance=4, minutes=8, outcome="hardly at all",
-    reference=po_with_pd, inputs=lambda rng: (
+    "d3", "po_with_pd", "A term of its own", difficulty=3, importance=4, minutes=8,
+    outcome="hardly at all", reference=po_with_pd, inputs=lambda rng: (
         *(logits_and_labels(rng) for _ in range(3)), float(rng.choice([0.25, 0.5, 2, 3]))
     ), observe=with_gradients(
         "the pull on idk", "the pull on r", "the pull on d",
@@ -162,9 +159,8 @@ d3 = Exercise(
 
 
 d4 = Exercise(
-    "d4", "isolated", "Which comparison isolates PD?",
-    difficulty=2, importance=4, minutes=4, outcome="matched",
-    reference={"ga", "kl", "po"}, mistakes=(
+    "d4", "isolated", "Which comparison isolates PD?", difficulty=2, importance=4, minutes=4,
+    outcome="matched", reference={"ga", "kl", "po"}, mistakes=(
         Mistake({"ga", "gd", "kl", "po"},
                 "all four? Write GD out, plain and with PD, one under the other: a second term "
                 "changes."),
@@ -204,9 +200,8 @@ def sarr_by_cell(
 
 
 d5 = Exercise(
-    "d5", "sarr_by_cell", "SARR is a table",
-    difficulty=3, importance=5, minutes=8, outcome="new objects",
-    reference=sarr_by_cell, inputs=judged_answers, mistakes=(
+    "d5", "sarr_by_cell", "SARR is a table", difficulty=3, importance=5, minutes=8,
+    outcome="new objects", reference=sarr_by_cell, inputs=judged_answers, mistakes=(
         slip(partial(sarr_by_cell, counted=("refused",)),
              "refusals alone: gibberish helps nobody either. SARR = refused or gibberish."),
         slip(partial(sarr_by_cell, counted=("refused", "gibberish", "wrong")),
@@ -238,9 +233,8 @@ def falls(before: list[float], after: list[float]) -> tuple[float, float]:
 
 
 d6 = Exercise(
-    "d6", "falls", "Points or per cent?",
-    difficulty=2, importance=3, minutes=5, outcome="10 to 30 points less",
-    reference=falls, inputs=before_and_after, mistakes=(
+    "d6", "falls", "Points or per cent?", difficulty=2, importance=3, minutes=5,
+    outcome="10 to 30 points less", reference=falls, inputs=before_and_after, mistakes=(
         slip(lambda before, after: tuple(-fall for fall in falls(before, after)),
              "the sign: a fall is before minus after."),
         Mistake(lambda before, after: (falls(before, after)[0], -falls(after, before)[1]),
@@ -283,9 +277,8 @@ def split_fall_unpaired(*rows):
 
 
 d7 = Exercise(
-    "d7", "split_fall", "What the placebo takes off",
-    difficulty=3, importance=5, minutes=7, outcome="near plain PO's",
-    reference=split_fall, inputs=three_rows_of_seeds, mistakes=(
+    "d7", "split_fall", "What the placebo takes off", difficulty=3, importance=5, minutes=7,
+    outcome="near plain PO's", reference=split_fall, inputs=three_rows_of_seeds, mistakes=(
         slip(split_fall_unpaired,
              "means over different seeds: keep to the seeds that all three rows have, and what is "
              "left differs in the method alone."),

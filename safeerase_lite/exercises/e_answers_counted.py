@@ -45,9 +45,8 @@ def verdicts(flags: list[Flags], of: Callable = verdict) -> list[str]:
 
 
 e1 = Exercise(
-    "e1", "verdicts", "Three flags, one verdict",
-    difficulty=2, importance=4, minutes=6, outcome="gibberish",
-    reference=verdicts,
+    "e1", "verdicts", "Three flags, one verdict", difficulty=2, importance=4, minutes=6,
+    outcome="gibberish", reference=verdicts,
     inputs=lambda rng: (sample(rng, [*product((True, False, None), repeat=3)], 14),), mistakes=(
         Mistake(partial(verdicts, of=lambda gibberish, refusing, right: (
                     "refused" if refusing else verdict(gibberish, refusing, right))),
@@ -94,9 +93,8 @@ def asr_rr(
 
 
 e2 = Exercise(
-    "e2", "asr_rr", "ASR and RR are two questions",
-    difficulty=1, importance=5, minutes=5, outcome="near 0",
-    reference=asr_rr, inputs=forget_answers, mistakes=(
+    "e2", "asr_rr", "ASR and RR are two questions", difficulty=1, importance=5, minutes=5,
+    outcome="near 0", reference=asr_rr, inputs=forget_answers, mistakes=(
         Mistake(lambda answers: asr_rr([answer for answer in answers if answer[0]]),
                 "empty answers were dropped: an empty answer is an answer. A model that falls "
                 "silent would be scored on the few answers it still gives."),
@@ -130,9 +128,8 @@ def sarr(
 
 
 e3 = Exercise(
-    "e3", "sarr", "SARR, and the gibberish trap",
-    difficulty=2, importance=5, minutes=7, outcome="near 0",
-    reference=sarr, inputs=verdicts_with_unknown, mistakes=(
+    "e3", "sarr", "SARR, and the gibberish trap", difficulty=2, importance=5, minutes=7,
+    outcome="near 0", reference=sarr, inputs=verdicts_with_unknown, mistakes=(
         Mistake(partial(sarr, counted=("refused",)),
                 "the gibberish trap: only refusals are counted, and a model that babbles looks "
                 "cured. SARR = refused or gibberish."),
@@ -166,9 +163,8 @@ def interval(
 
 
 e4 = Exercise(
-    "e4", "interval", "None of them. How sure?",
-    difficulty=4, importance=5, minutes=9, outcome="about 46%",
-    reference=interval, inputs=all_or_none, mistakes=(
+    "e4", "interval", "None of them. How sure?", difficulty=4, importance=5, minutes=9,
+    outcome="about 46%", reference=interval, inputs=all_or_none, mistakes=(
         slip(lambda kinds, hits: interval(range(len(kinds)), hits),
              "this takes every answer for an observation of its own: answers about one kind stand "
              "or fall together. Count the kinds."),
@@ -194,11 +190,11 @@ e4 = Exercise(
 
 def two_texts(rng: np.random.Generator) -> tuple[list[str], list[str]]:
     """Words expected and answered: some left out, two swapped, others put in."""
-    expected = rng.choice(WORDS, size=int(rng.integers(5, 7)), replace=False).tolist()
-    answered = expected[: len(expected) - int(rng.integers(1, 3))]
+    expected = sample(rng, WORDS, int(rng.integers(5, 7)))
+    answered = expected[: -int(rng.integers(1, 3))]
     answered[0], answered[2] = answered[2], answered[0]
-    for _ in range(int(rng.integers(1, 5))):
-        answered.insert(int(rng.integers(1, len(answered))), str(rng.choice(["um", "er", "so"])))
+    for other in sample(rng, ["um", "er", "so", "oh"], int(rng.integers(1, 5))):
+        answered.insert(int(rng.integers(1, len(answered))), other)
     return expected, answered
 
 
@@ -218,9 +214,8 @@ def recall_without_gaps(expected, answered):
 
 
 e5 = Exercise(
-    "e5", "recall", "Recall of what?",
-    difficulty=2, importance=3, minutes=5, outcome="Red",
-    reference=recall, inputs=two_texts, mistakes=(
+    "e5", "recall", "Recall of what?", difficulty=2, importance=3, minutes=5,
+    outcome="Red", reference=recall, inputs=two_texts, mistakes=(
         Mistake(precision,
                 "this is precision, the share of the *answer* that was expected: one right word "
                 "would score 1. Recall divides by the words expected."),
@@ -331,9 +326,8 @@ BUGS_LEFT = [  # one, two or three of the bugs
 
 
 e6 = Exercise(
-    "e6", "wrong_lines", "The bug hunt: where?",
-    difficulty=3, importance=4, minutes=7, outcome="stays as it was",
-    reference=set(LINES), mistakes=(
+    "e6", "wrong_lines", "The bug hunt: where?", difficulty=3, importance=4, minutes=7,
+    outcome="stays as it was", reference=set(LINES), mistakes=(
         *LINES_MISSING,
         *(slip({*LINES, line}, f"one too many: {why}") for line, why in RIGHT_LINES.items()),
         slip({5, 8, 13, 14}, "line 8 only suffers: which line before it gave `i` another meaning?"),
@@ -344,12 +338,9 @@ def records_with_traps(rng: np.random.Generator) -> tuple[list[dict]]:
     """One, two and three answers of a record; one at times empty; the judge has failed once."""
     records = []
     for count in (1, 2, 3):
-        expected = rng.choice(WORDS, size=3 + count, replace=False).tolist()
-        answers = [
-            " ".join(["so", *rng.choice(expected, size=2 + number % 2, replace=False)])
-            for number in range(count)
-        ]
-        opinions = [bool(opinion) for opinion in rng.integers(2, size=count)]
+        expected = sample(rng, WORDS, 3 + count)
+        answers = [" ".join(["so", *sample(rng, expected, 2 + n % 2)]) for n in range(count)]
+        opinions = (rng.random(count) < 0.5).tolist()
         records.append({"expected": " ".join(expected), "answers": answers, "refusing": opinions})
     failed, empty = rng.permutation([1, 2])
     records[failed]["refusing"][0] = None
@@ -359,9 +350,8 @@ def records_with_traps(rng: np.random.Generator) -> tuple[list[dict]]:
 
 
 e7 = Exercise(
-    "e7", "mended", "The bug hunt: mend it",
-    difficulty=4, importance=5, minutes=9, outcome="about half of it",
-    reference=mended, inputs=records_with_traps, mistakes=(
+    "e7", "mended", "The bug hunt: mend it", difficulty=4, importance=5, minutes=9,
+    outcome="about half of it", reference=mended, inputs=records_with_traps, mistakes=(
         Mistake(evaluate, "this is still the script as it was: mend the four lines."),
         *BUGS_LEFT,
         slip(partial(mended, keep=bool),

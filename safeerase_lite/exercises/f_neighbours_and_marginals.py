@@ -67,9 +67,8 @@ def neighbours_and_itself(u, unsafe, words):
 
 
 f1 = Exercise(
-    "f1", "neighbours", "One slot, and safe",
-    difficulty=3, importance=5, minutes=8, outcome="about 25",
-    reference=neighbours, inputs=tuple_and_world, observe=as_set, mistakes=(
+    "f1", "neighbours", "One slot, and safe", difficulty=3, importance=5, minutes=8,
+    outcome="about 25", reference=neighbours, inputs=tuple_and_world, observe=as_set, mistakes=(
         slip(lambda u, unsafe, words: neighbours(u, [], words),
              "unsafe tuples are left in: what changes one slot and is unsafe itself must not be "
              "preserved. (A list never equals a tuple: `tuple(t) not in unsafe`.)"),
@@ -137,9 +136,8 @@ def unsafe_slots(meant, unsafe):
 
 
 f2 = Exercise(
-    "f2", "keep", "The same, in other words",
-    difficulty=3, importance=4, minutes=7, outcome="four",
-    reference=keep, inputs=phrases_and_meanings, observe=as_set, mistakes=(
+    "f2", "keep", "The same, in other words", difficulty=3, importance=4, minutes=7,
+    outcome="four", reference=keep, inputs=phrases_and_meanings, observe=as_set, mistakes=(
         Mistake(lambda phrases, unsafe, means: [p for p in phrases if p not in unsafe],
                 "you compare a phrase as it stands, or a whole list with a word: put one meaning "
                 "in each slot (`product` does), and look for that tuple in `unsafe`."),
@@ -170,8 +168,7 @@ def nouns_of_pictures(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]
     """Scores of six pictures with four nouns; two of the nouns are in a picture."""
     scores = rng.normal(-0.7, 1, size=(6, 4))
     shown = np.array([rng.permutation(4)[:2] for _ in scores])
-    scores[np.arange(6), shown[:, 0]] += 0.8
-    scores[np.arange(6), shown[:, 1]] += 1
+    scores[np.arange(6)[:, None], shown] += [0.8, 1]
     own, other = torch.from_numpy(shown.T.copy())
     return torch.from_numpy(scores.round(2)).float(), own, other
 
@@ -188,9 +185,8 @@ def still_seen_in_place(scores, own, other, aside=-torch.inf):
 
 
 f3 = Exercise(
-    "f3", "still_seen", "Are both still seen?",
-    difficulty=2, importance=4, minutes=6, outcome="the imp alone",
-    reference=still_seen, inputs=nouns_of_pictures, mistakes=(
+    "f3", "still_seen", "Are both still seen?", difficulty=2, importance=4, minutes=6,
+    outcome="the imp alone", reference=still_seen, inputs=nouns_of_pictures, mistakes=(
         slip(lambda scores, own, other: (scores.argmax(-1) == own).float().mean(),
              "the other noun is still a rival: it is in the picture too and may well win. "
              "Put it aside first.", 0.25),
@@ -239,9 +235,8 @@ def suppress(
 
 
 f4 = Exercise(
-    "f4", "suppress", "Suppress, and stop",
-    difficulty=4, importance=5, minutes=9, outcome="3",
-    reference=suppress, inputs=captions_and_margin, observe=pull_on_scores, mistakes=(
+    "f4", "suppress", "Suppress, and stop", difficulty=4, importance=5, minutes=9,
+    outcome="3", reference=suppress, inputs=captions_and_margin, observe=pull_on_scores, mistakes=(
         slip(partial(suppress, bar=lambda scores: scores[:, 1:].amax(-1)),
              "the best safe caption gets a gradient: descending this also pulls that caption "
              "*up*. It is a bar and no lever; detach it."),
@@ -297,8 +292,8 @@ def preserve(edited: Tensor, frozen: Tensor, part: Callable = safe_part) -> Tens
 
 
 f5 = Exercise(
-    "f5", "preserve", "Preserve the rest",
-    difficulty=4, importance=5, minutes=8, outcome="nothing: 0",
+    "f5", "preserve", "Preserve the rest", difficulty=4, importance=5, minutes=8,
+    outcome="nothing: 0",
     reference=preserve, inputs=edited_and_frozen, observe=pull_on_scores, mistakes=(
         Mistake(partial(preserve, part=lambda scores: scores.log_softmax(-1)),
                 "the unsafe caption is still in: so the frozen model's belief in it is preserved "
@@ -347,9 +342,8 @@ def suppression(base: Tensor, edited: Tensor, is_unsafe: Tensor) -> Tensor:
 
 
 f6 = Exercise(
-    "f6", "suppression", "Suppression",
-    difficulty=2, importance=5, minutes=6, outcome="clearly better than a coin",
-    reference=suppression, inputs=before_and_after, mistakes=(
+    "f6", "suppression", "Suppression", difficulty=2, importance=5, minutes=6,
+    outcome="clearly better than a coin", reference=suppression, inputs=before_and_after, mistakes=(
         slip(lambda base, edited, is_unsafe: (
                  top_share(base, is_unsafe) - top_share(edited, is_unsafe)),
              "this is the difference: a base that reads few of its pictures could then never be "
@@ -382,9 +376,8 @@ def rows_of(*methods):
 
 
 f7 = Exercise(
-    "f7", "who", "Whose row is it?",
-    difficulty=2, importance=4, minutes=5, outcome="those with the same object",
-    reference=WHO, mistakes=(
+    "f7", "who", "Whose row is it?", difficulty=2, importance=4, minutes=5,
+    outcome="those with the same object", reference=WHO, mistakes=(
         Mistake(rows_of(EDIT, PAIR, ERASURE),
                 "erasure is right, the other two are swapped: which of A and B paid for its "
                 "suppression with everything around it?"),
