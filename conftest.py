@@ -4,8 +4,6 @@ import os
 import tempfile
 from pathlib import Path
 
-import pytest
-
 # Set here, before anything of the package is imported, and inherited by every subprocess.
 _FOLDER = tempfile.TemporaryDirectory(prefix="safeerase-tests-")
 os.environ |= {
@@ -20,10 +18,3 @@ os.environ |= {
 
 # The exercises have tests of their own, which run the sources and the students' copies.
 collect_ignore = [str(Path(__file__).parent / "notebooks" / "exercises")]
-
-
-def pytest_itemcollected(item):
-    """A file has one process, for its fixtures; so have lessons that train the same run."""
-    same_run = item.path.name.startswith(("00_", "02_"))
-    group = "lessons 00 and 02" if same_run else item.nodeid.partition("::")[0]
-    item.add_marker(pytest.mark.xdist_group(group))
