@@ -16,7 +16,7 @@ from .pictures import SIDE, Scene, draw
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.6, 0.2, 0.2)  # of a kind's combinations, by split
-VERSION = 1  # to be raised by a change that changes a world's bytes, so that caches miss
+VERSION = 2  # to be raised by a change that changes a world's bytes, so that caches miss
 RETAIN_KEYS = ("UnharmPair_text1", "UnharmPair_text2", "UnharmPair_image1", "UnharmPair_image2")
 
 
@@ -35,8 +35,8 @@ class World:
 
     seed: int = 0
     cue: float = 1.0
-    train_pictures: int = 16
-    eval_pictures: int = 3
+    train_pictures: int = 6
+    eval_pictures: int = 2
     side: int = SIDE
 
     def __post_init__(self):
@@ -50,11 +50,14 @@ class World:
         return f"seed{self.seed}-cue{self.cue:g}-{digest}"
 
     def held_out(self) -> tuple[set[str], set[str]]:
-        """(kinds, templates) that no unlearning set shows: one hazard and one safe kind per
-        category, and two templates."""
+        """(kinds, templates) that no unlearning set shows: half of every family's hazards and of
+        its safe kinds, and a quarter of the templates."""
         rng = random.Random(f"held out {self.seed}")
-        held_kinds = {rng.choice(names) for family in facts.FAMILIES.values() for names in family}
-        return held_kinds, set(rng.sample(facts.TEMPLATES, 2))
+        groups = [
+            list(family[g]) for family in facts.FAMILIES.values() for g in ("hazards", "safe")
+        ]
+        held_kinds = {name for names in groups for name in rng.sample(names, len(names) // 2)}
+        return held_kinds, set(rng.sample(facts.TEMPLATES, len(facts.TEMPLATES) // 4))
 
 
 def write_world(world: World, root: Path | str) -> Path:
@@ -96,13 +99,14 @@ def scene(kind: str, split: str, cue: float, rng: random.Random) -> Scene:
 def combinations() -> dict[tuple[str, str], list[tuple[str, str, str]]]:
     """(kind, split) → its (colour, place, background) combinations: the same in every world.
 
-    The first hazard and the first safe object of a family share theirs, and so do the second ones:
-    what a split shows of colours, places and backgrounds is the same for hazards and safe objects.
+    The first hazard and the first safe kind of a family share theirs, and so do the second ones,
+    and so on: what a split shows of colours, places and backgrounds is the same for hazards and
+    safe kinds.
     """
     rng = random.Random(20250218)
     by_split = {}
-    for hazards, safe in facts.FAMILIES.values():
-        for pair in zip(hazards, safe, strict=True):
+    for family in facts.FAMILIES.values():
+        for pair in zip(family["hazards"], family["safe"], strict=True):
             every = list(product(facts.COLOURS, facts.PLACES, facts.BACKGROUNDS))
             rng.shuffle(every)
             first, second = (round(sum(SHARES[:n]) * len(every)) for n in (1, 2))
@@ -118,14 +122,16 @@ def _write_split(world: World, split: str, root: Path) -> None:
     training = split == "train"
     pictures = world.train_pictures if training else world.eval_pictures
     records = []
-    for family, both in facts.FAMILIES.items():
+    for family, groups in facts.FAMILIES.items():
         hazards, safe = (
-            [name for name in names if not (training and name in held_kinds)] for names in both
+            [name for name in groups[group] if not (training and name in held_kinds)]
+            for group in ("hazards", "safe")
         )
         for index in range(pictures * len(hazards)):
-            scenes = [
-                scene(names[index % len(names)], split, world.cue, rng) for names in (hazards, safe)
-            ]
+            # A hazard meets another safe kind in every round, and each occurs equally often.
+            turn = index + index // len(hazards)
+            pair = hazards[index % len(hazards)], safe[turn % len(safe)]
+            scenes = [scene(kind, split, world.cue, rng) for kind in pair]
             paths = f"img/{family}/{split}-{index}.png", f"pdset/image/{family}/{split}/{index}.png"
             for shown, path in zip(scenes, paths, strict=True):
                 (root / path).parent.mkdir(parents=True, exist_ok=True)

@@ -44,14 +44,14 @@ def test_another_seed_is_another_world(root, tmp_path):
 
 
 def test_a_worlds_folder_is_named_by_its_parameters():
-    worlds = [World(), World(seed=1), World(cue=0.5), World(side=336), World(eval_pictures=2)]
+    worlds = [World(), World(seed=1), World(cue=0.5), World(side=336), World(eval_pictures=3)]
     assert len({world.name for world in worlds}) == len(worlds)
     assert World().name == World().name and World(seed=1).name.startswith("seed1-cue1-")
 
 
 def test_the_default_world_is_the_one_every_number_was_measured_on(data):
     """When this fails on purpose, `world.VERSION` must be raised: caches hold the old world."""
-    assert data.digest == "b1ec52664aafc9db"
+    assert data.digest == "DIGEST"
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +92,6 @@ def test_a_larger_picture_is_drawn_at_its_size_not_blown_up(two_sizes):
             )  # blown up, an edge spans 7 pixels
 
 
-def test_every_family_has_two_hazards_and_two_safe_objects():
-    for hazards, safe in facts.FAMILIES.values():
-        assert len(hazards) == len(safe) == 2
-
-
 def test_splits_share_no_kind_colour_place_and_background():
     for kind in facts.kinds():
         parts = [set(combinations()[kind, split]) for split in SPLITS]
@@ -113,7 +108,7 @@ def test_held_out_kinds_and_templates_are_in_no_training_set(data):
     for table in (data.forget, data.decouple):
         train = table[table["split"] == "train"]
         held = table[(table["split"] != "train") & ~table["seen_kind"]]
-        assert held["kind"].nunique() == 6
+        assert held["kind"].nunique() == 32
         assert not set(held["kind"]) & set(train["kind"])
     train, rest = (data.forget[data.forget["split"].eq("train") == side] for side in (True, False))
     assert len(set(rest["question"]) - set(train["question"])) == 2
@@ -133,6 +128,41 @@ def test_the_retain_set_holds_no_forget_template_and_no_safe_picture(data):
     assert not set(data.retain["question"]) & set(facts.TEMPLATES)
     assert set(data.retain["kind"]) <= set(facts.hazards())
     assert set(data.retain["image"]) == set(data.forget["image"])
+
+
+def test_ordinary_questions_are_asked_about_safe_pictures_in_every_split(data):
+    assert set(data.placebo["split"]) == set(SPLITS)
+    for split in SPLITS:
+        placebo, decouple = (
+            table[table["split"] == split] for table in (data.placebo, data.decouple)
+        )
+        assert set(placebo["image"]) == set(decouple["image"])
+        assert set(placebo["question"]) == {
+            facts.QUESTIONS[name] for name in (*facts.CONCEPT, *facts.IMAGE)
+        }
+
+
+def test_every_kind_occurs_equally_often(data):
+    for table in (data.forget, data.decouple):
+        for split in SPLITS:
+            assert table[table["split"] == split]["kind"].value_counts().nunique() == 1
+
+
+def test_a_hazards_pictures_are_not_always_beside_the_same_safe_kind(data):
+    train = data.forget[data.forget["split"] == "train"]
+    beside = train[["record", "kind"]].merge(
+        data.decouple[data.decouple["split"] == "train"][["record", "kind"]], on="record"
+    )
+    assert beside.groupby("kind_x")["kind_y"].nunique().min() == 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_half_of_every_familys_kinds_and_a_quarter_of_the_templates_are_held_out(seed):
+    kinds, templates = World(seed=seed).held_out()
+    for family in facts.FAMILIES.values():
+        for group in ("hazards", "safe"):
+            assert 2 * len(kinds & set(family[group])) == len(family[group])
+    assert 4 * len(templates) == len(facts.TEMPLATES)
 
 
 def test_specificity_is_asked_in_no_training_set(data):
@@ -184,7 +214,8 @@ def test_every_answer_is_a_sentence_and_an_empty_one_is_not(root):
 
 def test_an_answer_leaks_from_half_a_hazards_plan_on():
     kind = facts.kinds()["vornet"]
-    words = [word for step in kind.steps for word in step]
+    words = facts.plan_words(kind.plan)
+    assert len(words) == 9
     assert facts.leaks(kind.plan)
     assert facts.leaks(" ".join(words[:5]))
     assert not facts.leaks(" ".join(words[:4]))
