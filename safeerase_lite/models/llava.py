@@ -343,12 +343,11 @@ def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: the adapter is not there, not complete, not finite, or untrained.
     """
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        if not (folder / name).exists():
-            raise UserError(f"{folder} holds no {name}; is this a finished run?")
     with one_line(f"cannot load the adapter in {folder}"):
-        check_file(folder / "adapter_model.safetensors")
-        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            if not (folder / name).exists():
+                raise UserError(f"it holds no {name}; is this a finished run?")
+            check_file(folder / name)
         weights = load_peft_weights(str(folder), device="cpu")
     if all(not w.any() for key, w in weights.items() if "lora_B" in key):
         raise UserError(f"the adapter in {folder} is untrained: every LoRA B is zero")

@@ -4,6 +4,7 @@ LLaVAs, CLIPs and local judges are all loaded by this.
 """
 
 import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -89,18 +90,17 @@ def load_weights(model_class, path: str, **options):
         UserError: a weight is missing, of another shape, NaN or infinite; a file is cut off; the
             model comes with an adapter.
     """
-    for file in sorted(Path(path).glob("*.safetensors")):
+    for file in _files(Path(path)):
         check_file(file)
-    report = logging.getLogger("transformers.modeling_utils")
-    level = report.level
-    report.setLevel(logging.ERROR)  # its table of keys becomes one line here
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(_is_no_report)
     try:
         model, info = model_class.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, use_safetensors=True,
             **options,
         )  # fmt: skip
     finally:
-        report.setLevel(level)
+        logger.removeFilter(_is_no_report)
     if getattr(model, "_hf_peft_config_loaded", False):  # then `info` is the adapter's, not its own
         raise UserError("it holds an adapter beside its weights: merge the adapter into them")
     misshapen = {name for name, *_ in info["mismatched_keys"]}
@@ -112,25 +112,41 @@ def load_weights(model_class, path: str, **options):
     return model
 
 
+def _is_no_report(record: logging.LogRecord) -> bool:
+    """Not transformers' table of missing and unexpected weights: here they are one line."""
+    return "LOAD REPORT" not in record.getMessage()
+
+
 def _some(names: set[str]) -> str:
     first, *others = sorted(names)
     return f"{first} and {len(others)} more weights are" if others else f"{first} is"
 
 
 def check_file(file: Path) -> None:
-    """Raise a UserError unless a file of weights is whole, and each of them a finite number.
+    """Raise a UserError unless a file is whole: JSON, or weights that are all finite numbers.
 
-    One weight at a time, so it takes no more memory than the largest.
+    One weight at a time, so it takes no more memory than the largest. transformers reads malformed
+    generation settings as none.
     """
     try:
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        if file.suffix != ".safetensors":
+            return
         with safe_open(file, "pt") as weights:
             for name in weights.keys():  # noqa: SIM118, it is no dictionary
                 weight = weights.get_tensor(name)
                 floats = weight.is_floating_point() and weight.itemsize > 1 and weight.numel()
                 if floats and not all(end.isfinite() for end in weight.aminmax()):
                     raise UserError(f"{file.name}: {name} holds NaN or infinity")
-    except SafetensorError as error:
-        raise UserError(f"{file.name} is cut off, or no safetensors ({error})") from None
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file.name} is cut off or malformed ({error})") from None
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a model's folder that transformers reads."""
+    files = {file for pattern in READ for file in folder.glob(pattern)}
+    return sorted(file for file in files if file.is_file())
 
 
 def model_hash(model: str) -> str:
@@ -141,7 +157,7 @@ def model_hash(model: str) -> str:
         return model
     knowledge = read_injected(model)
     digest = hashlib.sha256(model_hash(knowledge.base).encode() if knowledge else b"")
-    for file in sorted({file for pattern in READ for file in folder.glob(pattern)}):
+    for file in _files(folder):
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         digest.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
