@@ -26,8 +26,9 @@ from safeerase_lite.models.llava import (
     trained_weights,
     why_not_4bit,
 )
+from safeerase_lite.models.pretrained import model_hash
 from safeerase_lite.runs import store
-from safeerase_lite.runs.experiment import model_hash, recorded_config
+from safeerase_lite.runs.experiment import recorded_config
 from safeerase_lite.tinyworld import WORLD_FILE, shipped_model
 from safeerase_lite.unlearning.objectives import OBJECTIVES, UNTRAINED, loss_weights
 from safeerase_lite.utils import UserError, atomic_directory, require_new

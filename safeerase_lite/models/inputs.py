@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from safeerase_lite.data.images import file_signature, open_image
+from safeerase_lite.utils import UserError
 
 from .anatomy import image_tokens
 
@@ -32,12 +33,22 @@ def encode(processor, images: Sequence[str], questions: Sequence[str], answers=N
 
 
 def encode_text(processor, questions: Sequence[str], answers=None) -> dict:
-    """`encode` without the pictures."""
+    """`encode` without the pictures.
+
+    Raises:
+        UserError: a prompt has not the tokens of exactly one picture; rows would read each other's.
+    """
     prompts = [list(_prompt_ids(processor, question)) for question in questions]
     endings = [[]] * len(prompts)
     if answers is not None:
         endings = [list(answer_ids(processor, answer)) for answer in answers]
     rows = [prompt + ending for prompt, ending in zip(prompts, endings, strict=True)]
+    taken, expected = {row.count(processor.image_token_id) for row in rows}, image_tokens(processor)
+    if taken != {expected}:
+        raise UserError(
+            f"a prompt has {max(taken - {expected})} tokens of pictures, and its one picture takes "
+            f"{expected}: one {processor.image_token} in the chat template, none in texts"
+        )
     batch = {
         "input_ids": _pad(rows, processor.tokenizer.pad_token_id),
         "attention_mask": _pad([[1] * len(row) for row in rows], 0),

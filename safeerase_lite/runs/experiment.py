@@ -12,7 +12,6 @@ from safeerase_lite.config import (
     OF_TRAINING,
     ORACLE,
     Config,
-    read_injected,
 )
 from safeerase_lite.data.dataset import Data, require_decouple
 from safeerase_lite.data.redaction import redact_for_storage
@@ -21,7 +20,7 @@ from safeerase_lite.evaluation.evaluate import Report
 from safeerase_lite.evaluation.judges import MODEL_JUDGES, get_judge, parse_judge_name, prompt
 from safeerase_lite.evaluation.pending_answers import delete_answers
 from safeerase_lite.models.llava import load_adapter, reset_adapter, save_adapter
-from safeerase_lite.tinyworld import shipped_model
+from safeerase_lite.models.pretrained import model_hash
 from safeerase_lite.unlearning.objectives import OBJECTIVES, own_recipe
 from safeerase_lite.unlearning.trainer import NonFiniteLoss, require_optimizer, train
 from safeerase_lite.utils import UserError
@@ -199,21 +198,6 @@ def _parameters(config: Config, data: Data) -> dict[str, Any]:
         weights = model_hash(model) if MODEL_JUDGES[kind].local_weights else model
         parameters["judge_hash"] = _sha256(f"{prompt.INSTRUCTIONS} {weights}")
     return parameters
-
-
-def model_hash(model: str) -> str:
-    """What identifies a model's weights: a hash of its files, or its hub name. Injected knowledge
-    includes its base's."""
-    folder = shipped_model(model) or Path(model)
-    if not folder.is_dir():
-        return model
-    knowledge = read_injected(model)
-    digest = hashlib.sha256(model_hash(knowledge.base).encode() if knowledge else b"")
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def _sha256(text: str) -> str:

@@ -5,19 +5,19 @@ model folder is read offline.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
 import torch
 import transformers
-from huggingface_hub.errors import HFValidationError
 
 from safeerase_lite.evaluation.judges import prompt
 from safeerase_lite.evaluation.judges.records import FLAGS, Judge, JudgeItem, Judgment
 from safeerase_lite.evaluation.judges.rules import rule
 from safeerase_lite.models.anatomy import LLAVA
-from safeerase_lite.models.llava import available_precision, device_map, is_local, nf4_config
+from safeerase_lite.models.llava import available_precision, device_map, nf4_config
+from safeerase_lite.models.pretrained import is_local, load_weights, one_line
 from safeerase_lite.utils import UserError, track
 
 BATCH = 8
@@ -148,7 +148,7 @@ def _load(name: str, model: str, precision: str):
     """
     vision = _has_vision(name, model)
     processor_class = transformers.AutoProcessor if vision else transformers.AutoTokenizer
-    processor = _from_pretrained(name, processor_class, model)
+    processor = _from_pretrained(name, processor_class.from_pretrained, model)
     tokenizer = processor.tokenizer if vision else processor
     if not (processor.chat_template or tokenizer.chat_template):
         raise UserError(f"judge {name!r} has no chat template: take a chat or an instruct model")
@@ -161,33 +161,25 @@ def _load(name: str, model: str, precision: str):
         dtype = _nf4_compute_dtype()
         skip = LLAVA.not_quantised if vision else None
         options = {"dtype": dtype, "quantization_config": nf4_config(dtype, skip=skip)}
-    chat_model = _from_pretrained(
-        name,
-        transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM,
-        model,
-        device_map=device_map(),
-        use_safetensors=True,
-        **options,
-    )
+    kind = transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM
+    load = partial(load_weights, kind)
+    chat_model = _from_pretrained(name, load, model, device_map=device_map(), **options)
     return chat_model.eval(), processor, tokenizer
 
 
 @lru_cache(maxsize=8)
 def _configuration(name: str, model: str):
-    return _from_pretrained(name, transformers.AutoConfig, model)
+    return _from_pretrained(name, transformers.AutoConfig.from_pretrained, model)
 
 
 def _has_vision(name: str, model: str) -> bool:
     return hasattr(_configuration(name, model), "vision_config")
 
 
-def _from_pretrained(name: str, loader, model: str, **options):
-    """Whatever a transformers class reads from a folder, offline, or from the Hub by name."""
-    try:
-        return loader.from_pretrained(model, local_files_only=is_local(model), **options)
-    except (OSError, ValueError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"judge {name!r}: cannot load the model: {reason}") from None
+def _from_pretrained(name: str, load: Callable, model: str, **options):
+    """Whatever transformers reads from a folder, offline, or from the Hub by name."""
+    with one_line(f"judge {name!r}: cannot load the model"):
+        return load(model, local_files_only=is_local(model), **options)
 
 
 def _nf4_compute_dtype() -> torch.dtype:

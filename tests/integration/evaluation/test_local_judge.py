@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from judge_server import honest, material
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -173,6 +174,16 @@ def test_a_model_without_a_chat_template_is_refused(chat_model, tmp_path):
     (plain / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="no chat template"):
         check_judge(get_judge(f"local:{plain}"))
+
+
+def test_a_judge_without_all_its_weights_is_refused(chat_model, tmp_path):
+    """transformers would draw the missing ones at random."""
+    copy = shutil.copytree(chat_model, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="cannot load the model: lm_head.weight is missing"):
+        check_judge(get_judge(f"local:{copy}", precision="dense"))
 
 
 def test_a_judges_weights_are_part_of_the_run(chat_model, few, make_config, tmp_path):

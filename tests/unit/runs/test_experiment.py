@@ -1,5 +1,7 @@
 """A run's id is what determines its result, and a mistake leaves nothing behind."""
 
+import hashlib
+import shutil
 import sys
 from dataclasses import replace
 
@@ -8,6 +10,7 @@ import pytest
 from safeerase_lite.data.dataset import read_data
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs.experiment import model_hash, open_run, recorded_config, unlearn
+from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.tinyworld.world import World, write_world
 from safeerase_lite.utils import UserError
 
@@ -133,15 +136,44 @@ def test_the_settings_come_back_from_what_was_recorded(opened, objective, decoup
         assert getattr(recorded, name) == getattr(run.config, name), name
 
 
-def test_a_models_weights_are_part_of_a_run_by_their_hash(tiny_model_dir, tmp_path):
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    content = (tiny_model_dir / "model.safetensors").read_bytes()
-    (copy / "model.safetensors").write_bytes(content)
+@pytest.mark.parametrize(
+    "file",
+    ["model.safetensors", "config.json", "generation_config.json", "processor_config.json",
+     "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+     "special_tokens_map.json", "preprocessor_config.json", "merges.txt", "adapter_config.json"],
+)  # fmt: skip
+def test_a_model_with_another_file_that_decides_is_another_model(tiny_model_dir, tmp_path, file):
+    copy = shutil.copytree(tiny_model_dir, tmp_path / "copy")
+    before = model_hash(str(copy))
+    with (copy / file).open("ab") as stream:
+        stream.write(b" ")
+    assert model_hash(str(copy)) != before
+    (copy / file).unlink()
+    assert model_hash(str(copy)) != before or not (tiny_model_dir / file).exists()
+
+
+def test_what_a_result_does_not_depend_on_is_no_part_of_a_model(tiny_model_dir, tmp_path):
+    copy = shutil.copytree(tiny_model_dir, tmp_path / "copy")
+    (copy / "README.md").write_text("Other words.")
+    (copy / ".gitattributes").write_text("")
     assert model_hash(str(copy)) == model_hash(str(tiny_model_dir))
-    (copy / "model.safetensors").write_bytes(content[:-1] + b"\x7f")
-    assert model_hash(str(copy)) != model_hash(str(tiny_model_dir))
     assert model_hash("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
+
+
+@pytest.mark.parametrize("name", ["tiny-llava", "tiny-llava-gold", "tiny-clip"])
+def test_a_shipped_model_has_the_id_of_earlier_ledgers(name):
+    weights = (shipped_model(name) / "model.safetensors").read_bytes()
+    assert model_hash(name) == hashlib.sha256(weights).hexdigest()[:16]
+
+
+def test_a_run_on_a_repaired_model_is_another_run(tiny_model_dir, opened, tmp_path):
+    copy = shutil.copytree(tiny_model_dir, tmp_path / "copy")
+    path = copy / "processor_config.json"
+    right = path.read_text()
+    path.write_text(right.replace('"rescale_factor": 0.00392', '"rescale_factor": 0.392'))
+    broken = opened(model=str(copy))
+    path.write_text(right)
+    assert opened(model=str(copy)).id != broken.id
 
 
 def test_a_judge_that_is_a_function_adds_nothing_but_its_name_to_a_run(opened):
