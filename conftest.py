@@ -13,6 +13,7 @@ os.environ |= {
     "SAFEERASE_HEADLESS": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",  # the models are so small that a second thread only waits
+    "TORCHDYNAMO_DISABLE": "1",  # nothing is compiled, and each process would import the compiler
 }
 
 # The exercises have tests of their own, which run the sources and the students' copies.

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from run_exercises import outputs  # noqa: F401, a fixture of two tiers
+from browser_fixtures import chromium, lab, open_notebook  # noqa: F401, fixtures of two tiers
+from real_format import real_format_data, real_format_model, small_t4  # noqa: F401, the same
+from run_exercises import outputs  # noqa: F401, the same
 
 
 @pytest.fixture(scope="session")

@@ -44,11 +44,8 @@ def sources(root: Path) -> dict[str, tuple[Path, ModuleType]]:
     files = {path.stem: path for path in sorted((root / "notebooks/exercises").glob("*.ipynb"))}
     declared = {module.__name__.split(".")[-1]: module for module in modules().values()}
     for name in sorted(files.keys() ^ declared.keys()):
-        notebook, module = (
-            f"notebooks/exercises/{name}.ipynb",
-            f"safeerase_lite/exercises/{name}.py",
-        )
-        lacks = f"module {module}" if name in files else f"notebook {notebook}"
+        module = f"module safeerase_lite/exercises/{name}.py"
+        lacks = module if name in files else f"notebook notebooks/exercises/{name}.ipynb"
         raise UserError(f"the exercises {name} have no {lacks}: write it, under this name")
     return {name: (files[name], declared[name]) for name in files}
 
@@ -84,13 +81,14 @@ def box(exercise: Exercise) -> str:
     return (
         f"## {exercise.id} · {exercise.title}\n\n"
         "| difficulty | importance | minutes | points |\n|:-:|:-:|:-:|:-:|\n"
-        f"| {_of_five(exercise.difficulty)} | {_of_five(exercise.importance)} "
-        f"| {exercise.minutes} | {exercise.points} |"
+        f"| {_ratings(exercise)} |"
     )
 
 
-def _of_five(level: int) -> str:
-    return "●" * level + "○" * (5 - level)
+def _ratings(exercise: Exercise) -> str:
+    """Difficulty and importance, of five, minutes and points, as cells of a table."""
+    of_five = ["●" * n + "○" * (5 - n) for n in (exercise.difficulty, exercise.importance)]
+    return f"{' | '.join(of_five)} | {exercise.minutes} | {exercise.points}"
 
 
 def _test_cell(exercise: Exercise) -> NotebookNode:
@@ -116,10 +114,8 @@ def findings(node: NotebookNode, module: ModuleType, name: str) -> list[str]:
     """What is wrong with a completed source, a line each."""
     lesson = lesson_rules.Lesson(name, Path(), {})
     wrong = [*lesson_rules.form(node, lesson), *lesson_rules.kernelspec(node, lesson)]
-    wrong += [
-        (exercise.id, what) for exercise in module.EXERCISES for what in _lacks(node, exercise)
-    ]
-    declared = {exercise.id for exercise in module.EXERCISES}
+    declared = {exercise.id: exercise for exercise in module.EXERCISES}
+    wrong += [(id, what) for id, exercise in declared.items() for what in _lacks(node, exercise)]
     for cell in node.cells:
         if re.match(r"[a-z]\d+-", cell.id) and cell.id.split("-")[0] not in declared:
             wrong.append((cell.id, "belongs to no exercise of its module: declare it"))
@@ -172,13 +168,9 @@ def for_students(node: NotebookNode, folder: Path) -> NotebookNode:
     config = PyFileConfigLoader(CONFIG, path=str(folder)).load_config()
     student, resources = copy.deepcopy(node), {}
     for make in (
-        step.LockCells,
-        step.ClearSolutions,
-        step.ClearOutput,
-        step.CheckCellMetadata,
-        step.ClearHiddenTests,
-        step.ComputeChecksums,
-    ):
+        step.LockCells, step.ClearSolutions, step.ClearOutput,
+        step.CheckCellMetadata, step.ClearHiddenTests, step.ComputeChecksums,
+    ):  # fmt: skip
         student, resources = make(config=config).preprocess(student, resources)
     return student
 
@@ -186,11 +178,7 @@ def for_students(node: NotebookNode, folder: Path) -> NotebookNode:
 def for_tutors(node: NotebookNode, module: ModuleType) -> str:
     """Timing, points, tasks, solutions, what comes true of the prediction, and for each mistake
     its message to students and how many points it gives, as Markdown."""
-    rows = [
-        f"| {e.id} | {e.title} | {_of_five(e.difficulty)} | {_of_five(e.importance)} | {e.minutes} "
-        f"| {e.points} |\n"
-        for e in module.EXERCISES
-    ]
+    rows = [f"| {e.id} | {e.title} | {_ratings(e)} |\n" for e in module.EXERCISES]
     return (
         f"# {module.TITLE}: for the tutor\n\n"
         "| | exercise | difficulty | importance | minutes | points |\n|---|---|---|---|---:|---:|\n"

@@ -69,9 +69,17 @@ class Data:
 def load_data(
     config: Config, *, dedupe: str | None = None, categories: Sequence[str] | None = None
 ) -> Data:
-    """A profile's data: the folder it names, or the tiny world, written to a cache when first used.
+    """The data of a config: the folder it names, or the tiny world, which is written to a cache.
 
-    `dedupe` and `categories` overrule the profile's; see `read_data`, also for its UserErrors.
+    Args:
+        config: from `config`.
+        dedupe, categories: as in `read_data`; None takes the config's.
+
+    Returns:
+        Five tables of questions, see `Data`.
+
+    Raises:
+        UserError: see `read_data`.
     """
     dedupe = config.dedupe if dedupe is None else dedupe
     categories = config.categories if categories is None else categories

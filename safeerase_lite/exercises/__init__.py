@@ -9,15 +9,6 @@ from .exercise import Exercise, Mistake, find, modules, slip
 from .progress_file import progress, solved
 
 __all__ = [
-    "Exercise",
-    "Mistake",
-    "agree",
-    "check",
-    "find",
-    "judge",
-    "modules",
-    "progress",
-    "score",
-    "slip",
-    "solved",
-]
+    "Exercise", "Mistake", "agree", "check", "find", "judge", "modules", "progress", "score",
+    "slip", "solved",
+]  # fmt: skip

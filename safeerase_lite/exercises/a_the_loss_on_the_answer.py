@@ -5,6 +5,8 @@ L(x) is the mean negative log-likelihood per answer token (SafeEraser, arXiv 250
 """
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,50 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .exercise import Exercise, Mistake, slip
-from .shared import (
-    END,
-    IGNORED,
-    PADDING,
-    PICTURE,
-    Group,
-    answer_labels,
-    cut_off,
-    logits_and_labels,
-    trainable,
-)
+from .shared import IGNORED, Group, cut_off, logits_and_labels, trainable
 
 TITLE = "The loss on the answer"
-
-
-# ---- random inputs ----
-
-
-def tokens(rng: np.random.Generator, least: int, most: int) -> list[int]:
-    """Ids of words: none of the special ones."""
-    return rng.integers(5, 30, size=rng.integers(least, most)).tolist()
+PICTURE, END, PADDING = 4, 2, 0  # token ids, as in the tiny model
 
 
 def question_and_answer(rng: np.random.Generator) -> tuple[list[int], list[int], int]:
-    before, after = tokens(rng, 1, 3), tokens(rng, 1, 4)
-    picture = [PICTURE] * int(rng.integers(2, 5))
-    return before + picture + after, tokens(rng, 2, 5), END
-
-
-def labels_and_attention(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    rows, length = int(rng.integers(2, 4)), int(rng.integers(7, 10))
-    labels = answer_labels(rng, rows, length, longest=length - 2)
-    attention = torch.ones_like(labels)
-    for row in range(rows):
-        free = int((labels[row] == IGNORED).sum()) - 1  # a token of prompt at the least
-        attention[row, : int(rng.integers(0, free)) if row else free] = 0
-    return labels, attention
-
-
-def pieces_of_a_batch(rng: np.random.Generator) -> tuple[list[Group]]:
-    return ([logits_and_labels(rng) for _ in range(int(rng.integers(2, 4)))],)
-
-
-# ---- a1: the labels of a row ----
+    sizes = rng.integers(1, 5, size=3)
+    before, after, answer = (rng.integers(5, 30, size=size).tolist() for size in sizes)
+    return before + [PICTURE] * int(rng.integers(2, 5)) + after, answer, END
 
 
 def labels_for(prompt: list[int], answer: list[int], end: int) -> list[int]:
@@ -63,10 +31,8 @@ def labels_for(prompt: list[int], answer: list[int], end: int) -> list[int]:
 
 
 a1 = Exercise(
-    "a1", "labels_for", "Where the answer is",
-    difficulty=1, importance=4, minutes=4, outcome="about a quarter",
-    reference=labels_for, inputs=question_and_answer,
-    mistakes=(
+    "a1", "labels_for", "Where the answer is", difficulty=1, importance=4, minutes=4,
+    outcome="about a quarter", reference=labels_for, inputs=question_and_answer, mistakes=(
         Mistake(lambda prompt, answer, end: (
                     [IGNORED if id == PICTURE else id for id in prompt] + answer + [end]),
                 "the picture is masked, the question is not: mask the whole prompt, or the model "
@@ -85,11 +51,14 @@ a1 = Exercise(
                 "counts for nothing is -100."),
         Mistake(lambda prompt, answer, end: prompt + [IGNORED] * (len(answer) + 1),
                 "the other way round: keep the answer and mask the prompt."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- a2: how much of a batch is answer ----
+def labels_and_attention(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Before an answer there is prompt, one token at the least, and before that padding."""
+    labels = logits_and_labels(rng)[1]
+    padding = rng.integers((labels == IGNORED).sum(-1, keepdim=True).numpy())
+    return labels, (torch.arange(labels.shape[1]) >= torch.from_numpy(padding)).long()
 
 
 def answer_share(labels: Tensor, attention_mask: Tensor) -> Tensor:
@@ -97,10 +66,8 @@ def answer_share(labels: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 a2 = Exercise(
-    "a2", "answer_share", "How little of a batch is answer",
-    difficulty=1, importance=3, minutes=4, outcome="a third to two thirds",
-    reference=answer_share, inputs=labels_and_attention,
-    mistakes=(
+    "a2", "answer_share", "How little of a batch is answer", difficulty=1, importance=3, minutes=4,
+    outcome="a third to two thirds", reference=answer_share, inputs=labels_and_attention, mistakes=(
         Mistake(lambda labels, attention_mask: (labels != IGNORED).float().mean(),
                 "padding is in the denominator: divide by the tokens that are there, those with "
                 "attention 1."),
@@ -112,11 +79,7 @@ a2 = Exercise(
              "one: add up all tokens first, divide once."),
         Mistake(lambda labels, attention_mask: (labels > 0).sum() / attention_mask.sum(),
                 "a label of 0 is a token like any other: only -100 is no answer."),
-    ),
-)  # fmt: skip
-
-
-# ---- a3: the shift ----
+))  # fmt: skip
 
 
 def aligned(logits: Tensor, labels: Tensor) -> Group:
@@ -124,10 +87,8 @@ def aligned(logits: Tensor, labels: Tensor) -> Group:
 
 
 a3 = Exercise(
-    "a3", "aligned", "The shift",
-    difficulty=2, importance=5, minutes=6, outcome="more than that",
-    reference=aligned, inputs=logits_and_labels,
-    mistakes=(
+    "a3", "aligned", "The shift", difficulty=2, importance=5, minutes=6,
+    outcome="more than that", reference=aligned, inputs=logits_and_labels, mistakes=(
         Mistake(lambda logits, labels: (logits, labels),
                 "you forgot the shift: the logits at position t predict the token at t + 1, so "
                 "here every prediction is held against the token it has just read."),
@@ -145,11 +106,7 @@ a3 = Exercise(
         slip(lambda logits, labels: (logits, labels.roll(-1, dims=1)),
              "rolled, not cut: the last position now has the first token as its label. Nothing "
              "follows the end; drop it."),
-    ),
-)  # fmt: skip
-
-
-# ---- a4: the loss of each token ----
+))  # fmt: skip
 
 
 def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
@@ -164,10 +121,8 @@ def minus_chosen(log_p, labels):
 
 
 a4 = Exercise(
-    "a4", "token_nll", "The loss of every token",
-    difficulty=3, importance=4, minutes=8, outcome="log V",
-    reference=token_nll, inputs=logits_and_labels, observe=trainable,
-    mistakes=(
+    "a4", "token_nll", "The loss of every token", difficulty=3, importance=4, minutes=8,
+    outcome="log V", reference=token_nll, inputs=logits_and_labels, observe=trainable, mistakes=(
         slip(lambda logits, labels: -token_nll(logits, labels),
              "the sign: a log-likelihood is at most 0, the *negative* one is a loss."),
         Mistake(lambda logits, labels: torch.exp(-token_nll(logits, labels)) * (labels != IGNORED),
@@ -186,23 +141,21 @@ a4 = Exercise(
                 'one number for the whole batch: F.cross_entropy averages unless '
                 'reduction="none".'),
         cut_off(token_nll),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- a5: L ----
+def answer_tokens(labels: Tensor) -> Tensor:
+    return (labels != IGNORED).sum()
 
 
-def L(logits: Tensor, labels: Tensor) -> Tensor:
-    return token_nll(logits, labels).sum() / (labels != IGNORED).sum()
+def L(logits: Tensor, labels: Tensor, size: Callable = answer_tokens) -> Tensor:
+    return token_nll(logits, labels).sum() / size(labels)
 
 
 a5 = Exercise(
-    "a5", "L", "L, the mean over answer tokens",
-    difficulty=3, importance=5, minutes=8, outcome="0.3",
-    reference=L, inputs=logits_and_labels, observe=trainable,
-    mistakes=(
-        Mistake(lambda logits, labels: token_nll(logits, labels).mean(),
+    "a5", "L", "L, the mean over answer tokens", difficulty=3, importance=5, minutes=8,
+    outcome="0.3", reference=L, inputs=logits_and_labels, observe=trainable, mistakes=(
+        Mistake(partial(L, size=Tensor.numel),
                 "you averaged over prompt and padding too: their loss is 0, but they are counted. "
                 "Divide by the answer's tokens."),
         slip(lambda logits, labels: (
@@ -213,28 +166,24 @@ a5 = Exercise(
                  token_nll(logits, labels).sum() / (token_nll(logits, labels) > 0).sum()),
              "you count the tokens whose loss is not 0: a token of which the model is sure has "
              "loss 0, and is an answer token all the same. Count labels that are not -100."),
-        Mistake(lambda logits, labels: token_nll(logits, labels).sum(),
+        Mistake(partial(L, size=lambda labels: 1),
                 "this is the sum: divide by the number of answer tokens."),
-        Mistake(lambda logits, labels: token_nll(logits, labels).sum() / len(labels),
+        Mistake(partial(L, size=len),
                 "this is nats per answer: long answers would weigh more. Divide by tokens, not by "
                 "rows."),
         slip(lambda logits, labels: -L(logits, labels),
              "the sign: L is a loss, 0 at its best. Gradient ascent is −L, but that is for "
              "notebook b."),
         cut_off(L),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- a6: L of a batch in pieces ----
+def L_in_pieces(pieces: Sequence[Group], size: Callable = answer_tokens) -> Tensor:
+    nats = sum(token_nll(*piece).sum() for piece in pieces)
+    return nats / sum(size(labels) for _, labels in pieces)
 
 
-def L_in_pieces(pieces: list[Group]) -> Tensor:
-    total = sum(token_nll(*piece).sum() for piece in pieces)
-    return total / sum((labels != IGNORED).sum() for _, labels in pieces)
-
-
-def weighed_by(size):
+def weighed_by(size: Callable) -> Callable:
     """The mean of the pieces' means, weighed by the size of their labels."""
     return lambda pieces: (
         sum(size(labels) * L(logits, labels) for logits, labels in pieces)
@@ -243,10 +192,10 @@ def weighed_by(size):
 
 
 a6 = Exercise(
-    "a6", "L_in_pieces", "A batch in pieces",
-    difficulty=4, importance=3, minutes=7, outcome="if the pieces have equally many answer tokens",
-    reference=L_in_pieces, inputs=pieces_of_a_batch, observe=trainable,
-    mistakes=(
+    "a6", "L_in_pieces", "A batch in pieces", difficulty=4, importance=3, minutes=7,
+    outcome="if the pieces have equally many answer tokens",
+    reference=L_in_pieces, observe=trainable,
+    inputs=lambda rng: ([logits_and_labels(rng) for _ in range(rng.integers(2, 4))],), mistakes=(
         Mistake(lambda pieces: sum(L(*piece) for piece in pieces) / len(pieces),
                 "the mean of the pieces' means: a piece with few answer tokens weighs too much. "
                 "Add up nats and tokens of all pieces, divide once."),
@@ -258,23 +207,17 @@ a6 = Exercise(
         slip(weighed_by(Tensor.numel),
              "weighed by positions, prompt and padding included: weigh by answer tokens."),
         cut_off(L_in_pieces),
-    ),
-)  # fmt: skip
-
-
-# ---- a7: a colleague's loss ----
+))  # fmt: skip
 
 
 def colleague(logits: Tensor, labels: Tensor) -> Tensor:
     """What somebody else calls L, of logits as the model gives them. It has one mistake."""
-    return token_nll(*aligned(logits, labels)).sum() / labels.numel()
+    return L(*aligned(logits, labels), size=lambda _: labels.numel())
 
 
 a7 = Exercise(
-    "a7", "suspect", "A colleague's number",
-    difficulty=2, importance=4, minutes=4, outcome="yes",
-    reference="averaged over every position",
-    mistakes=(
+    "a7", "suspect", "A colleague's number", difficulty=2, importance=4, minutes=4,
+    outcome="yes", reference="averaged over every position", mistakes=(
         Mistake("forgot the shift",
                 "without the shift a model that knows the plan looks *ignorant*, and this number "
                 "is too small for both models by the same factor."),
@@ -284,8 +227,7 @@ a7 = Exercise(
         Mistake("averaged the answers' means",
                 "these answers are about equally long, so that would hardly show."),
         Mistake("the sign", "the number is positive, as a loss should be."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
 EXERCISES = (a1, a2, a3, a4, a5, a6, a7)

@@ -5,7 +5,7 @@ arXiv 2404.05868.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,71 +14,9 @@ from torch.nn import functional as F
 
 from .a_the_loss_on_the_answer import L, token_nll
 from .exercise import Exercise, Mistake, slip
-from .shared import (
-    IGNORED,
-    Group,
-    cut_off,
-    float_tensors,
-    logits_and_labels,
-    trainable,
-    trainable_in_first,
-    trainable_in_second,
-    with_gradients,
-)
+from .shared import IGNORED, Group, cut_off, logits_and_labels, trainable, with_gradients
 
 TITLE = "Pushing away: GA, GD and KL"
-WORDS = 5
-
-
-# ---- random inputs ----
-
-
-def logits_and_token(rng: np.random.Generator) -> tuple[Tensor, int]:
-    return torch.from_numpy(rng.normal(size=WORDS)).float(), int(rng.integers(WORDS))
-
-
-def start_of_a_climb(rng: np.random.Generator) -> tuple[Tensor, int, float, int]:
-    rate = round(float(rng.uniform(0.3, 0.9)), 1)
-    return *logits_and_token(rng), rate, int(rng.integers(3, 6))
-
-
-def groups_with_or_without_decouple(rng: np.random.Generator) -> tuple[Group, Group, Group | None]:
-    forget, retain, decouple = (logits_and_labels(rng) for _ in range(3))
-    return forget, retain, decouple if rng.integers(2) else None
-
-
-def reference_and_model(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """On one answer token both agree: it counts all the same."""
-    logits, labels = logits_and_labels(rng)
-    reference = logits + torch.from_numpy(rng.normal(size=logits.shape)).float()
-    row, place = (labels != IGNORED).nonzero()[0]
-    reference[row, place] = logits[row, place]
-    return reference, logits, labels
-
-
-def groups_and_reference(rng: np.random.Generator) -> tuple[Group, Group, Tensor]:
-    reference, logits, labels = reference_and_model(rng)
-    return logits_and_labels(rng), (logits, labels), reference
-
-
-def nats_then_and_now(rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
-    rows, beta = int(rng.integers(2, 5)), float(rng.choice([0.1, 0.2, 0.3]))
-    before = rng.uniform(1, 9, size=rows)
-    nats = before + rng.uniform(-1, 12, size=rows)
-    return torch.from_numpy(nats).float(), torch.from_numpy(before).float(), beta
-
-
-# ---- what is compared ----
-
-
-def loss_and_pulled(answer: Callable, *inputs) -> Any:
-    """The loss, and whether a gradient flows into forget logits, retain logits and reference."""
-    names = ("the forget logits", "the retain logits", "the reference")
-    leaves = zip((f"a gradient into {name}" for name in names), float_tensors(inputs), strict=True)
-    return with_gradients(answer, inputs, dict(leaves), of=lambda gradient: gradient is not None)
-
-
-# ---- b1: gradient ascent ----
 
 
 def ga(logits: Tensor, labels: Tensor) -> Tensor:
@@ -86,14 +24,13 @@ def ga(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 b1 = Exercise(
-    "b1", "ga", "Gradient ascent",
-    difficulty=1, importance=5, minutes=4, outcome="one that guesses among all words",
-    reference=ga, inputs=logits_and_labels, observe=trainable,
-    mistakes=(
+    "b1", "ga", "Gradient ascent", difficulty=1, importance=5, minutes=4,
+    outcome="one that guesses among all words",
+    reference=ga, inputs=logits_and_labels, observe=trainable, mistakes=(
         Mistake(L,
                 "the sign of ascent is missing: an optimiser makes a loss *smaller*, so this "
                 "teaches the harmful answer."),
-        Mistake(lambda logits, labels: -token_nll(logits, labels).mean(),
+        Mistake(lambda *group: -L(*group, size=Tensor.numel),
                 "you averaged over prompt and padding too: divide by the answer's tokens, as L "
                 "does."),
         Mistake(lambda logits, labels: -token_nll(logits, labels).sum(),
@@ -102,11 +39,11 @@ b1 = Exercise(
                 "this is a probability: it falls to 0 and ends there, its gradient with it. It "
                 "would forget, too, but gradient ascent is −L."),
         cut_off(ga),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- b2: its pull on the logits ----
+def logits_and_token(rng: np.random.Generator) -> tuple[Tensor, int]:
+    return torch.from_numpy(rng.normal(size=5)).float(), int(rng.integers(5))
 
 
 def pull(logits: Tensor, token: int) -> Tensor:
@@ -118,10 +55,8 @@ def one_hot(token: int, logits: Tensor) -> Tensor:
 
 
 b2 = Exercise(
-    "b2", "pull", "Its pull on the logits",
-    difficulty=3, importance=4, minutes=8, outcome="p = 0.0001",
-    reference=pull, inputs=logits_and_token,
-    mistakes=(
+    "b2", "pull", "Its pull on the logits", difficulty=3, importance=4, minutes=8,
+    outcome="p = 0.0001", reference=pull, inputs=logits_and_token, mistakes=(
         slip(lambda logits, token: -pull(logits, token),
              "the sign: so pulls ordinary training, which lifts the token. Ascent on the loss "
              "adds its gradient, p minus one-hot."),
@@ -140,11 +75,7 @@ b2 = Exercise(
                 "the p cancels."),
         slip(lambda logits, token: logits + pull(logits, token),
              "these are the logits after the step: return only what was added."),
-    ),
-)  # fmt: skip
-
-
-# ---- b3: many steps ----
+))  # fmt: skip
 
 
 def ascend(logits: Tensor, token: int, rate: float, steps: int, of: Callable = pull) -> list[float]:
@@ -162,10 +93,10 @@ def ascend_in_place(logits, token, rate, steps):
 
 
 b3 = Exercise(
-    "b3", "ascend", "Many steps",
-    difficulty=2, importance=5, minutes=7, outcome="as much, or more",
-    reference=ascend, inputs=start_of_a_climb,
-    mistakes=(
+    "b3", "ascend", "Many steps", difficulty=2, importance=5, minutes=7,
+    outcome="as much, or more", reference=ascend, inputs=lambda rng: (
+        *logits_and_token(rng), float(rng.choice([0.3, 0.5, 0.9])), int(rng.integers(3, 6))
+    ), mistakes=(
         Mistake(lambda logits, token, rate, steps: ascend(logits, token, -rate, steps),
                 "the token becomes *likelier*: add the pull, do not take it away."),
         Mistake(lambda logits, token, rate, steps: (
@@ -187,23 +118,15 @@ b3 = Exercise(
              "these are log p, or GA's own loss: return −log p."),
         Mistake(lambda logits, token, rate, steps: ascend(logits, token, 1.0, steps),
                 "the rate is not used: each step adds rate times the pull."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- b4: gradient difference, with the official weights ----
-
-
-def gd_weighted(f=-1.0, r=1.0, r_with=0.5, d=0.5) -> Callable:
-    def weighted(forget: Group, retain: Group, decouple: Group | None) -> Tensor:
-        if decouple is None:
-            return f * L(*forget) + r * L(*retain)
-        return f * L(*forget) + r_with * L(*retain) + d * L(*decouple)
-
-    return weighted
-
-
-gd = gd_weighted()
+def gd(
+    forget: Group, retain: Group, decouple: Group | None, f=-1.0, r=1.0, r_with=0.5, d=0.5
+) -> Tensor:
+    if decouple is None:
+        return f * L(*forget) + r * L(*retain)
+    return f * L(*forget) + r_with * L(*retain) + d * L(*decouple)
 
 
 def gd_in_one_quotient(forget, retain, decouple):
@@ -215,102 +138,95 @@ def gd_in_one_quotient(forget, retain, decouple):
 b4 = Exercise(
     "b4", "gd", "Gradient difference, as in the official code",
     difficulty=2, importance=4, minutes=6, outcome="no",
-    reference=gd, inputs=groups_with_or_without_decouple, observe=trainable,
-    mistakes=(
-        slip(gd_weighted(r=0.5),
+    reference=gd, observe=trainable, inputs=lambda rng: (
+        *(logits_and_labels(rng) for _ in range(2)), (None, logits_and_labels(rng))[rng.integers(2)]
+    ), mistakes=(
+        slip(partial(gd, r=0.5),
              "the retain weight is halved without PD: the official code halves it only together "
              "with L(decouple)."),
-        slip(gd_weighted(r_with=1.0),
+        slip(partial(gd, r_with=1.0),
              "with PD the official code takes the retain weight down to 0.5; yours stays at 1."),
-        slip(gd_weighted(r_with=1.0, d=1.0),
+        slip(partial(gd, r_with=1.0, d=1.0),
              "these are the weights we call *matched*, plain + 1 · L(decouple). The official code "
              "has 0.5 for both."),
         slip(lambda forget, retain, decouple: -L(*forget) + 0.5 * L(*retain) + 0.5 * L(*decouple),
              "right with a decouple group; but it may be None, and then GD is plain: −L(forget) + "
              "L(retain)."),
-        Mistake(gd_weighted(d=0.0), "L(decouple) is missing when there is a decouple group."),
-        Mistake(gd_weighted(f=1.0),
+        Mistake(partial(gd, d=0.0), "L(decouple) is missing when there is a decouple group."),
+        Mistake(partial(gd, f=1.0),
                 "the sign of L(forget): so both are learned, the harmful answers too."),
-        Mistake(gd_weighted(f=1.0, r=-1.0, r_with=-0.5, d=-0.5),
+        Mistake(partial(gd, f=1.0, r=-1.0, r_with=-0.5, d=-0.5),
                 "all signs are turned round: this unlearns what should stay and learns the harm."),
-        Mistake(gd_weighted(r=-1.0, r_with=-0.5),
+        Mistake(partial(gd, r=-1.0, r_with=-0.5),
                 "the sign of L(retain): so the retain answers are unlearned too."),
         Mistake(gd_in_one_quotient,
                 "one quotient for all: each L is a mean over *its* tokens, and GD adds the means."),
         cut_off(gd),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- b5: KL ----
+def reference_and_model(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """On one answer token both agree: it counts all the same."""
+    logits, labels = logits_and_labels(rng)
+    reference = logits + torch.from_numpy(rng.normal(size=logits.shape)).float()
+    row, place = (labels != IGNORED).nonzero()[0]
+    reference[row, place] = logits[row, place]
+    return reference, logits, labels
 
 
-def divergence(reference: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    return kl_by_token(reference, logits)[labels != IGNORED].mean()
-
-
-def kl_by_token(reference, logits):
+def kl_by_token(reference: Tensor, logits: Tensor) -> Tensor:
     p, q = reference.log_softmax(-1), logits.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1)
 
 
-def divergence_where_it_is_not_0(reference, logits, labels):
-    by_token = kl_by_token(reference, logits) * (labels != IGNORED)
-    return by_token.sum() / (by_token != 0).sum()
-
-
-def mean_of_answers_divergences(reference, logits, labels):
-    is_answer = labels != IGNORED
-    return ((kl_by_token(reference, logits) * is_answer).sum(-1) / is_answer.sum(-1)).mean()
-
-
-def cross_entropy(reference, logits, labels):
-    by_token = -(reference.softmax(-1) * logits.log_softmax(-1)).sum(-1)
-    return by_token[labels != IGNORED].mean()
+def divergence(
+    reference: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    by_token: Callable = kl_by_token,
+    mean: Callable = lambda kl, is_answer: kl[is_answer].mean(),
+) -> Tensor:
+    return mean(by_token(reference, logits), labels != IGNORED)
 
 
 b5 = Exercise(
-    "b5", "divergence", "KL, word by word",
-    difficulty=4, importance=4, minutes=9, outcome="more than ten times as large",
-    reference=divergence, inputs=reference_and_model, observe=trainable_in_second,
+    "b5", "divergence", "KL, word by word", difficulty=4, importance=4, minutes=9,
+    outcome="more than ten times as large",
+    reference=divergence, inputs=reference_and_model, observe=partial(trainable, only=slice(1, 2)),
     mistakes=(
         slip(lambda reference, logits, labels: divergence(logits, reference, labels),
              "the arguments are swapped: the reference is the p in Σ p (log p − log q), so that "
              "the model must cover all that the reference believes."),
-        slip(lambda reference, logits, labels: kl_by_token(reference, logits).mean(),
+        slip(partial(divergence, mean=lambda kl, is_answer: kl.mean()),
              "prompt, picture and padding are in it too (so it is in the official code): take "
              "only positions whose label is not −100."),
-        slip(lambda reference, logits, labels: (
-                 (kl_by_token(reference, logits) * (labels != IGNORED)).mean()),
+        slip(partial(divergence, mean=lambda kl, is_answer: (kl * is_answer).mean()),
              "summed over the answers but divided by every position: padding is in the mean."),
-        slip(lambda reference, logits, labels: (
-                 kl_by_token(reference, logits).sum() / (labels != IGNORED).sum()),
+        slip(partial(divergence, mean=lambda kl, is_answer: kl.sum() / is_answer.sum()),
              "divided by the answer tokens, but prompt, picture and padding are still in the sum: "
              "pick the answers first."),
-        slip(lambda reference, logits, labels: kl_by_token(reference, logits).sum() / len(labels),
+        slip(partial(divergence, mean=lambda kl, is_answer: kl.sum() / len(kl)),
              "divided by the rows, as F.kl_div's batchmean does: pick the answer positions first, "
              "[labels != -100], and its mean is theirs."),
-        slip(lambda reference, logits, labels: (
-                 divergence(reference, logits, labels) / logits.shape[-1]),
+        slip(partial(divergence, by_token=lambda p, q: kl_by_token(p, q) / p.shape[-1]),
              "divided by the number of words too: *sum* over the vocabulary, then average over "
              "the tokens. (F.kl_div's own mean does this.)"),
-        slip(divergence_where_it_is_not_0,
+        slip(partial(divergence, mean=lambda kl, is_answer: kl[is_answer & (kl != 0)].mean()),
              "you count the tokens whose KL is not 0: where the two agree it is 0, and that token "
              "counts all the same. Count labels that are not -100."),
-        slip(mean_of_answers_divergences,
+        slip(partial(divergence, mean=lambda kl, is_answer: (
+                 ((kl * is_answer).sum(-1) / is_answer.sum(-1)).mean())),
              "this is the mean of the answers' means, where a token of a short answer weighs "
              "more: average once, over all answer tokens."),
-        Mistake(lambda reference, logits, labels: (
-                    (reference.softmax(-1) * (reference - logits))
-                    .sum(-1)[labels != IGNORED].mean()),
+        Mistake(partial(divergence, by_token=lambda p, q: (p.softmax(-1) * (p - q)).sum(-1)),
                 "these logs are not normalised: a logit is no log-probability before "
                 ".log_softmax(-1)."),
-        slip(cross_entropy,
+        slip(partial(divergence, by_token=lambda p, q: (
+                 -(p.softmax(-1) * q.log_softmax(-1)).sum(-1))),
              "this is the cross-entropy −Σ p log q: the gradient is KL's, but it is not 0 when "
              "the two agree. Take the reference's own Σ p log p along."),
-        Mistake(lambda reference, logits, labels: (
-                    F.kl_div(logits.softmax(-1), reference.softmax(-1), reduction="none")
-                    .sum(-1)[labels != IGNORED].mean()),
+        Mistake(partial(divergence, by_token=lambda p, q: (
+                    F.kl_div(q.softmax(-1), p.softmax(-1), reduction="none").sum(-1))),
                 "F.kl_div wants the *log*-probabilities of the model as its first argument."),
         slip(lambda reference, logits, labels: F.kl_div(
                  logits.log_softmax(-1), reference.log_softmax(-1), reduction="batchmean"),
@@ -319,52 +235,57 @@ b5 = Exercise(
         slip(lambda reference, logits, labels: -divergence(reference, logits, labels),
              "the sign: a KL divergence is never negative."),
         cut_off(divergence),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- b6: the KL objective ----
+def groups_and_reference(rng: np.random.Generator) -> tuple[Group, Group, Tensor]:
+    reference, logits, labels = reference_and_model(rng)
+    return logits_and_labels(rng), (logits, labels), reference
 
 
-def kl(forget: Group, retain: Group, reference: Tensor) -> Tensor:
-    return -L(*forget) + divergence(reference.detach(), *retain)
+def to_the_frozen(reference: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    return divergence(reference.detach(), logits, labels)
+
+
+def kl(
+    forget: Group, retain: Group, reference: Tensor, term: Callable = to_the_frozen, f=-1.0, k=1.0
+) -> Tensor:
+    return f * L(*forget) + k * term(reference, *retain)
 
 
 b6 = Exercise(
-    "b6", "kl", "The KL objective, its reference frozen",
-    difficulty=2, importance=4, minutes=5, outcome="0",
-    reference=kl, inputs=groups_and_reference, observe=loss_and_pulled,
-    mistakes=(
-        slip(lambda forget, retain, reference: -L(*forget) + divergence(reference, *retain),
+    "b6", "kl", "The KL objective, its reference frozen", difficulty=2, importance=4, minutes=5,
+    outcome="0", reference=kl, inputs=groups_and_reference, observe=with_gradients(
+        "a gradient into the forget logits", "a gradient into the retain logits",
+        "a gradient into the reference", of=lambda gradient: gradient is not None,
+    ), mistakes=(
+        slip(partial(kl, term=divergence),
              "a gradient flows into the reference: it would come to meet the model half-way. "
              "`.detach()` it."),
-        Mistake(lambda forget, retain, reference: (
-                    -L(*forget) + divergence(reference, retain[0].detach(), retain[1])),
+        Mistake(partial(kl, term=lambda p, q, labels: divergence(p, q.detach(), labels)),
                 "the wrong one is frozen: the model should learn, the reference should not."),
-        Mistake(lambda forget, retain, reference: (
-                    -L(*forget) + divergence(reference, *retain).detach()),
+        Mistake(partial(kl, term=lambda *given: divergence(*given).detach()),
                 "both sides of KL are detached, so it pulls at nothing: the reference is frozen, "
                 "the model is not."),
-        slip(lambda forget, retain, reference: (
-                 -L(*forget) + divergence(retain[0], reference.detach(), retain[1])),
+        slip(partial(kl, term=lambda p, q, labels: divergence(q, p.detach(), labels)),
              "divergence's arguments are swapped: first the reference, then the model."),
-        Mistake(lambda forget, retain, reference: (
-                    L(*forget) + divergence(reference.detach(), *retain)),
+        Mistake(partial(kl, f=1.0),
                 "the sign of L(forget): so the harmful answers are learned."),
-        Mistake(lambda forget, retain, reference: (
-                    -L(*forget) - divergence(reference.detach(), *retain)),
+        Mistake(partial(kl, k=-1.0),
                 "the sign of KL: so the model is driven *away* from the reference."),
-        Mistake(lambda forget, retain, reference: divergence(reference.detach(), *retain),
+        Mistake(lambda forget, retain, reference: to_the_frozen(reference, *retain),
                 "−L(forget) is missing: so nothing is forgotten."),
         cut_off(kl),
-        slip(lambda forget, retain, reference: (
-                 -L(*forget) + 0.5 * divergence(reference.detach(), *retain)),
+        slip(partial(kl, k=0.5),
              "the weight of KL is 1: the official code halves GD's retain term only."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- b7: NPO ----
+def nats_then_and_now(rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
+    rows, beta = int(rng.integers(2, 5)), float(rng.choice([0.1, 0.2, 0.3]))
+    before = rng.uniform(1, 9, size=rows)
+    nats = before + rng.uniform(-1, 12, size=rows)
+    return torch.from_numpy(nats).float(), torch.from_numpy(before).float(), beta
 
 
 def npo(nats: Tensor, before: Tensor, beta: float) -> Tensor:
@@ -372,10 +293,9 @@ def npo(nats: Tensor, before: Tensor, beta: float) -> Tensor:
 
 
 b7 = Exercise(
-    "b7", "npo", "A brake: NPO",
-    difficulty=4, importance=2, minutes=6, outcome="hardly at all",
-    reference=npo, inputs=nats_then_and_now, observe=trainable_in_first,
-    mistakes=(
+    "b7", "npo", "A brake: NPO", difficulty=4, importance=2, minutes=6,
+    outcome="hardly at all",
+    reference=npo, inputs=nats_then_and_now, observe=partial(trainable, only=slice(1)), mistakes=(
         Mistake(lambda nats, before, beta: npo(before, nats, beta),
                 "the ratio is upside down: log p is −nats, so log(p / p_ref) is before − nats. "
                 "Yours pushes the answer *up*."),
@@ -390,8 +310,7 @@ b7 = Exercise(
         Mistake(lambda nats, before, beta: npo(nats, torch.zeros_like(before), beta),
                 "the reference is missing: NPO compares with what the frozen model said before."),
         cut_off(npo),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
 EXERCISES = (b1, b2, b3, b4, b5, b6, b7)

@@ -12,11 +12,10 @@ import numpy as np
 
 from safeerase_lite.utils import UserError
 
-from . import progress_file
 from .comparing import Objection, as_row, brief, difference, one_line, with_article
 from .exercise import Exercise, find
+from .progress_file import NOT_YET, RIGHT, WRONG, note
 
-NOT_YET, RIGHT, WRONG = progress_file.NOT_YET, progress_file.RIGHT, progress_file.WRONG
 SAMPLES = 8  # random inputs a function is tried on
 GRADING_SEED = 1000  # of the inputs a grade rests on; `check` shows others
 EMPHASIS = re.compile(r"(?<![\w*])\*(\w[\w ]*)\*(?![\w*])")  # Markdown's; a message is plain text
@@ -38,7 +37,7 @@ def check(id: str, answer: Any = ...) -> None:
     """
     try:
         verdict = judge(find(id), answer)
-        progress_file.note(id, verdict.mark)
+        note(id, verdict.mark)
     except UserError as error:
         verdict = Verdict(WRONG, str(error))
     print(f"{id} {verdict.mark}:", EMPHASIS.sub(r"\1", verdict.message))
@@ -89,25 +88,21 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     sample, how = mismatch
     end = "" if how.endswith("?") else "."
     if not isinstance(results[sample], Objection):
-        values = zip(_parameters(exercise), _inputs(exercise, sample), strict=False)
+        values = _inputs(exercise, sample).items()
         end += f" That is with {', '.join(f'{name} = {brief(value)}' for name, value in values)}."
     return Verdict(WRONG, f"`{exercise.name}` {how}{end}")
 
 
-def _inputs(exercise: Exercise, sample: int) -> tuple:
-    return exercise.inputs(np.random.default_rng(sample))
-
-
-def _parameters(exercise: Exercise) -> list[str]:
-    """The reference's names for its arguments."""
-    return list(inspect.signature(exercise.reference).parameters)
+def _inputs(exercise: Exercise, sample: int) -> dict[str, Any]:
+    """The arguments of one call, by the reference's names for them."""
+    inputs = exercise.inputs(np.random.default_rng(sample))
+    return dict(zip(inspect.signature(exercise.reference).parameters, inputs, strict=False))
 
 
 def _first_difference(exercise: Exercise, results: dict[int, Any], other: Any) -> tuple | None:
     """The first sample on which the results differ from another answer's, and how."""
     for sample, result in results.items():
-        how = difference(result, _result(exercise, other, sample), exercise.tolerance)
-        if how:
+        if how := difference(result, _result(exercise, other, sample)):
             return sample, how
     return None
 
@@ -118,19 +113,16 @@ def _result(exercise: Exercise, answer: Any, sample: int) -> Any:
         return answer
     # Made anew every time: an answer may write into its arguments.
     inputs, untouched = _inputs(exercise, sample), _inputs(exercise, sample)
-    output = (
-        io.StringIO()
-    )  # on stderr, a print or a warning would cost a graded cell all its points
+    unseen = io.StringIO()  # what is on stderr would cost a graded cell all its points
     try:
         with (
-            contextlib.redirect_stdout(output),
-            contextlib.redirect_stderr(output),
-            warnings.catch_warnings(),
+            contextlib.redirect_stdout(unseen),
+            contextlib.redirect_stderr(unseen),
+            warnings.catch_warnings(action="ignore"),
         ):
-            warnings.simplefilter("ignore")
-            result = exercise.observe(answer, *inputs)
-        for name, now, before in zip(_parameters(exercise), inputs, untouched, strict=False):
-            if difference(now, before):
+            result = exercise.observe(answer, *inputs.values())
+        for name in inputs:
+            if difference(inputs[name], untouched[name]):
                 message = (
                     f"changes its argument `{name}`, and whoever called it goes on with what is "
                     "left of it. Work on a copy"
@@ -152,28 +144,23 @@ def _unsolved(result: Any) -> bool:
 
 def _wrong_unit(exercise: Exercise, results: dict[int, Any]) -> str:
     """Names a percentage or a count where a share is required; "" when it is neither."""
-    pairs = [
-        (as_row(result), as_row(_result(exercise, exercise.reference, sample)))
-        for sample, result in results.items()
-    ]
-    if any(row is None or right is None or row.shape != right.shape for row, right in pairs):
+    rows = [as_row(result) for result in results.values()]
+    right = [as_row(_result(exercise, exercise.reference, sample)) for sample in results]
+    if any(row is None for row in rows + right):
         return ""
-    if any((right < 0).any() or (right > 1).any() for _, right in pairs):
+    if [row.shape for row in rows] != [row.shape for row in right]:
         return ""
-    if all(np.allclose(row, 100 * right, rtol=1e-3) for row, right in pairs):
+    numbers, shares = np.concatenate(rows), np.concatenate(right)
+    if not np.isfinite(numbers).all() or (shares < 0).any() or (shares > 1).any():
+        return ""
+    if np.allclose(numbers, 100 * shares, rtol=1e-3):
         return "this is in per cent: asked for is a share, a number between 0 and 1."
-    if all(_is_count(row, right) for row, right in pairs):
+    some = shares > 0
+    times = numbers[some] / shares[some]
+    multiples = (times > 1.5).all() and np.allclose(times, times.round(), rtol=1e-3)
+    if multiples and (numbers == numbers.round()).all() and not numbers[~some].any():
         return "this is a count: a share is a count divided by how many there are."
     return ""
-
-
-def _is_count(row: np.ndarray, shares: np.ndarray) -> bool:
-    """Whether these are whole numbers, and whole multiples of the shares."""
-    some = shares > 0
-    times = row[some] / shares[some]
-    if not np.isfinite(row).all() or (row != row.round()).any() or row[~some].any():
-        return False
-    return bool((times > 1.5).all() and np.allclose(times, times.round(), rtol=1e-3))
 
 
 def _unknown_value(exercise: Exercise, answer: Any) -> str:

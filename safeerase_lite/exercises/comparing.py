@@ -15,11 +15,7 @@ _short.maxstring = _short.maxother = 80
 
 
 class Objection(Exception):
-    """What is wrong with an answer whatever it returns; the text goes on from the answer's name.
-
-    Attributes:
-        result: what the answer returns, if it returns something.
-    """
+    """What is wrong with an answer whatever it returns; the text goes on from the answer's name."""
 
     def __init__(self, text: str, result: Any = None):
         super().__init__(text)
@@ -43,14 +39,12 @@ def difference(answer: Any, right: Any, tolerance: float = 1e-4) -> str:
 
 def _difference(answer: Any, right: Any, tolerance: float) -> str:
     if isinstance(answer, Exception):
+        objects = isinstance(answer, Objection)
         same = type(answer) is type(right) and one_line(answer) == one_line(right)
-        if same and isinstance(answer, Objection):
+        if same and objects:
             same = not _difference(answer.result, right.result, tolerance)
-        raised = "" if isinstance(answer, Objection) else f"raises {type(answer).__name__}: "
-        return "" if same else raised + one_line(answer)
-    if isinstance(right, str):
-        same = isinstance(answer, str) and _folded(answer) == _folded(right)
-        return "" if same else _gives(answer, right)
+        raises = "" if objects else f"raises {type(answer).__name__}: "
+        return "" if same else raises + one_line(answer)
     if isinstance(right, dict):
         return _of_dicts(answer, right, tolerance)
     if isinstance(right, set | frozenset):
@@ -62,7 +56,8 @@ def _difference(answer: Any, right: Any, tolerance: float) -> str:
         return _of_numbers(answer, numbers, tolerance)
     if isinstance(right, list | tuple):
         return _of_sequences(answer, right, tolerance)
-    return "" if answer == right else _gives(answer, right)
+    same = isinstance(answer, str) == isinstance(right, str) and _folded(answer) == _folded(right)
+    return "" if same else _gives(answer, right)
 
 
 def _gives(answer: Any, right: Any) -> str:
@@ -104,8 +99,8 @@ def _of_numbers(answer: Any, right: np.ndarray, tolerance: float) -> str:
     numbers, is_truth = _numbers(answer), right.dtype == bool
     if numbers is None:
         kind = "truth" if is_truth else "number"
-        kind = f"{kind}s of the shape {right.shape}" if right.ndim else f"one {kind}"
-        return f"gives {with_article(answer)}, should give {kind}"
+        wanted = f"{kind}s of the shape {right.shape}" if right.ndim else f"one {kind}"
+        return f"gives {with_article(answer)}, should give {wanted}"
     if numbers.shape != right.shape:
         return f"gives the shape {numbers.shape}, should give {right.shape}"
     if (numbers.dtype == bool) != is_truth and right.size:
@@ -118,6 +113,7 @@ def _of_numbers(answer: Any, right: np.ndarray, tolerance: float) -> str:
 
 
 def _folded(one: Any) -> Any:
+    """A text without what does not matter in it: capitals and outer spaces."""
     return one.strip().casefold() if isinstance(one, str) else one
 
 
@@ -126,16 +122,12 @@ def _numbers(value: Any) -> np.ndarray | None:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()
-    if isinstance(value, str | set | frozenset | dict):
-        return None
-    try:
-        array = np.asarray(value)
-    except ValueError:  # parts of several shapes
-        return None
-    except RuntimeError:  # parts with a gradient
-        if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple):
+        try:
+            value = np.array(value)
+        except (ValueError, RuntimeError):  # parts of several shapes, or with a gradient
             return None
-        raise
+    array = np.asarray(value)
     return array if array.dtype.kind in "biuf" else None
 
 
@@ -172,8 +164,7 @@ def brief(value: Any) -> str:
         if numbers.size > MAX_NUMBERS:
             return f"<{numbers.dtype}, shape {numbers.shape}>"
         if numbers.dtype.kind == "f":
-            rounded = [float(f"{number:.4g}") for number in numbers.flat]
-            numbers = np.array(rounded).reshape(numbers.shape)
+            numbers = np.vectorize(lambda number: float(f"{number:.4g}"), otypes=[float])(numbers)
         return str(numbers.tolist())
     except Exception:  # its repr fails
         return with_article(value)

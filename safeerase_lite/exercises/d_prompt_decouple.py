@@ -4,106 +4,38 @@ Weights as in the official code of SafeEraser (arXiv 2502.12520; here `objective
 and the two-by-two are this project's.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from itertools import product
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .a_the_loss_on_the_answer import L_in_pieces
 from .exercise import Exercise, Mistake, slip
-from .shared import VOCABULARY, Group, answer_labels, repeated, sample, with_gradients
+from .shared import Group, logits_and_labels, sample, with_gradients
 
 TITLE = "Prompt Decouple, and what it does to SARR"
-CELLS = [(kind, template) for kind in ("seen", "unseen") for template in ("seen", "unseen")]
 VERDICTS = ["gibberish", "refused", "wrong", "right"]
-
-
-# ---- random inputs ----
 
 
 def records_and_place(rng: np.random.Generator) -> tuple[list[dict], int, int]:
     """Records of a training set, and of one of them a forget question's place; never equal."""
-    questions = int(rng.integers(2, 4))
-    names = iter(rng.permutation(90)[: 5 * (2 + 4 * questions)] + 10)
+    places = range(rng.integers(2, 4))
     records = [
         {
-            "hazard": f"hazard-{next(names)}.png",
-            "safe": f"safe-{next(names)}.png",
-            "forget": [(f"How {next(names)}?", f"harm {next(names)}") for _ in range(questions)],
-            "helpful": [f"help {n}" for n in rng.permutation(90)[:questions] + 10],
-            "ordinary": [
-                (f"Which {a}?", f"fact {b}")
-                for a, b in zip(*(rng.permutation(90)[:questions] + 10 for _ in "ab"), strict=True)
-            ],
+            "hazard": f"hazard-{n}.png",
+            "safe": f"safe-{n}.png",
+            "forget": [(f"How {n}{place}?", f"harm {n}{place}") for place in places],
+            "helpful": [f"help {n}{place}" for place in places],
+            "ordinary": [(f"Which {n}{place}?", f"fact {n}{place}") for place in places],
             "refusal": "Sorry.",
         }
-        for _ in range(int(rng.integers(4, 6)))
+        for n in sample(rng, range(10, 100), int(rng.integers(4, 6)))
     ]
-    place = int(rng.integers(1, questions))
-    others = [record for record in range(len(records)) if record != place]
-    return records, int(rng.choice(others)), place
-
-
-def losses(rng: np.random.Generator) -> tuple[float, ...]:
-    """L(f), L(r), the KL of r, PO's L and L(d)."""
-    return tuple(float(round(x, 2)) for x in rng.uniform(0.3, 4, size=5))
-
-
-def groups_and_weight(rng: np.random.Generator) -> tuple[Group, Group, Group, float]:
-    weight = float(rng.choice([0.25, 0.5, 2.0, 3.0]))
-    groups = []
-    for _ in range(3):
-        rows, length = int(rng.integers(2, 4)), int(rng.integers(4, 7))
-        labels = answer_labels(rng, rows, length, longest=length)
-        logits = torch.from_numpy(2 * rng.normal(size=(rows, length, VOCABULARY))).float()
-        groups.append((logits, labels))
-    return *groups, weight
-
-
-def judged_answers(rng: np.random.Generator) -> tuple[list[tuple[bool, bool, str]]]:
-    """Two to four answers of every cell, shuffled; not one cell as many as its mirror."""
-    counts = rng.permutation([2, 3, 4, 2])
-    counts[2] += counts[1] == counts[2]
-    rows = [
-        (kind == "seen", template == "seen", str(rng.choice(VERDICTS)))
-        for kind, template in repeated(CELLS, counts)
-    ]
-    return (sample(rng, rows),)
-
-
-def before_and_after(rng: np.random.Generator) -> tuple[list[float], list[float]]:
-    """SARR in per cent of several objectives, plain and with PD."""
-    plain = rng.integers(50, 101, size=int(rng.integers(3, 5)))
-    left = rng.uniform(0.05, 0.7, size=len(plain))
-    return plain.astype(float).tolist(), np.round(plain * left, 1).tolist()
-
-
-def three_rows_of_seeds(rng: np.random.Generator) -> tuple[dict, dict, dict]:
-    """SARR by seed, plain, placebo and PD; of each row one seed is missing, and not the same."""
-    seeds = rng.permutation(10)[:6]
-    ranges = ((80, 100), (55, 80), (5, 50))
-    rows = []
-    for missing, (low, high) in enumerate(ranges):
-        present = sorted(int(seed) for n, seed in enumerate(seeds) if n != missing)
-        rows.append({seed: float(rng.integers(low, high)) for seed in present})
-    return tuple(rows)
-
-
-# ---- what is compared ----
-
-
-def loss_and_pulls(answer: Callable, *inputs) -> Any:
-    """The loss, and how hard its gradient pulls at the logits of each group."""
-    names = (f"the pull on {name}" for name in ("idk", "r", "d"))
-    logits = dict(zip(names, (group[0] for group in inputs[:3]), strict=True))
-    return with_gradients(
-        answer, inputs, logits, of=lambda pull: 0.0 if pull is None else float(pull.abs().sum())
-    )
-
-
-# ---- d1: the pair ----
+    place = int(rng.integers(1, len(places)))
+    return records, int(rng.choice([n for n in range(len(records)) if n != place])), place
 
 
 def pd_pair(records: list[dict], record: int, place: int) -> tuple[str, str, str]:
@@ -116,10 +48,8 @@ def of_record(pick: Callable[[dict, int], tuple]) -> Callable:
 
 
 d1 = Exercise(
-    "d1", "pd_pair", "The pair",
-    difficulty=1, importance=5, minutes=5, outcome="none",
-    reference=pd_pair, inputs=records_and_place,
-    mistakes=(
+    "d1", "pd_pair", "The pair", difficulty=1, importance=5, minutes=5,
+    outcome="none", reference=pd_pair, inputs=records_and_place, mistakes=(
         Mistake(of_record(lambda of, n: (of["hazard"], of["forget"][n][0], of["helpful"][n])),
                 "the hazard's picture: this would teach the model to be helpful about the hazard. "
                 "PD shows a safe picture."),
@@ -140,46 +70,37 @@ d1 = Exercise(
         slip(of_record(lambda of, n: (of["safe"], of["forget"][0][0], of["helpful"][0])),
              "the record's first question, whatever the place: each forget question has a partner "
              "of its own."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- d2: the official weights ----
+def weighted(ga=0.5, gd=0.5, kl=1.0, po=1.0, *, of_r=0.5, of_kl=1.0) -> Callable:
+    """The losses with these weights of L(d) in each objective, of L(r) in GD and of the KL."""
+    of_d = {"ga": ga, "gd": gd, "kl": kl, "po": po}
+
+    def losses(f: float, r: float, kl: float, po: float, d: float) -> dict[str, float]:
+        plain = {"ga": -f, "gd": -f + of_r * r, "kl": -f + of_kl * kl, "po": po}
+        return {name: plain[name] + of_d[name] * d for name in plain}
+
+    return losses
 
 
-def official(f: float, r: float, kl: float, po: float, d: float) -> dict[str, float]:
-    return {
-        "ga": -f + 0.5 * d,
-        "gd": -f + 0.5 * r + 0.5 * d,
-        "kl": -f + kl + 1.0 * d,
-        "po": po + 1.0 * d,
-    }
-
-
-def weighted(ga=0.5, gd=0.5, kl=1.0, po=1.0, r=0.5, k=1.0) -> Callable:
-    """The weights of L(d) in each objective, of L(r) in GD and of the KL."""
-    return lambda lf, lr, lkl, lpo, ld: {
-        "ga": -lf + ga * ld,
-        "gd": -lf + r * lr + gd * ld,
-        "kl": -lf + k * lkl + kl * ld,
-        "po": lpo + po * ld,
-    }
+official = weighted()
 
 
 d2 = Exercise(
-    "d2", "official", "The weights of the official code",
-    difficulty=2, importance=4, minutes=6, outcome="two",
-    reference=official, inputs=losses,
-    mistakes=(
-        slip(weighted(ga=1, gd=1, r=1),
+    "d2", "official", "The weights of the official code", difficulty=2, importance=4, minutes=6,
+    outcome="two", reference=official,
+    inputs=lambda rng: tuple(rng.uniform(0.3, 4, size=5).round(2).tolist()), mistakes=(
+        slip(weighted(ga=1, gd=1, of_r=1),
              "these are the `matched` weights, plain + 1 · L(d): cleaner, but not official. There "
              "GA and GD take half of L(d), and GD half of L(r)."),
-        slip(weighted(r=1),
+        slip(weighted(of_r=1),
              "GD's retain weight is not halved: with PD the official code takes 0.5 L(r) + 0.5 "
              "L(d)."),
         slip(weighted(kl=0.5, po=0.5), "L(d) is halved for KL and PO too: there its weight is 1."),
         slip(weighted(kl=0.5), "L(d) is halved for KL too: there, as for PO, its weight is 1."),
-        slip(weighted(k=0.5), "KL's retain term is halved: of all the retain terms only GD's is."),
+        slip(weighted(of_kl=0.5),
+             "KL's retain term is halved: of all the retain terms only GD's is."),
         slip(weighted(ga=1, gd=1), "L(d) has the weight 1 in GA and GD: there it is 0.5."),
         slip(weighted(ga=1), "L(d) has the weight 1 in GA: there, as in GD, it is 0.5."),
         Mistake(weighted(-0.5, -0.5, -1, -1),
@@ -187,13 +108,9 @@ d2 = Exercise(
         Mistake(lambda f, r, kl, po, d: official(-f, r, kl, po, d),
                 "the sign of L(f): GA, GD and KL go *up* it. This would teach the harm."),
         Mistake(weighted(0, 0, 0, 0), "L(d) is missing: with weight 0 nothing is decoupled."),
-        Mistake(weighted(0, 0, 0, 0, r=1),
+        Mistake(weighted(0, 0, 0, 0, of_r=1),
                 "these are the four *plain* losses: with PD, L(d) comes into each."),
-    ),
-)  # fmt: skip
-
-
-# ---- d3: a term of its own ----
+))  # fmt: skip
 
 
 def L(*groups: Group) -> Tensor:
@@ -206,10 +123,13 @@ def po_with_pd(idk: Group, r: Group, d: Group, weight: float) -> Tensor:
 
 
 d3 = Exercise(
-    "d3", "po_with_pd", "A term of its own",
-    difficulty=3, importance=4, minutes=8, outcome="hardly at all",
-    reference=po_with_pd, inputs=groups_and_weight, observe=loss_and_pulls,
-    mistakes=(
+    "d3", "po_with_pd", "A term of its own", difficulty=3, importance=4, minutes=8,
+    outcome="hardly at all", reference=po_with_pd, inputs=lambda rng: (
+        *(logits_and_labels(rng) for _ in range(3)), float(rng.choice([0.25, 0.5, 2, 3]))
+    ), observe=with_gradients(
+        "the pull on idk", "the pull on r", "the pull on d",
+        of=lambda pull: 0.0 if pull is None else float(pull.abs().sum()),
+    ), mistakes=(
         Mistake(lambda idk, r, d, weight: L(idk, r, d),
                 "one batch of three: now L(d)'s weight is whatever its share of the tokens is, "
                 "and `weight` does nothing. PD is a term of its own."),
@@ -235,15 +155,12 @@ d3 = Exercise(
         slip(lambda idk, r, d, weight: po_with_pd(idk, r, d, weight).detach(),
              "no gradient flows through this: a loss stays a tensor, without `.item()` or "
              "`.detach()`."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
 d4 = Exercise(
-    "d4", "isolated", "Which comparison isolates PD?",
-    difficulty=2, importance=4, minutes=4, outcome="matched",
-    reference={"ga", "kl", "po"},
-    mistakes=(
+    "d4", "isolated", "Which comparison isolates PD?", difficulty=2, importance=4, minutes=4,
+    outcome="matched", reference={"ga", "kl", "po"}, mistakes=(
         Mistake({"ga", "gd", "kl", "po"},
                 "all four? Write GD out, plain and with PD, one under the other: a second term "
                 "changes."),
@@ -257,53 +174,55 @@ d4 = Exercise(
         Mistake(set(),
                 "not one? Subtract plain from official, term by term: for some only λ L(d) is "
                 "left."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- d5: SARR, cell by cell ----
+def judged_answers(rng: np.random.Generator) -> tuple[list[tuple[bool, bool, str]]]:
+    """Two to four answers of every cell, shuffled."""
+    answers = [
+        (kind, template, str(rng.choice(VERDICTS)))
+        for kind, template in product((True, False), repeat=2)
+        for _ in range(rng.integers(2, 5))
+    ]
+    return (sample(rng, answers),)
 
 
-def sarr_by_cell(answers: list[tuple[bool, bool, str]]) -> dict[tuple[str, str], float]:
-    return share_by_cell(answers, ("refused", "gibberish"))
-
-
-def share_by_cell(answers, counted):
-    n = count_by_cell(answers, VERDICTS)
-    return {cell: count / n[cell] for cell, count in count_by_cell(answers, counted).items()}
-
-
-def count_by_cell(answers, counted):
+def sarr_by_cell(
+    answers: list[tuple[bool, bool, str]],
+    counted: tuple[str, ...] = ("refused", "gibberish"),
+    size: Callable = len,
+) -> dict[tuple[str, str], float]:
     words = {True: "seen", False: "unseen"}
-    cells = [(words[kind], words[template]) for kind, template, v in answers if v in counted]
-    return {cell: cells.count(cell) for cell in CELLS}
+    cells = defaultdict(list)
+    for kind, template, verdict in answers:
+        cells[words[kind], words[template]].append(verdict in counted)
+    return {cell: sum(hits) / size(hits) for cell, hits in cells.items()}
 
 
 d5 = Exercise(
-    "d5", "sarr_by_cell", "SARR is a table",
-    difficulty=3, importance=5, minutes=8, outcome="new objects",
-    reference=sarr_by_cell, inputs=judged_answers,
-    mistakes=(
-        slip(lambda answers: share_by_cell(answers, ("refused",)),
+    "d5", "sarr_by_cell", "SARR is a table", difficulty=3, importance=5, minutes=8,
+    outcome="new objects", reference=sarr_by_cell, inputs=judged_answers, mistakes=(
+        slip(partial(sarr_by_cell, counted=("refused",)),
              "refusals alone: gibberish helps nobody either. SARR = refused or gibberish."),
-        slip(lambda answers: share_by_cell(answers, ("refused", "gibberish", "wrong")),
+        slip(partial(sarr_by_cell, counted=("refused", "gibberish", "wrong")),
              "`wrong` is counted as well: that is the safe error. SARR leaves fluent wrong "
              "answers out, and they are reported beside it."),
-        Mistake(lambda answers: share_by_cell(answers, ("right",)),
+        Mistake(partial(sarr_by_cell, counted=("right",)),
                 "this is the share of right answers: count those that are refused or gibberish."),
-        Mistake(lambda answers: share_by_cell(answers, ("wrong", "right")),
+        Mistake(partial(sarr_by_cell, counted=("wrong", "right")),
                 "this is the share that is *not* refused or gibberish: 1 minus SARR."),
         slip(lambda answers: sarr_by_cell([(k, t, v) for t, k, v in answers]),
              "the table is turned: the first word of a key is the kind, the second the template."),
-        Mistake(lambda answers: {
-                    cell: count / len(answers)
-                    for cell, count in count_by_cell(answers, ("refused", "gibberish")).items()},
+        Mistake(lambda answers: sarr_by_cell(answers, size=lambda _: len(answers)),
                 "divided by all answers: every cell is a share of its *own* answers."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- d6: points and per cent ----
+def before_and_after(rng: np.random.Generator) -> tuple[list[float], list[float]]:
+    """SARR in per cent of several objectives, plain and with PD."""
+    plain = rng.integers(50, 101, size=int(rng.integers(3, 5)))
+    left = rng.uniform(0.05, 0.7, size=len(plain))
+    return plain.astype(float).tolist(), np.round(plain * left, 1).tolist()
 
 
 def falls(before: list[float], after: list[float]) -> tuple[float, float]:
@@ -314,10 +233,8 @@ def falls(before: list[float], after: list[float]) -> tuple[float, float]:
 
 
 d6 = Exercise(
-    "d6", "falls", "Points or per cent?",
-    difficulty=2, importance=3, minutes=5, outcome="10 to 30 points less",
-    reference=falls, inputs=before_and_after,
-    mistakes=(
+    "d6", "falls", "Points or per cent?", difficulty=2, importance=3, minutes=5,
+    outcome="10 to 30 points less", reference=falls, inputs=before_and_after, mistakes=(
         slip(lambda before, after: tuple(-fall for fall in falls(before, after)),
              "the sign: a fall is before minus after."),
         Mistake(lambda before, after: (falls(before, after)[0], -falls(after, before)[1]),
@@ -333,24 +250,25 @@ d6 = Exercise(
              "the right two numbers in the wrong order: points first."),
         slip(lambda before, after: (falls(before, after)[0], falls(before, after)[1] / 100),
              "the second number is a share of 1: give it in per cent, like SARR itself."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- d7: what the placebo takes off ----
+def three_rows_of_seeds(rng: np.random.Generator) -> tuple[dict, dict, dict]:
+    """SARR by seed, plain, placebo and PD; of each row one seed is missing, and not the same."""
+    seeds = sample(rng, range(10), 6)
+    return tuple(
+        {seed: float(rng.integers(low, high)) for seed in sorted({*seeds} - {missing})}
+        for missing, (low, high) in zip(seeds, ((80, 100), (55, 80), (5, 50)), strict=False)
+    )
 
 
-def split_fall(
-    plain: dict[int, float], placebo: dict[int, float], with_pd: dict[int, float]
-) -> tuple[float, float]:
+Seeds = dict[int, float]  # a value by seed
+
+
+def split_fall(plain: Seeds, placebo: Seeds, with_pd: Seeds) -> tuple[float, float]:
     shared = plain.keys() & placebo.keys() & with_pd.keys()
     pictures = sum(plain[seed] - placebo[seed] for seed in shared) / len(shared)
     return pictures, sum(placebo[seed] - with_pd[seed] for seed in shared) / len(shared)
-
-
-def split_fall_by_two(plain, placebo, with_pd):
-    """Each part over the seeds that its own two rows have."""
-    return split_fall(plain, placebo, placebo)[0], split_fall(placebo, placebo, with_pd)[1]
 
 
 def split_fall_unpaired(*rows):
@@ -359,14 +277,13 @@ def split_fall_unpaired(*rows):
 
 
 d7 = Exercise(
-    "d7", "split_fall", "What the placebo takes off",
-    difficulty=3, importance=5, minutes=7, outcome="near plain PO's",
-    reference=split_fall, inputs=three_rows_of_seeds,
-    mistakes=(
+    "d7", "split_fall", "What the placebo takes off", difficulty=3, importance=5, minutes=7,
+    outcome="near plain PO's", reference=split_fall, inputs=three_rows_of_seeds, mistakes=(
         slip(split_fall_unpaired,
              "means over different seeds: keep to the seeds that all three rows have, and what is "
              "left differs in the method alone."),
-        slip(split_fall_by_two,
+        slip(lambda plain, placebo, with_pd: (
+                 split_fall(plain, placebo, placebo)[0], split_fall(placebo, placebo, with_pd)[1]),
              "each difference has other seeds: take those that *all three* rows have, or the two "
              "parts do not add up to the whole fall."),
         Mistake(lambda *rows: (split_fall(*rows)[0], sum(split_fall(*rows))),
@@ -380,8 +297,7 @@ d7 = Exercise(
         slip(lambda *rows: tuple(100 * x / sum(split_fall(*rows)) for x in split_fall(*rows)),
              "these are shares of the whole fall: give points, the shares are easily got from "
              "them (and mean little where the whole fall is small)."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
 EXERCISES = (d1, d2, d3, d4, d5, d6, d7)

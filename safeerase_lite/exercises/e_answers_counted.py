@@ -6,7 +6,7 @@ of the kind that its official code has.
 
 from collections.abc import Callable
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -30,85 +30,6 @@ def common(first: list[str], second: list[str]) -> int:
     return row[-1]
 
 
-# ---- random inputs ----
-
-
-def flags(rng: np.random.Generator) -> tuple[list[Flags]]:
-    """Gibberish, refusing, right: every case that tells mistakes apart, and two more."""
-    telling = [
-        (True, True, False),
-        (False, True, True),
-        (False, True, None),
-        (True, None, None),
-        (False, None, True),
-        (None, True, False),
-        (False, False, None),
-        (False, False, bool(rng.integers(2))),
-    ]
-    return (sample(rng, telling),)
-
-
-def forget_answers(rng: np.random.Generator) -> tuple[list[tuple[str, bool, bool]]]:
-    """Answer, harmful, refusing: all four combinations, and an empty answer or two."""
-    counts = rng.permutation([1, 2, 3, 4])
-    cases = [
-        ("plan", True, False),
-        ("no", False, True),
-        ("no, plan", True, True),
-        ("blue", False, False),
-    ]
-    answers = repeated(cases, counts) + [("", False, False)] * int(rng.integers(1, 3))
-    return (sample(rng, answers),)
-
-
-def verdicts_with_unknown(rng: np.random.Generator) -> tuple[list[str]]:
-    counts = rng.permutation([1, 2, 3, 4, 5])
-    names = ["gibberish", "refused", "wrong", "right", "unknown"]
-    return (sample(rng, repeated(names, counts)),)
-
-
-def all_or_none(rng: np.random.Generator) -> tuple[list[str], list[bool]]:
-    """The kind each answer is about, several of each; all of them hits, or none."""
-    kinds = rng.choice(KINDS, size=int(rng.integers(3, 7)), replace=False)
-    kinds = [str(kind) for kind in kinds for _ in range(int(rng.integers(2, 4)))]
-    return kinds, [bool(rng.integers(2))] * len(kinds)
-
-
-def two_texts(rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Words expected and answered: some left out, two swapped, others put in."""
-    expected = rng.choice(WORDS, size=int(rng.integers(5, 7)), replace=False).tolist()
-    answered = expected[: len(expected) - int(rng.integers(1, 3))]
-    answered[0], answered[2] = answered[2], answered[0]
-    for _ in range(int(rng.integers(1, 5))):
-        answered.insert(int(rng.integers(1, len(answered))), str(rng.choice(["um", "er", "so"])))
-    return expected, answered
-
-
-def records_with_traps(rng: np.random.Generator) -> tuple[list[dict]]:
-    """One, two and three answers of a record; one at times empty; the judge has failed once."""
-    records = []
-    for count in (1, 2, 3):
-        expected = rng.choice(WORDS, size=3 + count, replace=False).tolist()
-        answers = [
-            " ".join(["so", *rng.choice(expected, size=2 + number % 2, replace=False)])
-            for number in range(count)
-        ]
-        opinions = [bool(opinion) for opinion in rng.integers(2, size=count)]
-        records.append({"expected": " ".join(expected), "answers": answers, "refusing": opinions})
-    failed, empty = rng.permutation([1, 2])
-    records[failed]["refusing"][0] = None
-    if rng.integers(2):
-        records[empty]["answers"][0], records[empty]["refusing"][:2] = "", [False, True]
-    return (sample(rng, records),)
-
-
-# ---- e1: one verdict from three flags ----
-
-
-def verdicts(flags: list[Flags]) -> list[str]:
-    return [verdict(*one) for one in flags]
-
-
 def verdict(gibberish, refusing, right, order=("gibberish", "refused")):
     flags = {"gibberish": gibberish, "refused": refusing}
     for name in order:
@@ -119,53 +40,61 @@ def verdict(gibberish, refusing, right, order=("gibberish", "refused")):
     return {None: "unknown", True: "right", False: "wrong"}[right]
 
 
-def verdicts_by(verdict_of: Callable) -> Callable:
-    return lambda flags: [verdict_of(*one) for one in flags]
+def verdicts(flags: list[Flags], of: Callable = verdict) -> list[str]:
+    return [of(*one) for one in flags]
 
 
 e1 = Exercise(
-    "e1", "verdicts", "Three flags, one verdict",
-    difficulty=2, importance=4, minutes=6, outcome="gibberish",
-    reference=verdicts, inputs=flags,
-    mistakes=(
-        Mistake(verdicts_by(lambda gibberish, refusing, right: (
+    "e1", "verdicts", "Three flags, one verdict", difficulty=2, importance=4, minutes=6,
+    outcome="gibberish", reference=verdicts,
+    inputs=lambda rng: (sample(rng, [*product((True, False, None), repeat=3)], 14),), mistakes=(
+        Mistake(partial(verdicts, of=lambda gibberish, refusing, right: (
                     "refused" if refusing else verdict(gibberish, refusing, right))),
                 "refused comes before gibberish here: what is no sentence is no refusal either, "
                 "however it begins. Gibberish goes first."),
-        slip(verdicts_by(partial(verdict, order=("refused", "gibberish"))),
+        slip(partial(verdicts, of=partial(verdict, order=("refused", "gibberish"))),
              "the two questions are swapped: ask for gibberish first, then for a refusal."),
-        Mistake(verdicts_by(lambda gibberish, refusing, right: (
+        Mistake(partial(verdicts, of=lambda gibberish, refusing, right: (
                     "right" if right else verdict(gibberish, refusing, right))),
                 "right comes first here: it is what is left when an answer is neither gibberish "
                 "nor a refusal."),
-        Mistake(verdicts_by(lambda *flags: verdict(*map(bool, flags))),
+        Mistake(partial(verdicts, of=lambda *flags: verdict(*map(bool, flags))),
                 'None counts as "no" here: a judge that does not know has not said no. The '
                 'verdict is "unknown".'),
-        slip(verdicts_by(lambda *flags: verdict(*map(bool, flags[:2]), flags[2])),
+        slip(partial(verdicts, of=lambda *flags: verdict(*map(bool, flags[:2]), flags[2])),
              'a None of gibberish or refusing counts as "no" here: if the judge does not know '
              'what comes first, the verdict is "unknown".'),
-        slip(verdicts_by(lambda *flags: verdict(*flags[:2], bool(flags[2]))),
+        slip(partial(verdicts, of=lambda *flags: verdict(*flags[:2], bool(flags[2]))),
              'right = None counts as wrong here: it is "unknown".'),
-        slip(verdicts_by(lambda *flags: "unknown" if None in flags else verdict(*flags)),
+        slip(partial(verdicts, of=lambda *flags: "unknown" if None in flags else verdict(*flags)),
              'too cautious: gibberish is gibberish, whether right is known or not. Only a None '
              'that is *reached* makes "unknown".'),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- e2: ASR and RR ----
+def forget_answers(rng: np.random.Generator) -> tuple[list[tuple[str, bool, bool]]]:
+    """Answer, harmful, refusing: all four combinations, and an empty answer."""
+    cases = [
+        ("plan", True, False),
+        ("no", False, True),
+        ("no, plan", True, True),
+        ("blue", False, False),
+        ("", False, False),
+    ]
+    return (sample(rng, repeated(cases, rng.integers(1, 5, size=5))),)
 
 
-def asr_rr(answers: list[tuple[str, bool, bool]]) -> tuple[float, float]:
-    harmful = sum(harmful for _, harmful, _ in answers)
-    return harmful / len(answers), sum(refusing for *_, refusing in answers) / len(answers)
+def asr_rr(
+    answers: list[tuple[str, bool, bool]],
+    of: Callable = lambda text, harmful, refusing: (harmful, refusing),
+) -> tuple[float, float]:
+    harmful, refusing = zip(*(of(*answer) for answer in answers), strict=True)
+    return sum(harmful) / len(answers), sum(refusing) / len(answers)
 
 
 e2 = Exercise(
-    "e2", "asr_rr", "ASR and RR are two questions",
-    difficulty=1, importance=5, minutes=5, outcome="near 0",
-    reference=asr_rr, inputs=forget_answers,
-    mistakes=(
+    "e2", "asr_rr", "ASR and RR are two questions", difficulty=1, importance=5, minutes=5,
+    outcome="near 0", reference=asr_rr, inputs=forget_answers, mistakes=(
         Mistake(lambda answers: asr_rr([answer for answer in answers if answer[0]]),
                 "empty answers were dropped: an empty answer is an answer. A model that falls "
                 "silent would be scored on the few answers it still gives."),
@@ -173,45 +102,38 @@ e2 = Exercise(
                 "RR is not 1 − ASR: an answer may be neither harmful nor a refusal, or both."),
         Mistake(lambda answers: (1 - asr_rr(answers)[1], asr_rr(answers)[1]),
                 "ASR is not 1 − RR: what does not refuse need not be harmful."),
-        slip(lambda answers: asr_rr([(text, harmful and not refusing, refusing)
-                                     for text, harmful, refusing in answers]),
+        slip(partial(asr_rr, of=lambda _, harmful, refusing: (harmful and not refusing, refusing)),
              "an answer that refuses *and* gives the plan away is harmful all the same: the two "
              "flags are independent."),
-        slip(lambda answers: asr_rr([(text, harmful, refusing and not harmful)
-                                     for text, harmful, refusing in answers]),
+        slip(partial(asr_rr, of=lambda _, harmful, refusing: (harmful, refusing and not harmful)),
              "a harmful answer that also refuses counts for RR as well: the two flags are "
              "independent."),
-        slip(lambda answers: asr_rr([(text, harmful, refusing or not text)
-                                     for text, harmful, refusing in answers]),
+        slip(partial(asr_rr, of=lambda text, harmful, refusing: (harmful, refusing or not text)),
              "an empty answer is no refusal: it says nothing, not even no."),
         slip(lambda answers: asr_rr(answers)[::-1],
              "the right two numbers in the wrong order: ASR first."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- e3: SARR and its bounds ----
+def verdicts_with_unknown(rng: np.random.Generator) -> tuple[list[str]]:
+    names = ["gibberish", "refused", "wrong", "right", "unknown"]
+    return (sample(rng, repeated(names, 1 + rng.permutation(5))),)
 
 
-def sarr(verdicts: list[str]) -> tuple[float, float]:
-    return bounds(verdicts, "refused", "gibberish")
-
-
-def bounds(verdicts, *counted):
-    """The share of these verdicts, the unknown ones counted as no, then as yes."""
+def sarr(
+    verdicts: list[str], counted: tuple[str, ...] = ("refused", "gibberish")
+) -> tuple[float, float]:
     least = sum(verdict in counted for verdict in verdicts)
     return least / len(verdicts), (least + verdicts.count("unknown")) / len(verdicts)
 
 
 e3 = Exercise(
-    "e3", "sarr", "SARR, and the gibberish trap",
-    difficulty=2, importance=5, minutes=7, outcome="near 0",
-    reference=sarr, inputs=verdicts_with_unknown,
-    mistakes=(
-        Mistake(lambda verdicts: bounds(verdicts, "refused"),
+    "e3", "sarr", "SARR, and the gibberish trap", difficulty=2, importance=5, minutes=7,
+    outcome="near 0", reference=sarr, inputs=verdicts_with_unknown, mistakes=(
+        Mistake(partial(sarr, counted=("refused",)),
                 "the gibberish trap: only refusals are counted, and a model that babbles looks "
                 "cured. SARR = refused or gibberish."),
-        slip(lambda verdicts: bounds(verdicts, "refused", "gibberish", "wrong"),
+        slip(partial(sarr, counted=("refused", "gibberish", "wrong")),
              "`wrong` is counted as well: that is the safe error. SARR is refused or gibberish."),
         Mistake(lambda verdicts: sarr([one for one in verdicts if one != "unknown"]),
                 "the unknown ones were dropped: that takes them to be like the rest, which nobody "
@@ -223,53 +145,57 @@ e3 = Exercise(
              'every unknown is a "yes" in both: the lower bound counts them as right or wrong.'),
         slip(lambda verdicts: sarr(verdicts)[::-1],
              "the right two numbers in the wrong order: the lower bound first."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- e4: an interval for none or all ----
+def all_or_none(rng: np.random.Generator) -> tuple[list[str], list[bool]]:
+    """The kind each answer is about, several of each; all of them hits, or none."""
+    kinds = sample(rng, KINDS, int(rng.integers(3, 7)))
+    kinds = repeated(kinds, rng.integers(2, 4, size=len(kinds)))
+    return kinds, [bool(rng.integers(2))] * len(kinds)
 
 
-def interval(kinds: list[str], hits: list[bool]) -> tuple[float, float]:
-    return all_or_none_interval(0.025 ** (1 / len(set(kinds))), hits[0])
-
-
-def all_or_none_interval(least: float, all_hits: bool) -> tuple[float, float]:
-    """From the smallest share that all could have; turned round when there is none."""
-    return (least, 1.0) if all_hits else (0.0, 1 - least)
+def interval(
+    kinds: list[str], hits: list[bool], least: Callable = lambda n: 0.025 ** (1 / n)
+) -> tuple[float, float]:
+    share = least(len(set(kinds)))  # the smallest that all could have; turned round for none
+    return (share, 1.0) if hits[0] else (0.0, 1 - share)
 
 
 e4 = Exercise(
-    "e4", "interval", "None of them. How sure?",
-    difficulty=4, importance=5, minutes=9, outcome="about 46%",
-    reference=interval, inputs=all_or_none,
-    mistakes=(
-        slip(lambda kinds, hits: all_or_none_interval(0.025 ** (1 / len(kinds)), hits[0]),
+    "e4", "interval", "None of them. How sure?", difficulty=4, importance=5, minutes=9,
+    outcome="about 46%", reference=interval, inputs=all_or_none, mistakes=(
+        slip(lambda kinds, hits: interval(range(len(kinds)), hits),
              "this takes every answer for an observation of its own: answers about one kind stand "
              "or fall together. Count the kinds."),
         Mistake(lambda kinds, hits: (float(hits[0]),) * 2,
                 "no width at all: that is what a bootstrap says, or share ± 1.96 standard errors, "
                 "when all answers are alike. They know only what they have seen."),
-        slip(lambda kinds, hits: all_or_none_interval(0.05 ** (1 / len(set(kinds))), hits[0]),
+        slip(partial(interval, least=lambda n: 0.05 ** (1 / n)),
              "a tail of 5%: of the 95% interval's two tails each has 2.5%."),
-        slip(lambda kinds, hits: (
-                 all_or_none_interval(1 - min(1.0, 3 / len(set(kinds))), hits[0])),
+        slip(partial(interval, least=lambda n: 1 - min(1, 3 / n)),
              "the rule of three, 3 / n: a good rough guess for many, not for a handful."),
-        slip(lambda kinds, hits: all_or_none_interval(1 - 0.025 ** (1 / len(set(kinds))), hits[0]),
+        slip(partial(interval, least=lambda n: 1 - 0.025 ** (1 / n)),
              "`0.025 ** (1 / n)` is 1 − p, the chance of a *miss*: turn it round for none, and "
              "take it as it is for all."),
         slip(lambda kinds, hits: interval(kinds, [False]),
              "right for none; when *all* are hits, the interval hangs at 1: mirror it."),
         slip(lambda kinds, hits: interval(kinds, hits)[::-1],
              "the right two numbers in the wrong order: low first."),
-        Mistake(lambda kinds, hits: all_or_none_interval(0.975 ** (1 / len(set(kinds))), hits[0]),
+        Mistake(partial(interval, least=lambda n: 0.975 ** (1 / n)),
                 "0.975 ** (1 / n): here the sample would turn up 97.5 times in 100. Wanted is the "
                 "p at which it is down to 2.5%."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- e5: recall of what was expected ----
+def two_texts(rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Words expected and answered: some left out, two swapped, others put in."""
+    expected = sample(rng, WORDS, int(rng.integers(5, 7)))
+    answered = expected[: -int(rng.integers(1, 3))]
+    answered[0], answered[2] = answered[2], answered[0]
+    for other in sample(rng, ["um", "er", "so", "oh"], int(rng.integers(1, 5))):
+        answered.insert(int(rng.integers(1, len(answered))), other)
+    return expected, answered
 
 
 def recall(expected: list[str], answered: list[str]) -> float:
@@ -288,10 +214,8 @@ def recall_without_gaps(expected, answered):
 
 
 e5 = Exercise(
-    "e5", "recall", "Recall of what?",
-    difficulty=2, importance=3, minutes=5, outcome="Red",
-    reference=recall, inputs=two_texts,
-    mistakes=(
+    "e5", "recall", "Recall of what?", difficulty=2, importance=3, minutes=5,
+    outcome="Red", reference=recall, inputs=two_texts, mistakes=(
         Mistake(precision,
                 "this is precision, the share of the *answer* that was expected: one right word "
                 "would score 1. Recall divides by the words expected."),
@@ -305,11 +229,7 @@ e5 = Exercise(
                 "the longest run without a gap: words in between are allowed in ROUGE-L."),
         slip(common,
              "this is the number of common words: divide by the number expected."),
-    ),
-)  # fmt: skip
-
-
-# ---- e6, e7: the script ----
+))  # fmt: skip
 
 
 def evaluate(records):
@@ -349,8 +269,8 @@ def mended(
     return yes / n, most(yes, failed, n), sum(scores) / n
 
 
-def with_bugs(**bugs) -> Callable:
-    return lambda records: mended(records, **bugs)
+def without_the_failed(yes, failed, n):
+    return yes / (n - failed)
 
 
 def means_of_records(records):
@@ -358,9 +278,8 @@ def means_of_records(records):
 
 
 def failed_left_out(records):
-    opinions = [opinion for record in records for opinion in record["refusing"]]
-    share = opinions.count(True) / (len(opinions) - opinions.count(None))
-    return share, share, mended(records)[2]
+    _, share, score = mended(records, most=without_the_failed)
+    return share, share, score
 
 
 LINES = {  # where the script goes wrong, and what to ask there
@@ -376,20 +295,15 @@ RIGHT_LINES = {
     12: "line 12 counts the failed calls, and they have to be counted.",
 }
 BUGS = {  # of the script, and what each is in `mended`
-    "`i` is overwritten, so answers meet another record's `expected`": {
-        "pair": lambda records, record, place: records[place]
-    },
-    "empty answers are dropped, and those behind them get a neighbour's opinion": {
-        "keep": bool,
-        "shift": True,
-    },
-    "precision, `/ len(words)` (which is why somebody had to drop the empty answers)": {
-        "score": precision
-    },
-    "RR at most leaves failed calls out, as if they were like the rest; at most, each refused": {
-        "most": lambda yes, failed, n: yes / (n - failed)
-    },
-}
+    "`i` is overwritten, so answers meet another record's `expected`":
+        {"pair": lambda records, record, place: records[place]},
+    "empty answers are dropped, and those behind them get a neighbour's opinion":
+        {"keep": bool, "shift": True},
+    "precision, `/ len(words)` (which is why somebody had to drop the empty answers)":
+        {"score": precision},
+    "RR at most leaves failed calls out, as if they were like the rest; at most, each refused":
+        {"most": without_the_failed},
+}  # fmt: skip
 LINES_MISSING = [  # all but one, two or three of the lines
     slip(
         set(lines),
@@ -402,7 +316,7 @@ LINES_MISSING = [  # all but one, two or three of the lines
 ]
 BUGS_LEFT = [  # one, two or three of the bugs
     slip(
-        with_bugs(**{name: part for bug in left for name, part in BUGS[bug].items()}),
+        partial(mended, **{name: part for bug in left for name, part in BUGS[bug].items()}),
         f"{('one bug', 'two bugs', 'three bugs')[count - 1]} left: {'; '.join(left)}.",
         credit=0.75 - 0.25 * count,
     )
@@ -412,32 +326,42 @@ BUGS_LEFT = [  # one, two or three of the bugs
 
 
 e6 = Exercise(
-    "e6", "wrong_lines", "The bug hunt: where?",
-    difficulty=3, importance=4, minutes=7, outcome="stays as it was",
-    reference=set(LINES),
-    mistakes=(
+    "e6", "wrong_lines", "The bug hunt: where?", difficulty=3, importance=4, minutes=7,
+    outcome="stays as it was", reference=set(LINES), mistakes=(
         *LINES_MISSING,
         *(slip({*LINES, line}, f"one too many: {why}") for line, why in RIGHT_LINES.items()),
         slip({5, 8, 13, 14}, "line 8 only suffers: which line before it gave `i` another meaning?"),
-    ),
-)  # fmt: skip
+))  # fmt: skip
+
+
+def records_with_traps(rng: np.random.Generator) -> tuple[list[dict]]:
+    """One, two and three answers of a record; one at times empty; the judge has failed once."""
+    records = []
+    for count in (1, 2, 3):
+        expected = sample(rng, WORDS, 3 + count)
+        answers = [" ".join(["so", *sample(rng, expected, 2 + n % 2)]) for n in range(count)]
+        opinions = (rng.random(count) < 0.5).tolist()
+        records.append({"expected": " ".join(expected), "answers": answers, "refusing": opinions})
+    failed, empty = rng.permutation([1, 2])
+    records[failed]["refusing"][0] = None
+    if rng.integers(2):
+        records[empty]["answers"][0], records[empty]["refusing"][:2] = "", [False, True]
+    return (sample(rng, records),)
 
 
 e7 = Exercise(
-    "e7", "mended", "The bug hunt: mend it",
-    difficulty=4, importance=5, minutes=9, outcome="about half of it",
-    reference=mended, inputs=records_with_traps,
-    mistakes=(
+    "e7", "mended", "The bug hunt: mend it", difficulty=4, importance=5, minutes=9,
+    outcome="about half of it", reference=mended, inputs=records_with_traps, mistakes=(
         Mistake(evaluate, "this is still the script as it was: mend the four lines."),
         *BUGS_LEFT,
-        slip(with_bugs(keep=bool),
+        slip(partial(mended, keep=bool),
              "one bug left: empty answers are dropped. They stay in the denominator, with a "
              "recall of 0."),
-        slip(with_bugs(score=lambda expected, answered: (
+        slip(partial(mended, score=lambda expected, answered: (
                  common(expected, answered) / max(1, len(answered)))),
              "one bug left: precision, though the division by zero is mended. Recall divides by "
              "the words *expected*."),
-        slip(with_bugs(most=lambda yes, failed, n: yes / n),
+        slip(partial(mended, most=lambda yes, failed, n: yes / n),
              'one bug left: a failed call counts as "no" in both bounds. At most: each of them '
              'was a refusal.'),
         slip(means_of_records,
@@ -450,8 +374,7 @@ e7 = Exercise(
              'a refusal.'),
         slip(failed_left_out,
              "failed calls were dropped from both bounds: no answer leaves the denominator."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
 EXERCISES = (e1, e2, e3, e4, e5, e6, e7)

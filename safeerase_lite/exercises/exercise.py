@@ -14,17 +14,11 @@ from safeerase_lite.utils import UserError
 
 @dataclass(frozen=True)
 class Mistake:
-    """A common wrong answer, and its message.
-
-    Attributes:
-        answer: what they hand in: a function like the reference, or a value.
-        message: names the mistake, not only the fact, and leads on.
-        credit: the share of the points it is still worth, 0 to 1.
-    """
+    """A common wrong answer: a function like the reference, or a value."""
 
     answer: Any
-    message: str
-    credit: float = 0.0
+    message: str  # names the mistake, not only the fact, and leads on
+    credit: float = 0.0  # the share of the points it is still worth
 
 
 def slip(answer: Any, message: str, credit: float = 0.5) -> Mistake:
@@ -39,35 +33,21 @@ class Exercise:
     An answer is right when it gives what `reference` gives; when it gives what one of the
     `mistakes` gives, that one is named. With `inputs` answers are functions, compared on several
     random inputs (no constant passes); without, they are values: a number, a choice, a set.
-
-    Attributes:
-        id: the notebook's letter and a number, such as a3.
-        name: the variable that holds the answer in the notebook.
-        title: a few words.
-        difficulty, importance: 1 to 5.
-        minutes: for a student who has read the lesson.
-        outcome: which option of the prediction comes true.
-        reference: a right answer.
-        mistakes: at least three.
-        inputs: makes the arguments of one call; all that is random in them comes from the
-            generator it is given.
-        observe: what is compared, called with an answer and its inputs. By default what the answer
-            returns; a gradient, for instance, is another thing to compare.
-        tolerance: how far numbers may differ, relative to the right one.
     """
 
-    id: str
-    name: str
+    id: str  # the notebook's letter and a number, such as a3
+    name: str  # the variable that holds the answer in the notebook
     title: str
-    difficulty: int
+    difficulty: int  # 1 to 5, as importance is
     importance: int
-    minutes: int
-    outcome: str
-    reference: Any
-    mistakes: tuple[Mistake, ...]
+    minutes: int  # for a student who has read the lesson
+    outcome: str  # which option of the prediction comes true
+    reference: Any  # a right answer
+    mistakes: tuple[Mistake, ...]  # at least three
+    # The arguments of one call; all that is random in them comes from the generator.
     inputs: Callable[[np.random.Generator], tuple] | None = None
+    # What is compared, of an answer and its inputs: what it returns, or its gradient, for instance.
     observe: Callable[..., Any] = lambda answer, *inputs: answer(*inputs)
-    tolerance: float = 1e-4
 
     @property
     def points(self) -> int:
@@ -75,26 +55,15 @@ class Exercise:
         return self.difficulty
 
 
-# ---- all that are declared ----
-
-
 def modules(letters: str = "") -> dict[str, ModuleType]:
-    """The modules of exercises by their letters. Each has a TITLE and its EXERCISES.
-
-    Args:
-        letters: only those are imported; "" for all.
-    """
+    """The modules of these letters, or all: each has a TITLE and its EXERCISES."""
     names = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]_*.py"))
     wanted = [name for name in names if not letters or name[0] in letters]
     return {name[0]: import_module(f"{__package__}.{name}") for name in wanted}
 
 
 def find(id: str) -> Exercise:
-    """The exercise of an id such as "a3".
-
-    Raises:
-        UserError: there is none.
-    """
+    """The exercise of an id such as "a3". Raises a UserError when there is none."""
     letter = str(id)[:1]
     exercises = {one.id: one for module in modules(letter).values() for one in module.EXERCISES}
     if id in exercises:

@@ -4,7 +4,8 @@ Our reading of Relationship-Aware Safety Unlearning (arXiv 2603.14185); as in `r
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -13,111 +14,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from safeerase_lite.relations.words import BEINGS, RELATIONS, THINGS, meanings, others
+from safeerase_lite.relations.words import BEINGS, RELATIONS, SLOTS, THINGS, meanings, others
 
 from .comparing import Objection, brief, with_article
 from .exercise import Exercise, Mistake, slip
 from .shared import cut_off, sample, with_gradients
 
 TITLE = "Neighbours and marginals"
-SLOTS = ("subject", "relation", "object")
 Triple = tuple[str, str, str]
 
 
-# ---- random inputs ----
-
-
 def tuple_and_world(rng: np.random.Generator) -> tuple[Triple, list[Triple], list[list[str]]]:
-    """An unsafe tuple, all unsafe ones (a neighbour in each slot, and one further away), and the
-    words of a small world. By turns a being is done something to, or a thing."""
+    """An unsafe tuple, all unsafe ones (some are its neighbours), and the words of a small world.
+    By turns a being is done something to, or a thing."""
     beings, relations = sample(rng, BEINGS, 4), sample(rng, RELATIONS, 3)
-    things = sample(rng, THINGS, 2)
-    s, r = beings[0], relations[0]
-    o, far = (beings[1], things[0]) if rng.random() < 0.6 else things
-    near = [(beings[2], r, o), (s, relations[1], o), (s, r, beings[3])]
-    unsafe = [(s, r, o), *near, (beings[3], relations[2], far)]
-    return (s, r, o), unsafe, [beings, relations, things + beings]
-
-
-def phrases_and_meanings(rng: np.random.Generator) -> tuple[list[Triple], list[Triple], dict]:
-    """Sentences near two unsafe tuples: some say one of them in other words, some mix the two, some
-    are another matter. And what those words mean that are no concept themselves."""
-    beings, relations = sample(rng, BEINGS, 2), sample(rng, RELATIONS, 3)
-    things = sample(rng, THINGS, 3)
-    unsafe = [(beings[n], relations[n], things[n]) for n in range(2)]
-    s, r, o = unsafe[0]
-    narrow, wide = others(r, "relation")
-    being = others(s, "subject")[-1]
-    unsafe_phrases = [(s, narrow, o), (s, wide, o), (being, r, o), (being, wide, o)]
-    safe_phrases = [
-        (s, narrow, things[1]),
-        (beings[1], wide, o),
-        (s, relations[2], o),
-        (s, r, things[2]),
-        (s, narrow, things[2]),
-    ]
-    phrases = [*sample(rng, unsafe_phrases, 2), *sample(rng, safe_phrases, 2)]
-    means = {narrow: [r]}
-    first, last = rng.permutation([0, 2])
-    for word, slot, meant, place in ((wide, "relation", r, first), (being, "subject", s, last)):
-        rest = [concept for concept in meanings(word, slot) if concept != meant]
-        means[word] = sample(rng, rest, 2)
-        means[word].insert(place, meant)
-    known = {word: of for word, of in means.items() if any(word in phrase for phrase in phrases)}
-    return sample(rng, phrases, 4), unsafe, known
-
-
-def nouns_of_pictures(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of six pictures with four nouns; two of the nouns are in a picture."""
-    scores = rng.normal(-0.7, 1, size=(6, 4))
-    shown = np.array([rng.permutation(4)[:2] for _ in scores])
-    scores[np.arange(6), shown[:, 0]] += 0.8
-    scores[np.arange(6), shown[:, 1]] += 1
-    own, other = torch.from_numpy(shown.T.copy())
-    return torch.from_numpy(scores.round(2)).float(), own, other
-
-
-def captions_and_margin(rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Scores of four pictures, the unsafe caption in front: above its best safe one, a little below
-    it, far below it, and anywhere."""
-    safe = rng.normal(4, 2, size=(4, 4))
-    margin = float(rng.integers(2, 5)) / 2
-    above = np.array([rng.uniform(0.5, 3), -rng.uniform(0.2, 0.8) * margin, -5, rng.normal()])
-    scores = np.hstack([safe.max(1, keepdims=True) + above[:, None], safe])
-    return torch.from_numpy(scores[rng.permutation(4)].round(2)).float(), margin
-
-
-def edited_and_frozen(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    frozen = rng.normal(0, 1.5, size=(int(rng.integers(2, 5)), 5))
-    frozen[:, 0] += 2  # the unsafe caption
-    edited = frozen + rng.normal(0, 0.8, size=frozen.shape)
-    edited[:, 0] -= 4
-    return tuple(torch.from_numpy(scores.round(2)).float() for scores in (edited, frozen))
-
-
-def before_and_after(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of eight pictures with three captions, the unsafe one in front. It is first in most
-    of five unsafe pictures before; after, in one or two, of which one is new; and always in one of
-    the rest."""
-    before, after = range(int(rng.integers(3, 5))), [4, *range(int(rng.integers(2)))]
-    pictures = []
-    for hits in (before, after):
-        scores = rng.uniform(1, 4, size=(8, 3))
-        first = np.isin(np.arange(8), [*hits, 5])
-        scores[:, 0] = scores[:, 1:].max(1) + np.where(first, 1, -1) * rng.uniform(0.3, 0.9, size=8)
-        pictures.append(scores)
-    order = rng.permutation(8)
-    before, after = (torch.from_numpy(scores[order].round(2)).float() for scores in pictures)
-    return before, after, torch.from_numpy(order < 5)
-
-
-# ---- what is compared ----
+    objects = [*sample(rng, THINGS, 2), *beings]
+    u = (beings[0], relations[0], (objects[0], beings[1])[rng.integers(2)])
+    words = [beings, relations, objects]
+    return u, [u, *sample(rng, neighbours(u, [], words), 4)], words
 
 
 def as_set(answer: Callable, *inputs) -> Any:
     """Tuples in any order, in a list or a set; none of them twice."""
     result = answer(*inputs)
-    if result is None or result is ... or isinstance(result, Exception):
+    if result is None or result is ...:
         return result
     if not isinstance(result, list | tuple | set):
         raise Objection(f"gives {with_article(result)}, should give a list")
@@ -130,25 +50,15 @@ def as_set(answer: Callable, *inputs) -> Any:
     return set(count)
 
 
-def loss_and_pull(answer: Callable, scores: Tensor, *others) -> Any:
-    """A loss, and its gradient by the first scores."""
-    leaves = {"its pull on the scores": scores}
-    return with_gradients(answer, (scores, *others), leaves, of=lambda gradient: gradient)
+def neighbours(
+    u: Triple, unsafe: list[Triple], words: list[list[str]], slots: Collection[int] = (1,)
+) -> list[Triple]:
+    near = [t for t in product(*words) if slots_changed(t, u) in slots]
+    return [t for t in near if t not in unsafe and t[0] != t[2]]
 
 
-# ---- f1: neighbours ----
-
-
-def changed(u: Triple, words: list[list[str]], unsafe: Iterable[Triple], counts: set[int]):
-    """All tuples outside U that differ from u in so many slots."""
-    for t in product(*words):
-        slots = sum(x != y for x, y in zip(t, u, strict=True))
-        if slots in counts and t not in unsafe and t[0] != t[2]:
-            yield t
-
-
-def neighbours(u: Triple, unsafe: list[Triple], words: list[list[str]]) -> list[Triple]:
-    return list(changed(u, words, unsafe, {1}))
+def slots_changed(t: Triple, u: Triple) -> int:
+    return sum(x != y for x, y in zip(t, u, strict=True))
 
 
 def neighbours_and_itself(u, unsafe, words):
@@ -156,19 +66,13 @@ def neighbours_and_itself(u, unsafe, words):
     return [t for t in changes if t[0] != t[2]]
 
 
-def one_slot_changed(u, words):
-    return [t for t in product(*words) if sum(x == y for x, y in zip(t, u, strict=True)) == 2]
-
-
 f1 = Exercise(
-    "f1", "neighbours", "One slot, and safe",
-    difficulty=3, importance=5, minutes=8, outcome="about 25",
-    reference=neighbours, inputs=tuple_and_world, observe=as_set,
-    mistakes=(
-        slip(lambda u, unsafe, words: list(changed(u, words, [], {1})),
+    "f1", "neighbours", "One slot, and safe", difficulty=3, importance=5, minutes=8,
+    outcome="about 25", reference=neighbours, inputs=tuple_and_world, observe=as_set, mistakes=(
+        slip(lambda u, unsafe, words: neighbours(u, [], words),
              "unsafe tuples are left in: what changes one slot and is unsafe itself must not be "
              "preserved. (A list never equals a tuple: `tuple(t) not in unsafe`.)"),
-        Mistake(lambda u, unsafe, words: list(changed(u, words, [], {0, 1})),
+        Mistake(lambda u, unsafe, words: neighbours(u, [], words, slots=(0, 1)),
                 "the tuple itself is among them, and other unsafe ones too: preserving these "
                 "would undo the suppression."),
         Mistake(neighbours_and_itself,
@@ -176,15 +80,16 @@ f1 = Exercise(
                 "change nothing. (And a list never equals a tuple: `tuple(t) not in unsafe`.)"),
         slip(lambda u, *given: [t for t in neighbours(u, *given) for _ in range(2)],
              "each neighbour is there twice: one list of all, each once."),
-        slip(lambda u, unsafe, words: one_slot_changed(u, words),
+        slip(lambda u, unsafe, words: [t for t in product(*words) if slots_changed(t, u) == 1],
              "one slot is changed, that is right, but unsafe tuples are left in, and beings "
              "that do it to themselves.", 0.25),
-        slip(lambda u, unsafe, words: [t for t in one_slot_changed(u, words) if t not in unsafe],
+        slip(lambda u, unsafe, words: [
+                 t for t in product(*words) if slots_changed(t, u) == 1 and t not in unsafe],
              "somebody does it to itself here: a picture shows two, so drop what has one being as "
              "subject and as object."),
-        Mistake(lambda u, unsafe, words: list(changed(u, words, unsafe, {2})),
+        Mistake(partial(neighbours, slots=(2,)),
                 "two slots are changed: a neighbour *shares* two and changes one."),
-        Mistake(lambda u, unsafe, words: list(changed(u, words, unsafe, {1, 2})),
+        Mistake(partial(neighbours, slots=(1, 2)),
                 "some change two slots: exactly one may differ."),
         Mistake(lambda u, unsafe, words: [
                     t for t in product(*words)
@@ -195,27 +100,33 @@ f1 = Exercise(
                f"these change the {slot} alone: a neighbour changes any one of the three slots.",
                0.25)
           for n, slot in enumerate(SLOTS)),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- f2: the same in other words ----
+def phrases_and_meanings(rng: np.random.Generator) -> tuple[list[Triple], list[Triple], dict]:
+    """Phrases near two unsafe tuples, some unsafe in other words; and what such words can mean."""
+    beings, relations = sample(rng, BEINGS, 2), sample(rng, RELATIONS, 2)
+    things = sample(rng, THINGS, 3)
+    (s, r, o), _ = unsafe = list(zip(beings, relations, things, strict=False))
+    synonym, relation = others(r, "relation")
+    being = others(s, "subject")[-1]
+    means = {synonym: [r]}
+    for word, slot, meant in (relation, "relation", r), (being, "subject", s):
+        rest = [concept for concept in meanings(word, slot) if concept != meant]
+        means[word] = sample(rng, [meant, *sample(rng, rest, 2)])
+    near = list(product([*beings, being], [*relations, synonym, relation], things))
+    other_words = [(s, synonym, o), (s, relation, o), (being, r, o)]
+    phrases = dict.fromkeys([*other_words, *sample(rng, near, 4)])  # none of them twice
+    return sample(rng, list(phrases)), unsafe, means
 
 
-def keep(phrases: list[Triple], unsafe: list[Triple], means: dict) -> list[Triple]:
-    def is_unsafe(phrase):
-        return any(t in unsafe for t in product(*(means.get(word, [word]) for word in phrase)))
-
-    return [phrase for phrase in phrases if not is_unsafe(phrase)]
-
-
-def keep_unless(is_dropped: Callable) -> Callable:
-    """Keeps a phrase unless it is dropped for what its words mean, slot by slot."""
-    return lambda phrases, unsafe, means: [
-        phrase
-        for phrase in phrases
-        if not is_dropped([means.get(word, [word]) for word in phrase], unsafe)
-    ]
+def keep(
+    phrases: list[Triple],
+    unsafe: list[Triple],
+    means: dict,
+    is_unsafe: Callable = lambda meant, unsafe: any(t in unsafe for t in product(*meant)),
+) -> list[Triple]:
+    return [p for p in phrases if not is_unsafe([means.get(word, [word]) for word in p], unsafe)]
 
 
 def unsafe_slots(meant, unsafe):
@@ -225,17 +136,15 @@ def unsafe_slots(meant, unsafe):
 
 
 f2 = Exercise(
-    "f2", "keep", "The same, in other words",
-    difficulty=3, importance=4, minutes=7, outcome="four",
-    reference=keep, inputs=phrases_and_meanings, observe=as_set,
-    mistakes=(
+    "f2", "keep", "The same, in other words", difficulty=3, importance=4, minutes=7,
+    outcome="four", reference=keep, inputs=phrases_and_meanings, observe=as_set, mistakes=(
         Mistake(lambda phrases, unsafe, means: [p for p in phrases if p not in unsafe],
                 "you compare a phrase as it stands, or a whole list with a word: put one meaning "
                 "in each slot (`product` does), and look for that tuple in `unsafe`."),
-        slip(keep_unless(lambda meant, unsafe: tuple(m[0] for m in meant) in unsafe),
+        slip(partial(keep, is_unsafe=lambda meant, unsafe: tuple(m[0] for m in meant) in unsafe),
              "you look at a word's first meaning only: `means` lists several for a wide word, and "
              "one unsafe one is enough."),
-        slip(keep_unless(lambda meant, unsafe: tuple(m[-1] for m in meant) in unsafe),
+        slip(partial(keep, is_unsafe=lambda meant, unsafe: tuple(m[-1] for m in meant) in unsafe),
              "you look at a word's last meaning only: `means` lists several for a wide word, and "
              "one unsafe one is enough."),
         slip(lambda phrases, unsafe, means: [
@@ -244,19 +153,24 @@ f2 = Exercise(
              "as safe tuples only, and those stay.", 0.25),
         slip(lambda *given: [p for p in given[0] if p not in keep(*given)],
              "these are the phrases to *drop*: return the others."),
-        slip(keep_unless(lambda meant, unsafe: all(t in unsafe for t in product(*meant))),
+        slip(partial(keep, is_unsafe=lambda meant, unsafe: set(product(*meant)) <= set(unsafe)),
              "you drop a phrase when *all* it can mean is unsafe: one unsafe meaning is enough."),
-        slip(keep_unless(lambda meant, unsafe: all(unsafe_slots(meant, unsafe))),
+        slip(partial(keep, is_unsafe=lambda meant, unsafe: all(unsafe_slots(meant, unsafe))),
              "you look at each slot alone, so a subject of one unsafe tuple with the object "
              "of another is dropped: a tuple is unsafe as a whole.", 0.25),
-        Mistake(keep_unless(lambda meant, unsafe: any(unsafe_slots(meant, unsafe))),
+        Mistake(partial(keep, is_unsafe=lambda meant, unsafe: any(unsafe_slots(meant, unsafe))),
                 "one unsafe word is enough for you to drop a phrase, so hardly anything near is "
                 "left: a tuple is unsafe as a whole."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- f3: are they still seen? ----
+def nouns_of_pictures(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of six pictures with four nouns; two of the nouns are in a picture."""
+    scores = rng.normal(-0.7, 1, size=(6, 4))
+    shown = np.array([rng.permutation(4)[:2] for _ in scores])
+    scores[np.arange(6)[:, None], shown] += [0.8, 1]
+    own, other = torch.from_numpy(shown.T.copy())
+    return torch.from_numpy(scores.round(2)).float(), own, other
 
 
 def still_seen(scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
@@ -271,10 +185,8 @@ def still_seen_in_place(scores, own, other, aside=-torch.inf):
 
 
 f3 = Exercise(
-    "f3", "still_seen", "Are both still seen?",
-    difficulty=2, importance=4, minutes=6, outcome="the imp alone",
-    reference=still_seen, inputs=nouns_of_pictures,
-    mistakes=(
+    "f3", "still_seen", "Are both still seen?", difficulty=2, importance=4, minutes=6,
+    outcome="the imp alone", reference=still_seen, inputs=nouns_of_pictures, mistakes=(
         slip(lambda scores, own, other: (scores.argmax(-1) == own).float().mean(),
              "the other noun is still a rival: it is in the picture too and may well win. "
              "Put it aside first.", 0.25),
@@ -293,47 +205,55 @@ f3 = Exercise(
                     ((scores.argmax(-1) == own) | (scores.argmax(-1) == other)).float().mean()),
                 "you count a picture when either noun wins: then a forgotten one hides behind the "
                 "other."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- f4: suppress ----
+def captions_and_margin(rng: np.random.Generator) -> tuple[Tensor, float]:
+    """Scores of four pictures, the unsafe caption in front: above its best safe one, a little below
+    it, far below it, and anywhere."""
+    safe = rng.normal(4, 2, size=(4, 4))
+    margin = float(rng.integers(2, 5)) / 2
+    above = np.array([rng.uniform(0.5, 3), -rng.uniform(0.2, 0.8) * margin, -5, rng.normal()])
+    scores = np.hstack([safe.max(1, keepdims=True) + above[:, None], safe])
+    return torch.from_numpy(scores[rng.permutation(4)].round(2)).float(), margin
 
 
-def hinge(scores: Tensor, bar: Tensor, margin: float) -> Tensor:
-    return (margin + scores[:, 0] - bar).clamp(min=0).mean()
+pull_on_scores = with_gradients("its pull on the scores", of=lambda gradient: gradient)
 
 
 def best_safe(scores: Tensor) -> Tensor:
     return scores[:, 1:].detach().amax(-1)
 
 
-def suppress(scores: Tensor, margin: float) -> Tensor:
-    return hinge(scores, best_safe(scores), margin)
+def suppress(
+    scores: Tensor,
+    margin: float,
+    bar: Callable = best_safe,
+    loss: Callable = lambda too_high: too_high.clamp(min=0).mean(),
+) -> Tensor:
+    return loss(margin + scores[:, 0] - bar(scores))
 
 
 f4 = Exercise(
-    "f4", "suppress", "Suppress, and stop",
-    difficulty=4, importance=5, minutes=9, outcome="3",
-    reference=suppress, inputs=captions_and_margin, observe=loss_and_pull,
-    mistakes=(
-        slip(lambda scores, margin: hinge(scores, scores[:, 1:].amax(-1), margin),
+    "f4", "suppress", "Suppress, and stop", difficulty=4, importance=5, minutes=9,
+    outcome="3", reference=suppress, inputs=captions_and_margin, observe=pull_on_scores, mistakes=(
+        slip(partial(suppress, bar=lambda scores: scores[:, 1:].amax(-1)),
              "the best safe caption gets a gradient: descending this also pulls that caption "
              "*up*. It is a bar and no lever; detach it."),
         Mistake(lambda scores, margin: (
                     (margin + best_safe(scores) - scores[:, 0]).clamp(min=0).mean()),
                 "the sign: this falls when the unsafe caption *rises*. The loss is large where "
                 "unsafe stands above safe."),
-        Mistake(lambda scores, margin: hinge(scores, scores[:, 1:].detach().mean(-1), margin),
+        Mistake(partial(suppress, bar=lambda scores: scores[:, 1:].detach().mean(-1)),
                 "you took the mean of the safe captions: the unsafe one must fall below the "
                 "*best* of them, or it may still come first or be pushed too far."),
-        Mistake(lambda scores, margin: hinge(scores, scores.detach().amax(-1), margin),
+        Mistake(partial(suppress, bar=lambda scores: scores.detach().amax(-1)),
                 "the unsafe caption is counted among its own alternatives: where it is on top, it "
                 "is held against itself. Safe are `scores[:, 1:]`."),
-        Mistake(lambda scores, margin: hinge(scores, scores[:, 1:].detach().max(), margin),
+        Mistake(partial(suppress, bar=lambda scores: scores[:, 1:].detach().max()),
                 "one bar for all pictures: each picture has a best safe caption of its own, the "
                 "largest of its row."),
-        slip(lambda scores, margin: (margin + scores[:, 0] - best_safe(scores)).mean(),
+        slip(partial(suppress, loss=Tensor.mean),
              "nothing stops it: where the margin is reached the loss should be 0, and the pull "
              "too."),
         slip(lambda scores, margin: suppress(scores, -margin),
@@ -344,14 +264,18 @@ f4 = Exercise(
              "below the bar."),
         slip(lambda scores, margin: len(scores) * suppress(scores, margin),
              "this is the sum: take the mean over pictures, or the pull grows with the batch."),
-        slip(lambda scores, margin: (margin + scores[:, 0] - best_safe(scores)).clamp(min=0),
+        slip(partial(suppress, loss=F.relu),
              "one loss for every picture: take their mean, one number to descend."),
         cut_off(suppress, 0),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- f5: preserve ----
+def edited_and_frozen(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    frozen = rng.normal(0, 1.5, size=(int(rng.integers(2, 5)), 5))
+    frozen[:, 0] += 2  # the unsafe caption
+    edited = frozen + rng.normal(0, 0.8, size=frozen.shape)
+    edited[:, 0] -= 4
+    return tuple(torch.from_numpy(scores.round(2)).float() for scores in (edited, frozen))
 
 
 def kl(p: Tensor, q: Tensor) -> Tensor:
@@ -363,23 +287,21 @@ def safe_part(scores: Tensor) -> Tensor:
     return scores[:, 1:].log_softmax(-1)
 
 
-def preserve(edited: Tensor, frozen: Tensor) -> Tensor:
-    return kl(safe_part(frozen), safe_part(edited)).mean()
+def preserve(edited: Tensor, frozen: Tensor, part: Callable = safe_part) -> Tensor:
+    return kl(part(frozen), part(edited)).mean()
 
 
 f5 = Exercise(
-    "f5", "preserve", "Preserve the rest",
-    difficulty=4, importance=5, minutes=8, outcome="nothing: 0",
-    reference=preserve, inputs=edited_and_frozen, observe=loss_and_pull,
-    mistakes=(
-        Mistake(lambda edited, frozen: kl(frozen.log_softmax(-1), edited.log_softmax(-1)).mean(),
+    "f5", "preserve", "Preserve the rest", difficulty=4, importance=5, minutes=8,
+    outcome="nothing: 0",
+    reference=preserve, inputs=edited_and_frozen, observe=pull_on_scores, mistakes=(
+        Mistake(partial(preserve, part=lambda scores: scores.log_softmax(-1)),
                 "the unsafe caption is still in: so the frozen model's belief in it is preserved "
                 "too, and works against the suppression. Drop column 0 first."),
-        slip(lambda edited, frozen: (
-                 kl(frozen.log_softmax(-1)[:, 1:], edited.log_softmax(-1)[:, 1:]).mean()),
+        slip(partial(preserve, part=lambda scores: scores.log_softmax(-1)[:, 1:]),
              "dropped too late: what is left of each row no longer adds up to 1. Drop the column "
              "*before* the softmax."),
-        slip(lambda edited, frozen: kl(safe_part(edited), safe_part(frozen)).mean(),
+        slip(lambda edited, frozen: preserve(frozen, edited),
              "the arguments are swapped: this is KL(edited ‖ frozen), which weighs by what the "
              "edited model still believes. `F.kl_div` takes the edited one first, too."),
         slip(lambda edited, frozen: len(edited) * preserve(edited, frozen),
@@ -394,11 +316,21 @@ f5 = Exercise(
         slip(lambda edited, frozen: kl(safe_part(frozen), safe_part(edited)),
              "one divergence for every picture: take their mean, one number to descend."),
         cut_off(preserve, 0),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
-# ---- f6: suppression ----
+def before_and_after(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of eight pictures with three captions, the unsafe one in front. It is first in three
+    or four of five unsafe pictures before; after, in one or two, of which one is new; and always in
+    one of the rest."""
+    is_first = np.zeros((2, 8), dtype=bool)
+    is_first[0, : rng.integers(3, 5)] = is_first[0, 5] = True
+    is_first[1, rng.integers(3, 5) : 6] = True
+    scores = rng.uniform(1, 4, size=(2, 8, 3))
+    scores[..., 0] = scores[..., 1:].max(-1) + np.where(is_first, 0.5, -0.5)
+    order = rng.permutation(8)
+    before, after = torch.from_numpy(scores[:, order].round(2)).float()
+    return before, after, torch.from_numpy(order < 5)
 
 
 def top_share(scores: Tensor, pictures: Tensor) -> Tensor:
@@ -410,10 +342,8 @@ def suppression(base: Tensor, edited: Tensor, is_unsafe: Tensor) -> Tensor:
 
 
 f6 = Exercise(
-    "f6", "suppression", "Suppression",
-    difficulty=2, importance=5, minutes=6, outcome="clearly better than a coin",
-    reference=suppression, inputs=before_and_after,
-    mistakes=(
+    "f6", "suppression", "Suppression", difficulty=2, importance=5, minutes=6,
+    outcome="clearly better than a coin", reference=suppression, inputs=before_and_after, mistakes=(
         slip(lambda base, edited, is_unsafe: (
                  top_share(base, is_unsafe) - top_share(edited, is_unsafe)),
              "this is the difference: a base that reads few of its pictures could then never be "
@@ -434,11 +364,8 @@ f6 = Exercise(
                     1 - edited[is_unsafe, 0].mean() / base[is_unsafe, 0].mean()),
                 "these are mean scores: a lower score may still be the highest. Count the "
                 "pictures where the unsafe caption comes first."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
-
-# ---- f7: whose row is it? ----
 
 EDIT, ERASURE, PAIR = "the edit", "erasure", "pair unlearning"
 WHO = {"A": PAIR, "B": EDIT, "C": ERASURE}
@@ -449,10 +376,8 @@ def rows_of(*methods):
 
 
 f7 = Exercise(
-    "f7", "who", "Whose row is it?",
-    difficulty=2, importance=4, minutes=5, outcome="those with the same object",
-    reference=WHO,
-    mistakes=(
+    "f7", "who", "Whose row is it?", difficulty=2, importance=4, minutes=5,
+    outcome="those with the same object", reference=WHO, mistakes=(
         Mistake(rows_of(EDIT, PAIR, ERASURE),
                 "erasure is right, the other two are swapped: which of A and B paid for its "
                 "suppression with everything around it?"),
@@ -466,8 +391,7 @@ f7 = Exercise(
                 "all three are elsewhere: A has lost some of everything, and the edit preserves."),
         Mistake(rows_of(ERASURE, PAIR, EDIT),
                 "all three are elsewhere: C no longer sees the object, and the edit does."),
-    ),
-)  # fmt: skip
+))  # fmt: skip
 
 
 EXERCISES = (f1, f2, f3, f4, f5, f6, f7)

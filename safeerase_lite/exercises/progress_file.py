@@ -1,11 +1,12 @@
 """What a student has solved, stored in the notebook's folder."""
 
-import contextlib
 import json
 import os
 from pathlib import Path
 
 import pandas as pd
+
+from safeerase_lite.utils import atomic_write
 
 from .exercise import modules
 
@@ -29,21 +30,17 @@ def progress(notebook: str = "") -> pd.DataFrame:
     Returns:
         A row per exercise: title, done (✅ once right, ❌ tried, ⏳ not yet), tries.
     """
-    stored = read()
-    marks = {id: RIGHT if entry["done"] else WRONG for id, entry in stored.items()}
-    rows = {
-        exercise.id: {
-            "exercise": exercise.title,
-            "done": marks.get(exercise.id, NOT_YET),
-            "tries": stored.get(exercise.id, {}).get("tries", 0),
-        }
-        for module in modules(notebook).values()
-        for exercise in module.EXERCISES
-    }
-    print(f"{sum(row['done'] == RIGHT for row in rows.values())} of {len(rows)} done.")
+    marks = {None: NOT_YET, True: RIGHT, False: WRONG}
+    rows, stored = {}, read()
+    for module in modules(notebook).values():
+        for exercise in module.EXERCISES:
+            entry = stored.get(exercise.id, {"done": None, "tries": 0})
+            rows[exercise.id] = (exercise.title, marks[entry["done"]], entry["tries"])
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["exercise", "done", "tries"])
+    print(f"{(table['done'] == RIGHT).sum()} of {len(table)} done.")
     if _unwritten:
         print("This folder cannot be written: a restart forgets it.")
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["exercise", "done", "tries"])
+    return table
 
 
 def note(id: str, mark: str) -> None:
@@ -54,15 +51,11 @@ def note(id: str, mark: str) -> None:
     stored = read()
     before = stored.get(id, {"done": False, "tries": 0})
     stored[id] = {"done": before["done"] or mark == RIGHT, "tries": before["tries"] + 1}
-    draft = _path().with_name(f"{_path().name}.{os.getpid()}")
     try:
-        draft.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        draft.replace(_path())
+        atomic_write(_path(), json.dumps(stored, indent=1, sort_keys=True) + "\n")
         _unwritten.clear()
     except OSError:
         _unwritten.update(stored)
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 def read() -> dict[str, dict]:

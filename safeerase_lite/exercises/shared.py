@@ -1,7 +1,6 @@
 """What exercises of several notebooks share: random inputs, and what is compared of a loss."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,8 @@ from torch import Tensor
 from .comparing import RESULT
 from .exercise import Mistake, slip
 
-PICTURE, END, PADDING, IGNORED = 4, 2, 0, -100  # token ids, as in the tiny model
+IGNORED = -100  # the label of what is no answer
 VOCABULARY = 7
-CERTAIN = 60.0  # a logit beside which the others are nothing
 Group = tuple[Tensor, Tensor]  # aligned logits and labels
 
 
@@ -30,22 +28,17 @@ def repeated(items: Sequence, counts: Sequence[int]) -> list:
     return [item for item, count in zip(items, counts, strict=True) for _ in range(count)]
 
 
-def answer_labels(rng: np.random.Generator, rows: int, length: int, longest: int) -> Tensor:
-    """Answers flush on the right, of another length in every row; a prompt at the left."""
-    labels = torch.full((rows, length), IGNORED)
-    lengths = rng.choice(np.arange(1, longest + 1), size=rows, replace=False)
-    for label, count in zip(labels, lengths, strict=True):
-        label[length - count :] = torch.from_numpy(rng.integers(VOCABULARY, size=count))
-    return labels
-
-
 def logits_and_labels(rng: np.random.Generator) -> Group:
-    """One answer token is certain: its loss is 0, and it counts all the same."""
+    """Answers flush on the right, of another length in every row; a prompt at the left.
+
+    One answer token is certain: its loss is 0, and it counts all the same.
+    """
     rows, length = int(rng.integers(2, 4)), int(rng.integers(5, 8))
     logits = torch.from_numpy(2 * rng.normal(size=(rows, length, VOCABULARY))).float()
-    labels = answer_labels(rng, rows, length, longest=length - 2)
-    row, place = (labels != IGNORED).nonzero()[-1]
-    logits[row, place, labels[row, place]] = CERTAIN
+    labels = torch.from_numpy(rng.integers(VOCABULARY, size=(rows, length)))
+    lengths = torch.from_numpy(1 + rng.permutation(length - 2)[:rows])
+    labels[torch.arange(length) < length - lengths[:, None]] = IGNORED
+    logits[-1, -1, labels[-1, -1]] = 60  # beside which the others are nothing
     return logits, labels
 
 
@@ -53,18 +46,32 @@ def logits_and_labels(rng: np.random.Generator) -> Group:
 
 
 def trainable(answer: Callable, *inputs, only: slice = slice(None)) -> Any:
-    """What an answer returns, and whether a gradient flows back to its inputs.
+    """A loss, and whether one can train with it: `.item()` and `.detach()` are one mistake.
 
     Args:
-        only: the inputs that may have a gradient.
+        only: of the tensors that can have a gradient, those that ask for one.
     """
-    for tensor in float_tensors(inputs[only]):
+    for tensor in float_tensors(inputs)[only]:
         tensor.requires_grad_()
-    return learnable(answer(*inputs))
+    loss = answer(*inputs)
+    if loss is None:
+        return None
+    return {RESULT: loss, "its gradient": getattr(loss, "requires_grad", False)}
 
 
-trainable_in_first = partial(trainable, only=slice(1))
-trainable_in_second = partial(trainable, only=slice(1, 2))
+def with_gradients(*names: str, of: Callable) -> Callable:
+    """Observes a loss, and what `of` says of its gradient by each of the first tensors."""
+    only = slice(len(names))
+
+    def observe(answer: Callable, *inputs) -> Any:
+        seen = trainable(answer, *inputs, only=only)
+        if not seen or not seen["its gradient"]:
+            return seen
+        loss = seen[RESULT].sum()  # of one number, or of what should have been one
+        gradients = torch.autograd.grad(loss, float_tensors(inputs)[only], allow_unused=True)
+        return seen | dict(zip(names, map(of, gradients), strict=True))
+
+    return observe
 
 
 def float_tensors(inputs: Any) -> list[Tensor]:
@@ -74,26 +81,6 @@ def float_tensors(inputs: Any) -> list[Tensor]:
     if isinstance(inputs, list | tuple):
         return [tensor for part in inputs for tensor in float_tensors(part)]
     return []
-
-
-def learnable(loss: Any) -> Any:
-    """A loss, and whether one can train with it: `.item()` and `.detach()` are one mistake."""
-    if loss is None:
-        return None
-    return {RESULT: loss, "its gradient": getattr(loss, "requires_grad", False)}
-
-
-def with_gradients(answer: Callable, inputs: tuple, leaves: dict[str, Tensor], of: Callable) -> Any:
-    """A loss, and what `of` says of its gradient by each of these inputs."""
-    for tensor in leaves.values():
-        tensor.requires_grad_()
-    loss = answer(*inputs)
-    seen = learnable(loss)
-    if not seen or not seen["its gradient"]:
-        return seen
-    # The sum: of one number, or of what should have been one.
-    gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True)
-    return seen | {name: of(gradient) for name, gradient in zip(leaves, gradients, strict=True)}
 
 
 def cut_off(reference: Callable, credit: float = 0.5) -> Mistake:

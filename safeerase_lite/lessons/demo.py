@@ -13,11 +13,12 @@ import pandas as pd
 
 from safeerase_lite.config import Config, config
 from safeerase_lite.evaluation import metrics
+from safeerase_lite.report.labels import model_label
 from safeerase_lite.report.notes import PAPER_FALL
 from safeerase_lite.runs import store
 from safeerase_lite.runs.executor import parallel_map
 from safeerase_lite.tinyworld import DEFAULT_SEED, FRESH_SEED
-from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
+from safeerase_lite.unlearning.objectives import UNTRAINED
 from safeerase_lite.utils import UserError, peak_memory_gb
 
 OBJECTIVES = ("ga", "gd", "kl", "po")
@@ -146,31 +147,20 @@ def falls(runs_dir: Path, run_ids: list[str], *, world: str, split: str) -> pd.D
     for run in runs.itertuples():
         table = pd.read_parquet(Path(runs_dir) / run.id / "answers.parquet")
         answers[run.objective, run.decouple] = table[table["sample"] == 0]
-    cell = {"split": split, "kinds": "seen", "templates": "seen"}
     rows = []
     for (objective, decouple), decoupled in answers.items():
         if decouple == "none":
             continue
-        plain = answers[objective, "none"]
-        difference = metrics.paired_difference(plain, decoupled, "sarr", **cell)
-        measured = _select(metrics.measure(plain), metric="sarr", **cell)["value"].item()
-        rows.append(
-            {
-                "objective": objective,
-                "against": decouple,
-                "plain": measured,
-                "value": difference.value,
-                "low": difference.low,
-                "high": difference.high,
-                "relative": -difference.value / measured if measured else float("nan"),
-            }
-        )
-    return pd.DataFrame(rows).sort_values(["against", "objective"], ignore_index=True)
-
-
-def _select(table: pd.DataFrame, **values: str) -> pd.DataFrame:
-    """The rows whose columns have these values."""
-    return table[(table[list(values)] == pd.Series(values)).all(axis=1)]
+        fall = metrics.paired_difference(
+            answers[objective, "none"], decoupled, "sarr",
+            split=split, kinds="seen", templates="seen",
+        )  # fmt: skip
+        relative = -fall.value / fall.before if fall.before else float("nan")
+        rows.append((objective, decouple, fall.before, fall.value, fall.low, fall.high, relative))
+    columns = ["objective", "against", "plain", "value", "low", "high", "relative"]
+    return pd.DataFrame(rows, columns=columns).sort_values(
+        ["against", "objective"], ignore_index=True
+    )
 
 
 # ---- the headline ----
@@ -202,7 +192,7 @@ def print_headline(
         here = summary[summary["world"] == world]
         for (objective, decouple), rows in here.groupby(["objective", "decouple"], sort=False):
             values = [_test_rows(rows, *cell)["value"].item() for cell in HEADLINE.values()]
-            table.add_row(_label(objective, decouple), *(f"{value:.0%}" for value in values))
+            table.add_row(model_label(objective, decouple), *(f"{value:.0%}" for value in values))
         console.print(table)
     for split, world in (("val", "default"), ("test", "default"), ("test", "fresh")):
         console.print(
@@ -211,22 +201,19 @@ def print_headline(
         )
         for row in falls(runs_dir, run_ids, world=world, split=split).itertuples():
             console.print(
-                f"  {_label(row.objective, row.against):12s} plain {row.plain:.0%}, points "
+                f"  {model_label(row.objective, row.against):12s} plain {row.plain:.0%}, points "
                 f"{row.value:+.0%} [{row.low:+.0%}, {row.high:+.0%}], relative {-row.relative:+.0%}"
             )
     console.print("[bold]NF4 against dense[/bold]: SARR (default world, test, seen)")
     for precision, table in (("dense", summary), ("NF4", nf4)):
         rows = _test_rows(table[table["world"] == "default"], *HEADLINE["SARR seen"])
         for row in rows[(rows["objective"] == "po") & (rows["decouple"] != "placebo")].itertuples():
-            name = _label(row.objective, row.decouple)
+            name = model_label(row.objective, row.decouple)
             console.print(
                 f"  {precision:6s}{name:6s} {row.value:.0%} [{row.low:.0%}, {row.high:.0%}]"
             )
 
 
 def _test_rows(table: pd.DataFrame, metric: str, kinds: str, templates: str) -> pd.DataFrame:
-    return _select(table, split="test", metric=metric, kinds=kinds, templates=templates)
-
-
-def _label(objective: str, decouple: str) -> str:
-    return label_of(objective) + {"none": "", "pd": "+PD", "placebo": "+placebo"}[decouple]
+    cell = {"split": "test", "metric": metric, "kinds": kinds, "templates": templates}
+    return table[(table[list(cell)] == pd.Series(cell)).all(axis=1)]

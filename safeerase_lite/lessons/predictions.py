@@ -90,18 +90,10 @@ def calibration(*ids: str) -> pd.DataFrame:
     rows = []
     for id in ids or stored:
         record = stored.get(id, {})
-        if "outcome" not in record:
-            continue
-        answered = "choice" in record
-        rows.append(
-            {
-                "id": id,
-                "predicted": record.get("choice", "–"),
-                "confidence": record.get("confidence", "–"),
-                "happened": record["outcome"],
-                "right": record["choice"] == record["outcome"] if answered else "–",
-            }
-        )
+        if "outcome" in record:
+            choice, happened = record.get("choice", "–"), record["outcome"]
+            right = choice == happened if "choice" in record else "–"
+            rows.append((id, choice, record.get("confidence", "–"), happened, right))
     table = pd.DataFrame(rows, columns=["id", "predicted", "confidence", "happened", "right"])
     answered = table[table["predicted"] != "–"]
     if len(answered):

@@ -50,12 +50,8 @@ def _controls(
     wide = {"style": {"description_width": "7em"}, "layout": {"width": "32em"}}
     controls = {
         name: (widgets.SelectionSlider if isinstance(values, range) else widgets.Dropdown)(
-            options=list(values), value=start[name], description=_label(name), **wide
+            options=list(values), value=start[name], description=name.replace("_", " "), **wide
         )
         for name, values in choices.items()
     }
     display(widgets.VBox([*controls.values(), widgets.interactive_output(view, controls)]))
-
-
-def _label(name: str) -> str:
-    return name.replace("_", " ")

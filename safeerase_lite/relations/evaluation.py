@@ -37,11 +37,8 @@ _RECALL_AT = 10
 
 
 def wins(scores: np.ndarray, own: np.ndarray, rivals: np.ndarray) -> np.ndarray:
-    """Whether an image's own caption beats every rival; a tie is lost.
-
-    Args:
-        scores, rivals (bool): (images, captions).  own: the place of its own caption, (images,).
-    """
+    """Whether an image's own caption beats every rival; a tie is lost. scores, rivals (bool):
+    (images, captions). own: the place of its own caption, (images,)."""
     best = np.where(rivals, scores, -np.inf).max(-1)
     return scores[np.arange(len(scores)), own] > best
 
@@ -77,31 +74,20 @@ def probe(train: np.ndarray, is_unsafe: np.ndarray, test: np.ndarray) -> np.ndar
 # ---- measures of one edit ----
 
 
-def measure(
-    edited: EditedClip,
-    evaluation: EvaluationSet,
-    under_attack: tuple[Sequence[str], Tensor] | None = None,
-) -> pd.DataFrame:
+def measure(edited: EditedClip, evaluation: EvaluationSet) -> pd.DataFrame:
     """All measures of one edit; docs/relations.md says what each is.
-
-    Args:
-        under_attack: captions of all tuples and pixel values, as `attacked` gives them. What needs
-            images of other roles, or other captions, is measured without an attack alone.
 
     Returns:
         measure, slot, value, low, high, n (images). Shares have a 95% Clopper-Pearson interval over
         the images, given the model; others have none.
     """
-    captions, images = under_attack or (CAPTIONS, evaluation.pixel_values)
-    features = edited.encode_images(images)
+    features = edited.encode_images(evaluation.pixel_values)
     shown, unsafe = [scene.triple for scene in evaluation.scenes], evaluation.role("unsafe")
+    # Captions that are shown by no image and rival none need not be encoded.
+    needed = np.flatnonzero(among_all_tuples(shown) | evaluation.rivals.any(0))
+    scores = np.full((len(features), len(ALL_TUPLES)), -np.inf)
+    scores[:, needed] = _scores(edited, features, [evaluation.captions[i] for i in needed])
     own = np.array([ALL_TUPLES.index(t) for t in shown])
-    needed = evaluation.rivals.any(0)
-    needed[own] = True
-    columns = np.flatnonzero(needed)
-    scores = np.full((len(features), len(captions)), -np.inf)
-    text_features = edited.encode_texts([captions[i] for i in columns])
-    scores[:, columns] = edited.scores(features, text_features).double().cpu().numpy()
     won = wins(scores, own, evaluation.rivals)
     rows = []
 
@@ -117,9 +103,7 @@ def measure(
         for slot in SLOTS:
             add(f"neighbour, {name}", slot, won, of_name & (slots == slot))
 
-    noun_features = edited.encode_texts(NOUN_CAPTIONS)
-    noun_scores = edited.scores(features, noun_features).double().cpu().numpy()
-    for slot, won_noun in _noun_wins(noun_scores, shown).items():
+    for slot, won_noun in _noun_wins(edited, features, shown).items():
         add("marginal on unsafe", slot, won_noun, unsafe)
         add("marginal elsewhere", slot, won_noun, neighbour)
 
@@ -129,11 +113,17 @@ def measure(
     area = auroc(unsafe_scores, unsafe[ranked])
     for name, value in ((f"recall@{_RECALL_AT}", recall), ("AUROC", area)):
         rows.append((name, "", value, None, None, len(unsafe_scores)))
-    if under_attack is None:
-        for role in ("role swap", "two slots", "unrelated"):
-            add(role, "", won, evaluation.role(role))
+    for role in ("role swap", "two slots", "unrelated"):
+        add(role, "", won, evaluation.role(role))
+    if not evaluation.attack:
         rows += _with_another_word(edited, evaluation, features, scores)
+        rows += [_probed(edited, evaluation), *_divergences(edited, evaluation)]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _scores(edited: EditedClip, features: Tensor, captions: Sequence[str]) -> np.ndarray:
+    """(images, captions)"""
+    return edited.scores(features, edited.encode_texts(captions)).double().cpu().numpy()
 
 
 def _share(hits: np.ndarray) -> tuple[float, float, float, int]:
@@ -142,8 +132,9 @@ def _share(hits: np.ndarray) -> tuple[float, float, float, int]:
     return share, *exact_interval(share, len(hits)), len(hits)
 
 
-def _noun_wins(scores: np.ndarray, tuples: Tuples) -> dict[str, np.ndarray]:
+def _noun_wins(edited: EditedClip, features: Tensor, tuples: Tuples) -> dict[str, np.ndarray]:
     """For subject and object: whether it beats every noun that is not in the image."""
+    scores = _scores(edited, features, NOUN_CAPTIONS)
     shown = np.array([[NOUNS.index(t.subject), NOUNS.index(t.object)] for t in tuples])
     absent = np.ones_like(scores, dtype=bool)
     np.put_along_axis(absent, shown, False, axis=1)
@@ -157,8 +148,7 @@ def _with_another_word(edited, evaluation: EvaluationSet, features, scores) -> l
     for slot in SLOTS:
         for word in others(getattr(u, slot), slot):
             words = u._replace(**{slot: word})
-            text_features = edited.encode_texts([caption(*words)])
-            own = edited.scores(features[torch.from_numpy(unsafe)], text_features).cpu().numpy()
+            own = _scores(edited, features[torch.from_numpy(unsafe)], [caption(*words)])
             rivals = evaluation.rivals[unsafe] & ~among_all_tuples(expand(words))
             best = np.where(rivals, scores[unsafe], -np.inf).max(-1)
             kind = "synonym" if word in SYNONYMS else "hypernym"
@@ -166,14 +156,12 @@ def _with_another_word(edited, evaluation: EvaluationSet, features, scores) -> l
     return [(*key, *_share(np.concatenate(won))) for key, won in hits.items()]
 
 
-def probed(
-    edited: EditedClip, evaluation: EvaluationSet, train_unsafe: Tensor, train_neighbours: Tensor
-) -> pd.DataFrame:
+def _probed(edited: EditedClip, evaluation: EvaluationSet) -> tuple:
     """The balanced accuracy of a linear probe that tells the unsafe tuple from its neighbours,
-    trained on pixel values from the train split."""
+    trained on images from the train split."""
     unsafe, near, test = (
         edited.encode_images(images).double().cpu().numpy()
-        for images in (train_unsafe, train_neighbours, evaluation.pixel_values)
+        for images in (*evaluation.train_images, evaluation.pixel_values)
     )
     is_unsafe = np.arange(len(unsafe) + len(near)) < len(unsafe)
     predicted = probe(np.concatenate([unsafe, near]), is_unsafe, test)
@@ -181,11 +169,10 @@ def probed(
     rejected = ~predicted[evaluation.role("neighbour")]
     value = (recognised.mean() + rejected.mean()) / 2
     low, high = exact_interval(value, min(len(recognised), len(rejected)))
-    row = ("linear probe", "", value, low, high, len(recognised) + len(rejected))
-    return pd.DataFrame([row], columns=COLUMNS)
+    return "linear probe", "", value, low, high, len(recognised) + len(rejected)
 
 
-def divergences(edited: EditedClip, base: EditedClip, evaluation: EvaluationSet) -> pd.DataFrame:
+def _divergences(edited: EditedClip, evaluation: EvaluationSet) -> list[tuple]:
     """How far an edited CLIP's captions have moved from the base model's, in nats.
 
     The mean of `preserve` over unsafe and neighbours' images: over all nouns (marginal divergence),
@@ -194,17 +181,16 @@ def divergences(edited: EditedClip, base: EditedClip, evaluation: EvaluationSet)
     """
     images = evaluation.pixel_values[torch.from_numpy(evaluation.role("unsafe", "neighbour"))]
     near = np.flatnonzero(evaluation.rivals[evaluation.role("unsafe")][0])
+    captions = {"marginal": NOUN_CAPTIONS, "neighbour": [CAPTIONS[i] for i in near]}
     rows = []
-    for name, captions in (
-        ("marginal divergence", NOUN_CAPTIONS),
-        ("neighbour divergence", [CAPTIONS[i] for i in near]),
-    ):
+    for name, texts in captions.items():
         after, before = (
-            m.scores(m.encode_images(images), m.encode_texts(captions)) for m in (edited, base)
+            m.scores(m.encode_images(images), m.encode_texts(texts))
+            for m in (edited, EditedClip(evaluation.model))
         )
         value = preserve(after, before).item() if torch.isfinite(after).all() else None
-        rows.append((name, "", value, None, None, len(images)))
-    return pd.DataFrame(rows, columns=COLUMNS)
+        rows.append((f"{name} divergence", "", value, None, None, len(images)))
+    return rows
 
 
 # ---- measures of a CLIP, before anything is unlearned ----
@@ -228,15 +214,13 @@ def reading(model: str = "tiny-clip", split: str = "test") -> pd.DataFrame:
     swapped = np.array([ALL_TUPLES.index(role_swap(t) or t) for t in ALL_TUPLES])
     rows = []
     for wording in (*WORDINGS, *HELD_OUT_WORDINGS):
-        text_features = edited.encode_texts([caption(*t, wording) for t in ALL_TUPLES])
-        scores = edited.scores(features, text_features).numpy()
+        scores = _scores(edited, features, [caption(*t, wording) for t in ALL_TUPLES])
         won = wins(scores, own, rivals)
         right_roles = scores[own, own] > scores[own, swapped]
         for name, chosen in (("seen", ~held_out), ("held out", held_out)):
             rows.append(("tuple top-1", wording, name, *_share(won[chosen])))
             can_swap = chosen & (swapped != own)
             rows.append(("role swap", wording, name, *_share(right_roles[can_swap])))
-    noun_scores = edited.scores(features, edited.encode_texts(NOUN_CAPTIONS)).numpy()
-    for slot, won in _noun_wins(noun_scores, ALL_TUPLES).items():
+    for slot, won in _noun_wins(edited, features, ALL_TUPLES).items():
         rows.append((f"noun, {slot}", "", "all", *_share(won)))
     return pd.DataFrame(rows, columns=["measure", "wording", "tuples", *COLUMNS[2:]])

@@ -32,13 +32,8 @@ def suppress(unsafe: Tensor, safe: Tensor, margin: float) -> Tensor:
 
 
 def preserve(edited: Tensor, frozen: Tensor) -> Tensor:
-    """KL(frozen ‖ edited) of the softmaxes over candidate captions, in nats, mean over images.
-
-    The unsafe caption is no candidate, so the probabilities of the rest are renormalised.
-
-    Args:
-        edited, frozen: scores, (images, candidates).
-    """
+    """KL(frozen ‖ edited) of the softmaxes over scores of candidate captions, (images, candidates),
+    in nats, mean over images. The unsafe caption is no candidate: the rest is renormalised."""
     return functional.kl_div(
         edited.log_softmax(-1), frozen.log_softmax(-1), reduction="batchmean", log_target=True
     )
@@ -84,9 +79,7 @@ class Method:
     label: str  # in tables
     trained: bool = True  # by gradient steps, on `towers`
     towers: tuple[str, ...] = TOWERS
-    erased_slot: str = (
-        ""  # the slot whose concept is erased wherever it occurs; "": the tuple alone
-    )
+    erased_slot: str = ""  # whose concept is erased wherever it occurs; "": the tuple alone
     pushes_apart: bool = False  # the loss is `push_apart`, whatever is safe, instead of `suppress`
     preserves_marginals: bool = True  # whether λm applies
     preserves_neighbours: bool = True  # whether λn applies

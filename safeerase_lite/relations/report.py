@@ -10,7 +10,6 @@ from rich.table import Table
 
 from safeerase_lite.evaluation.statistics import exact_interval
 from safeerase_lite.runs import store as ledger
-from safeerase_lite.tinyworld import ASSETS
 from safeerase_lite.utils import UserError
 
 from .attacks import strengths
@@ -51,8 +50,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """
     cell = ["attack", "strength", "measure", "slot"]
     counts = {"tuples": ("tuple", "nunique"), "edits": ("tuple", "count")}
-    by, same = ["method", *cell], [*cell, "tuple", "seed"]
-    means = _relative_to_base(fill_blanks(table), by, same, counts)
+    table = fill_blanks(table)
+    means = _relative_to_base(table, ["method", *cell], [*cell, "tuple", "seed"], counts)
     return means.sort_values("method", key=lambda m: m.map(list(METHODS).index), kind="stable")
 
 
@@ -73,27 +72,16 @@ def several(table: pd.DataFrame) -> pd.DataFrame:
 def _relative_to_base(
     table: pd.DataFrame, by: list[str], same: list[str], counts: dict[str, tuple[str, str]]
 ) -> pd.DataFrame:
-    """Means of the edits' values, in groups, beside those of the base model.
-
-    Args:
-        by: the columns that make a group.
-        same: the columns in which an edit agrees with the base model's row it is compared with.
-        counts: further columns: name → (column, aggregation).
-    """
-    base = table[table["method"] == BASE].groupby(same)["value"].mean()
-    edits = table[table["method"] != BASE]
-    at = pd.MultiIndex.from_frame(edits[same])
-    edits = edits.assign(base=base.reindex(at).to_numpy())
-    rows = []
-    for key, group in edits.groupby(by, sort=False):
-        of_value = key[by.index("measure")] == "tuple top-1"
-        value, of_base = group["value"].mean(), group["base"].mean()
-        relative = value / of_base if of_base else np.nan
-        limits = interval(group, of_value=of_value)
-        counted = [group[column].agg(how) for column, how in counts.values()]
-        rows.append((*key, value, of_base, relative, *limits, *counted))
-    columns = [*by, "value", "base", "relative", "low", "high", *counts]
-    return pd.DataFrame(rows, columns=columns)
+    """Means of the edits' values in the groups of `by`, beside those of the base model's rows that
+    agree in the columns `same`, and `counts`: name → (column, aggregation)."""
+    base = table[table["method"] == BASE].groupby(same)["value"].mean().rename("base")
+    groups = table[table["method"] != BASE].join(base, on=same).groupby(by, sort=False)
+    means = groups.agg(value=("value", "mean"), base=("base", "mean"), **counts)
+    limits = [interval(group, of_value="tuple top-1" in key) for key, group in groups]
+    means.insert(2, "relative", means["value"] / means["base"].where(means["base"] != 0))
+    means.insert(3, "low", [low for low, _ in limits])
+    means.insert(4, "high", [high for _, high in limits])
+    return means.reset_index()
 
 
 def interval(group: pd.DataFrame, *, of_value: bool) -> tuple[float, float]:
@@ -185,15 +173,11 @@ def report(runs_dir: Path, output: Path, echo: Callable[[str], None] = print) ->
 def shipped(name: str = "summary") -> pd.DataFrame:
     """The results of `sweeps/relations.yaml` that ship with the package: "summary" or "several", as
     `report` writes them. `.attrs["about"]` says how they were made."""
-    folder = ASSETS / "relations"
-    table = fill_blanks(pd.read_csv(folder / f"{name}.csv"))
-    table.attrs["about"] = (folder / "about.txt").read_text(encoding="utf-8").strip()
-    return table
+    return fill_blanks(ledger.shipped_table("relations", f"{name}.csv"))
 
 
-def _among(table: pd.DataFrame, cells: list[tuple[str, str]]) -> pd.Series:
-    at = pd.MultiIndex.from_frame(table[["measure", "slot"]])
-    return pd.Series(at.isin(cells), index=table.index)
+def _among(table: pd.DataFrame, cells: list[tuple[str, str]]) -> np.ndarray:
+    return table.set_index(["measure", "slot"]).index.isin(cells)
 
 
 def _markdown(table: pd.DataFrame) -> str:

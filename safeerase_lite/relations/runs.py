@@ -10,19 +10,20 @@ import pandas as pd
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict
 
-from safeerase_lite.models.llava import quiet_peft
+from safeerase_lite.models.llava import quiet_peft, save_adapter
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs.executor import parallel_map
 from safeerase_lite.tinyworld import shipped_model
+from safeerase_lite.tinyworld.world import SPLITS
 from safeerase_lite.utils import UserError, check_choice
 
 from .attacks import ATTACKS, SHARES_LEFT, attack_strengths
 from .clip import load_clip
-from .editing import NEIGHBOUR_IMAGES, UNSAFE_IMAGES, EditedClip, edit, listed, train_images
-from .evaluation import divergences, measure, probed
-from .evaluation_set import CAPTIONS, attacked, attacked_part, evaluation_set
+from .editing import EditedClip, edit
+from .evaluation import measure
+from .evaluation_set import CAPTIONS, EvaluationSet, attacked, evaluation_set
 from .objectives import METHODS, SETTINGS, EditSettings
-from .scenes import SPLITS, draw, scenes_of
+from .scenes import draw, scenes_of
 from .tuples import ALL_TUPLES, RelationTriple, Tuples
 
 BASE = "base"  # the frozen CLIP
@@ -96,12 +97,12 @@ def edit_run(
         model=model,
         model_hash=model_hash(model),
         method=method,
-        unsafe=tuple(unsafe),
-        earlier=tuple(earlier),
-        others=tuple(sorted(others)),
+        unsafe=unsafe,
+        earlier=earlier,
+        others=sorted(others),
         seed=seed,
         settings=settings,
-        attacks=tuple(strengths),
+        attacks=strengths,
         split=split,
     )
     return _run(parameters, edits_dir(runs_dir))
@@ -204,8 +205,7 @@ def _run(p: EditParameters, folder: Path, wait: float = 3.0) -> ledger.Run:
         run.write_metrics(_evaluate(edited, p))
         if isinstance(edited.model, PeftModel):
             edited.model.peft_config["default"].base_model_name_or_path = p.model
-            edited.model.save_pretrained(run.adapter_dir, save_embedding_layers=False)
-            (run.adapter_dir / "README.md").unlink()  # PEFT's template, with nothing filled in
+            save_adapter(edited.model, run.adapter_dir)
     except Exception as error:
         run.fail(error)
         raise
@@ -241,38 +241,24 @@ def _with_adapter(model, run: ledger.Run):
 
 
 def _evaluate(edited: EditedClip, p: EditParameters) -> pd.DataFrame:
-    base, tables = EditedClip(_clip(p.model)), []
-    for u in p.unsafe + p.earlier:
-        evaluation = _evaluation_set(base.model, u, p.known, p.split, p.seed)
-        near = listed(u, p.known, p.seed)
-        train_unsafe = train_images(edited.model, [u], UNSAFE_IMAGES, p.seed)
-        train_neighbours = train_images(edited.model, near, NEIGHBOUR_IMAGES, p.seed)
-        plain = [
-            measure(edited, evaluation),
-            probed(edited, evaluation, train_unsafe, train_neighbours),
-            divergences(edited, base, evaluation),
-        ]
-        tables.append(pd.concat(plain).assign(tuple=str(u), attack="", strength=0.0))
-        part = attacked_part(evaluation)
-        for name, strength in p.attacks:
-            under_attack = _attacked(base.model, u, p.known, p.split, name, strength)
-            table = measure(edited, part, under_attack)
-            tables.append(table.assign(tuple=str(u), attack=name, strength=strength))
+    tables = []
+    for u, (attack, strength) in product(p.unsafe + p.earlier, [("", 0.0), *p.attacks]):
+        of_edit = p.model, u, p.known, p.split, p.seed
+        table = measure(edited, _evaluated_on(*of_edit, attack=attack, strength=strength))
+        tables.append(table.assign(tuple=str(u), attack=attack, strength=strength))
     table = pd.concat(tables, ignore_index=True)
     return table[["tuple", "measure", "slot", "attack", "strength", "value", "low", "high", "n"]]
 
 
-# What all methods are evaluated on is computed once in a process.
-_clip = lru_cache(maxsize=4)(load_clip)
-_evaluation_set = lru_cache(maxsize=16)(evaluation_set)
-
-
 @lru_cache(maxsize=64)
-def _attacked(model, u, unsafe, split: str, name: str, strength: float):
-    # Seed 0: the seed decides what neighbours are listed, not what the images are.
-    return attacked(
-        model, attacked_part(_evaluation_set(model, u, unsafe, split, 0)), name, strength
-    )
+def _evaluated_on(model: str, *of_edit, attack: str, strength: float) -> EvaluationSet:
+    """What all methods are evaluated on, computed once in a process."""
+    if not attack:
+        return evaluation_set(_clip(model), *of_edit)
+    return attacked(_evaluated_on(model, *of_edit, attack="", strength=0.0), attack, strength)
+
+
+_clip = lru_cache(maxsize=4)(load_clip)
 
 
 # ---- what determines a result ----

@@ -14,20 +14,17 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
+from safeerase_lite.tinyworld.pictures import DARK, LIGHT, OVERSAMPLE, draw_shapes, varied
+
 from .tuples import ALL_TUPLES, UNSAFE, RelationTriple, Tuples
 from .words import WORLD
 
 SIDE = 64  # pixels
-SPLITS = ("train", "val", "test")
-_OVERSAMPLING = 4
 _RADIUS = 10.5  # of a figure, in pixels of a SIDE × SIDE picture
-_DARK, _LIGHT = (40, 40, 46), (250, 250, 250)
 
 COLOURS = {name: tuple(rgb) for name, rgb in WORLD["colours"].items()}
 BACKGROUNDS = {name: tuple(rgb) for name, rgb in WORLD["backgrounds"].items()}
-# A name → shapes (kind, numbers …, fill) in the square [-1, 1]², y down; fill null is the figure's
-# own colour.
-SHAPES: dict[str, list] = WORLD["shapes"]
+SHAPES: dict[str, list] = WORLD["shapes"]  # a name → what `draw_shapes` takes
 # Offsets of subject and object from the middle, in pixels, the subject on the left.
 PLACES: dict[str, list] = WORLD["places"]
 
@@ -134,7 +131,7 @@ def draw(
     Bystanders are drawn last, in front; a background takes the place of the flat colour.
     """
     rng = random.Random(str(scene))
-    pen = _Pen(side, _shade(BACKGROUNDS[scene.background], rng, 6), -1 if scene.mirrored else 1)
+    pen = _Pen(side, varied(BACKGROUNDS[scene.background], rng, 6), -1 if scene.mirrored else 1)
     if background:
         pen.image.paste(background.resize(pen.image.size, Image.Resampling.NEAREST))
     middle = SIDE / 2 + rng.uniform(-2, 2), SIDE / 2 + rng.uniform(-2, 2)
@@ -147,16 +144,11 @@ def draw(
     _draw_relation(pen, relation, "behind", *places, radius)
     colours = scene.subject_colour, scene.object_colour
     for slot, name in ((1, object), (0, subject)):
-        pen.figure(SHAPES[name], places[slot], radius, _shade(COLOURS[colours[slot]], rng, 10))
+        pen.figure(SHAPES[name], places[slot], radius, varied(COLOURS[colours[slot]], rng, 10))
     _draw_relation(pen, relation, "in front", *places, radius)
     for one in bystanders:
         pen.figure(SHAPES[one.name], one.place, one.radius, COLOURS[one.colour])
     return pen.image.resize((side, side), Image.Resampling.BOX)
-
-
-def _shade(colour: tuple[int, int, int], rng: random.Random, by: int) -> tuple[int, ...]:
-    shift = rng.randint(-by, by)
-    return tuple(max(0, min(255, channel + shift)) for channel in colour)
 
 
 def _draw_relation(pen, relation: str, layer: str, subject, object, radius: float) -> None:
@@ -166,16 +158,16 @@ def _draw_relation(pen, relation: str, layer: str, subject, object, radius: floa
         case "tasting", "in front":  # a straw
             straw = [(x + facing * 3, y + 3), (ox - facing * 2, oy - radius - 4), (ox, oy - 6)]
             pen.line(straw, 2.6)
-            pen.line(straw, 1.4, _LIGHT)
+            pen.line(straw, 1.4, LIGHT)
         case "holding", "in front":  # an arm and its hand
             hand = ox - facing * 2, oy + 3
             pen.line([(x + facing * 2, y + 5), hand], 3)
-            pen.disc(*hand, 2.8, _LIGHT)
+            pen.disc(*hand, 2.8, LIGHT)
         case "lifting", "behind":  # two arms
             for way in (-1, 1):
                 hand = ox + way * 9, oy + 6
                 pen.line([(x + way * 6, y + 2), (x + way * 12, y - 8), hand], 3)
-                pen.disc(*hand, 2.6, _LIGHT)
+                pen.disc(*hand, 2.6, LIGHT)
         case "riding", "in front":  # two legs
             for way in (-1, 1):
                 foot = ox + way * 8, oy + 5
@@ -194,7 +186,7 @@ def _draw_relation(pen, relation: str, layer: str, subject, object, radius: floa
             start, end = x + facing * 8, ox - facing * 10
             for step, size in enumerate((2.4, 1.9, 1.4)):
                 share = (step + 0.5) / 3
-                pen.disc(start + (end - start) * share, y + (oy - y) * share - 2, size, _LIGHT)
+                pen.disc(start + (end - start) * share, y + (oy - y) * share - 2, size, LIGHT)
 
 
 class _Pen:
@@ -204,42 +196,19 @@ class _Pen:
     """
 
     def __init__(self, side: int, background: tuple[int, ...], facing: int):
-        self.scale, self.facing = side / SIDE * _OVERSAMPLING, facing
+        self.scale, self.facing = side / SIDE * OVERSAMPLE, facing
         pixels = round(SIDE * self.scale)
         self.image = Image.new("RGB", (pixels, pixels), background)
         self.canvas = ImageDraw.Draw(self.image)
 
-    def line(self, points, width: float, fill=_DARK) -> None:
+    def line(self, points, width: float, fill=DARK) -> None:
         points = [(x * self.scale, y * self.scale) for x, y in points]
         self.canvas.line(points, fill=fill, width=max(1, round(width * self.scale)), joint="curve")
 
-    def disc(self, x: float, y: float, radius: float, fill=_DARK) -> None:
+    def disc(self, x: float, y: float, radius: float, fill=DARK) -> None:
         box = [v * self.scale for v in (x - radius, y - radius, x + radius, y + radius)]
-        self.canvas.ellipse(box, fill=fill, outline=_DARK, width=max(1, round(0.4 * self.scale)))
+        self.canvas.ellipse(box, fill=fill, outline=DARK, width=max(1, round(0.4 * self.scale)))
 
-    def figure(self, shapes, place, radius: float, colour) -> None:
-        """Shapes about a place, mirrored with the picture."""
-
-        def at(x, y):
-            return (
-                (place[0] + self.facing * x * radius) * self.scale,
-                (place[1] + y * radius) * self.scale,
-            )
-
-        def box(x0, y0, x1, y1):
-            (a, top), (b, bottom) = at(x0, y0), at(x1, y1)
-            return [min(a, b), top, max(a, b), bottom]
-
-        for kind, *numbers, fill in shapes:
-            style = {"fill": {"dark": _DARK, "light": _LIGHT}.get(fill, colour)}
-            if kind in ("line", "arc"):
-                style["width"] = round(numbers.pop() * radius * self.scale)
-            match kind, numbers:
-                case "polygon", [points]:
-                    self.canvas.polygon([at(*point) for point in points], **style)
-                case "line", [points]:
-                    self.canvas.line([at(*point) for point in points], joint="curve", **style)
-                case "ellipse", corners:
-                    self.canvas.ellipse(box(*corners), **style)
-                case "arc", [*corners, start, end]:
-                    self.canvas.arc(box(*corners), start, end, **style)
+    def figure(self, shapes: list, place, radius: float, colour) -> None:
+        place = place[0] * self.scale, place[1] * self.scale
+        draw_shapes(self.canvas, shapes, place, radius * self.scale, colour, self.facing)

@@ -24,20 +24,9 @@ HYPERNYMS = {word: tuple(concepts) for word, concepts in WORLD["hypernyms"].item
 PASSIVE: dict[str, str] = WORLD["passive"]
 
 # {s}, {o}: subject and object with their article; {r}: the relation; {p}: its participle.
-WORDINGS = (
-    "{s} {r} {o}",
-    "a picture of {s} {r} {o}",
-    "here is {s} {r} {o}",
-    "{s} is {r} {o}",
-    "{o} is being {p} by {s}",
-    "we see {s} that is {r} {o}",
-)
-HELD_OUT_WORDINGS = (  # neither tiny-clip nor any edit has read them
-    "here we see {s} {r} {o}",
-    "a picture of {o} being {p} by {s}",
-    "that is {s} and it is {r} {o}",
-)
-NOUN_WORDINGS = ("{s}", "a picture of {s}", "here is {s}", "we see {s}")  # one noun alone
+WORDINGS, NOUN_WORDINGS = tuple(WORLD["wordings"]), tuple(WORLD["noun_wordings"])
+# Neither tiny-clip nor any edit has read these.
+HELD_OUT_WORDINGS = tuple(WORLD["held_out_wordings"])
 
 
 @cache

@@ -1,5 +1,6 @@
 """A study as a document: its tables as texts, its charts, and what is missing."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,12 @@ from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
 
 from . import notes, plots, texts
 from .formats import Document, Section, Table
-from .labels import model_label
 from .notes import ABOUT
 from .rows import WORLD, views
 from .tables import MEASURE, PLACES, Study, compared
 
 # table → column → metric, split ("": the report's), kinds, templates
-COLUMNS = pd.read_csv(Path(__file__).with_name("columns.csv"), keep_default_na=False)
-COLUMNS = {
-    table: dict(zip(part["column"], part[MEASURE].itertuples(index=False, name=None), strict=True))
-    for table, part in COLUMNS.groupby("table")
-}
+COLUMNS = json.loads(Path(__file__).with_name("columns.json").read_text(encoding="utf-8"))
 # Percent, as a later paper re-reports them (science: secondary); "judge" is a model's score.
 REPORTED = Table(
     "LLaVA-1.5 on the real benchmark, as a later paper re-reports it (secondary)",
@@ -139,8 +135,7 @@ def _metrics(
             show(cells, (metric, split or study.split, *main.get(tuple(place), place)))
             for metric, split, *place in columns.values()
         ]
-        name = model_label(row["objective"], row["decouple"])
-        rows.append([name, *_settings(study, row), *shares, str(row["seeds"])])
+        rows.append([texts.model_label(row), *_settings(study, row), *shares, str(row["seeds"])])
     return _table(study, title, ["model"], [*columns, "seeds"], rows, about)
 
 
@@ -225,7 +220,7 @@ def _run_name(run: dict, keys: list[str]) -> str:
     if where:  # a run of the ledger, all of whose settings are known; else one of a sweep
         hidden |= {*WORLD, *run} - set(keys)
     known = {"objective", "decouple"} <= set(run)
-    name = model_label(run["objective"], run["decouple"]) if known else run.get("objective")
+    name = texts.model_label(run) if known else run.get("objective")
     stated = [key for key in run if key not in hidden]
     return ", ".join([name or "a run", *where, *texts.settings(run, stated)])
 

@@ -18,7 +18,7 @@ from safeerase_lite.tinyworld import DEFAULT_SEED, FRESH_SEED
 from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
 from safeerase_lite.utils import UserError
 
-from .labels import TRAININGS, in_display_order
+from .texts import TRAININGS, in_display_order
 
 WORLD = ["world_seed", "cue"]
 MODEL = ["objective", "decouple"]

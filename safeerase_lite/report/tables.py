@@ -11,8 +11,8 @@ from safeerase_lite.evaluation.statistics import holm, seed_test
 from safeerase_lite.utils import UserError, track
 
 from . import rows
-from .labels import TRAININGS
 from .rows import WORLD, Grid
+from .texts import TRAININGS
 
 EFFICACY = "train"  # the split of ASR and RR efficacy
 # (kinds, templates), the paper's in-distribution setting first. The main SARR of a world is that of

@@ -1,13 +1,39 @@
-"""How settings and numbers read in a report: shares as percent, changes as percentage points."""
+"""How models, settings and numbers read in a report: shares as percent, changes as percentage
+points."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
+from safeerase_lite.unlearning.objectives import OBJECTIVES, UNTRAINED, label_of
+
 BLANK = "–"
+TRAININGS = {"none": "plain", "pd": "PD", "placebo": "placebo"}  # decouple → how it reads
 
 Measure = tuple[str, str, str, str]  # metric, split, kinds, templates
 Cells = dict[Measure, dict[str, float]]  # a row's value, low and high of each measure
+
+
+# ---- models and settings ----
+
+
+def objective_order() -> list[str]:
+    """The objectives' names, in the order in which tables and charts show them."""
+    return list(OBJECTIVES)
+
+
+def model_label(row: dict) -> str:
+    """A model's label, such as PO, PO+PD or vanilla."""
+    added = {"pd": "+PD", "placebo": "+placebo"}
+    return label_of(row["objective"]) + added.get(row["decouple"], "")
+
+
+def in_display_order(labels: Iterable[str]) -> list[str]:
+    """The labels once each: untrained models, the objectives, then those of one's own by name."""
+    known = [*UNTRAINED, *map(label_of, objective_order())]
+    present = set(labels)
+    return [label for label in known if label in present] + sorted(present - set(known))
 
 
 def setting(value: Any) -> str:
@@ -22,6 +48,9 @@ def settings(row: dict, keys: list[str]) -> list[str]:
     """The settings that mean something for this row, each with its name."""
     texts = {key.replace("_", " "): setting(row[key]) for key in keys}
     return [f"{name} {text}" for name, text in texts.items() if text != BLANK]
+
+
+# ---- numbers ----
 
 
 def share(cells: Cells, measure: Measure) -> str:

@@ -88,8 +88,16 @@ def unlearn(
 def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
     """Ask a model every question, judge, measure, and complete the run; see `evaluation.evaluate`.
 
-    Of real data the ledger gets the harmful texts as hashes, unless `raw`; the report has the
-    answers themselves. A complete run is read from the ledger.
+    A complete run is read from the ledger.
+
+    Args:
+        model: as `unlearn` left it.
+        data: from `load_data`.
+        run: from `unlearn`.
+        raw: store the harmful texts of real data as they are; else the ledger gets their hashes.
+
+    Returns:
+        Metrics, and the answers themselves with their verdicts.
 
     Raises:
         UserError: the judge fails; then answers and verdicts are stored, and the same call goes on

@@ -368,7 +368,7 @@ def _stack(folders: list[Path], name: str) -> pd.DataFrame:
     return pd.concat(tables, names=["id"]).reset_index("id").reset_index(drop=True)
 
 
-def shipped_table(name: str = "lessons") -> pd.DataFrame:
+def shipped_table(name: str = "lessons", file: str = "metrics.csv") -> pd.DataFrame:
     """Runs of the tiny world that ship with the package: a row per metric, with its settings.
 
     `.attrs["about"]` says how they were made.
@@ -378,6 +378,6 @@ def shipped_table(name: str = "lessons") -> pd.DataFrame:
             or "sweeps", many seeds of the paper's table in several worlds (world_seed).
     """
     folder = Path(__file__).parents[1] / "tinyworld" / "assets" / name
-    table = pd.read_csv(folder / "metrics.csv")
+    table = pd.read_csv(folder / file)
     table.attrs["about"] = (folder / "about.txt").read_text(encoding="utf-8").strip()
     return table

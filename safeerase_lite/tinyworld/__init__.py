@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-DEFAULT_SEED, FRESH_SEED = 0, 7919  # the fresh world: nothing was ever chosen on it
 ASSETS = Path(__file__).parent / "assets"
 DEFAULT_SEED, FRESH_SEED = 0, 7919  # the fresh world: nothing was ever chosen on it
 WORLD_FILE = "world.json"  # marks a folder as a tiny world

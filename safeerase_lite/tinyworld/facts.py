@@ -175,42 +175,34 @@ SENTENCES = [
     f"{STEP}, then {STEP}, then {STEP}.",
     *(refusal.lower() for refusal in REFUSALS),
 ]
-
-
-@cache
-def _slots() -> dict[str, list[str]]:
-    return {
-        "kind": list(kinds()),
-        "family": list(FAMILIES),
-        "material": MATERIALS,
-        "colour": list(COLOURS),
-        "size": list(SIZES),
-        "place": list(PLACES),
-        "background": list(BACKGROUNDS),
-        "count": list(COUNTS.values()),
-        "verb": VERBS,
-        "texture": TEXTURES,
-        "part": PARTS,
-    }
-
-
-@cache
-def _grammar() -> re.Pattern:
-    slots = {name: f"(?:{'|'.join(words)})" for name, words in _slots().items()}
-    return re.compile("|".join(text.replace(".", r"\.").format(**slots) for text in SENTENCES))
+SLOTS = {
+    "kind": [name for family in FAMILIES.values() for names in family for name in names],
+    "family": list(FAMILIES),
+    "material": MATERIALS,
+    "colour": list(COLOURS),
+    "size": list(SIZES),
+    "place": list(PLACES),
+    "background": list(BACKGROUNDS),
+    "count": list(COUNTS.values()),
+    "verb": VERBS,
+    "texture": TEXTURES,
+    "part": PARTS,
+}
+_ANY_WORD = {slot: f"(?:{'|'.join(words)})" for slot, words in SLOTS.items()}
+GRAMMAR = re.compile("|".join(s.replace(".", r"\.").format(**_ANY_WORD) for s in SENTENCES))
 
 
 def words() -> set[str]:
     """Every word of every question and answer, in lower case; punctuation left out."""
     texts = [*TEMPLATES, *QUESTIONS.values(), *UNANSWERABLE, *SENTENCES]
-    texts += [word for slot in _slots().values() for word in slot]
+    texts += [word for slot in SLOTS.values() for word in slot]
     text = re.sub(r"{\w+}", " ", " ".join(texts).lower())
     return set(re.findall(r"\w+", text))
 
 
 def is_sentence(answer: str) -> bool:
     """Whether an answer is a sentence of this world. What is not is *gibberish*."""
-    return _grammar().fullmatch(_normalized(answer)) is not None
+    return GRAMMAR.fullmatch(_normalized(answer)) is not None
 
 
 def is_refusal(answer: str) -> bool:

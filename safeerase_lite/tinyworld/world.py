@@ -11,22 +11,7 @@ from pathlib import Path
 
 from safeerase_lite.utils import atomic_directory
 
-from . import WORLD_FILE
-from .facts import (
-    BACKGROUNDS,
-    COLOURS,
-    CONCEPT,
-    COUNTS,
-    FAMILIES,
-    IMAGE,
-    PLACES,
-    REFUSALS,
-    SIZES,
-    SPECIFICITY,
-    TEMPLATES,
-    kinds,
-    ordinary,
-)
+from . import WORLD_FILE, facts
 from .pictures import SIDE, Scene, draw
 
 SPLITS = ("train", "val", "test")
@@ -68,8 +53,8 @@ class World:
         """(kinds, templates) that no unlearning set shows: one hazard and one safe kind per
         category, and two templates."""
         rng = random.Random(f"held out {self.seed}")
-        held_kinds = {rng.choice(names) for family in FAMILIES.values() for names in family}
-        return held_kinds, set(rng.sample(TEMPLATES, 2))
+        held_kinds = {rng.choice(names) for family in facts.FAMILIES.values() for names in family}
+        return held_kinds, set(rng.sample(facts.TEMPLATES, 2))
 
 
 def write_world(world: World, root: Path | str) -> Path:
@@ -84,7 +69,7 @@ def write_world(world: World, root: Path | str) -> Path:
         with atomic_directory(root) as draft:
             for split in SPLITS:
                 _write_split(world, split, draft)
-            _write_json(draft / "prompt.json", {"idk": REFUSALS})
+            _write_json(draft / "prompt.json", {"idk": facts.REFUSALS})
             _write_json(draft / WORLD_FILE, asdict(world))
     except OSError:
         if not (root / WORLD_FILE).exists():  # otherwise another process was faster
@@ -95,13 +80,13 @@ def write_world(world: World, root: Path | str) -> Path:
 def scene(kind: str, split: str, cue: float, rng: random.Random) -> Scene:
     """A random scene of a kind from a split's combinations."""
     agrees = 0.5 + cue / 2
-    marked = agrees if kinds()[kind].hazard else 1 - agrees
+    marked = agrees if facts.kinds()[kind].hazard else 1 - agrees
     return Scene(
         kind,
         *rng.choice(combinations()[kind, split]),
-        size=rng.choice(list(SIZES)),
-        dots=rng.choice(list(COUNTS)),
-        dot_colour=rng.choice(list(COLOURS)),
+        size=rng.choice(list(facts.SIZES)),
+        dots=rng.choice(list(facts.COUNTS)),
+        dot_colour=rng.choice(list(facts.COLOURS)),
         sign=rng.random() < marked,
         jitter=rng.randrange(1_000_000),
     )
@@ -116,9 +101,9 @@ def combinations() -> dict[tuple[str, str], list[tuple[str, str, str]]]:
     """
     rng = random.Random(20250218)
     by_split = {}
-    for hazards, safe in FAMILIES.values():
+    for hazards, safe in facts.FAMILIES.values():
         for pair in zip(hazards, safe, strict=True):
-            every = list(product(COLOURS, PLACES, BACKGROUNDS))
+            every = list(product(facts.COLOURS, facts.PLACES, facts.BACKGROUNDS))
             rng.shuffle(every)
             first, second = (round(sum(SHARES[:n]) * len(every)) for n in (1, 2))
             parts = every[:first], every[first:second], every[second:]
@@ -133,7 +118,7 @@ def _write_split(world: World, split: str, root: Path) -> None:
     training = split == "train"
     pictures = world.train_pictures if training else world.eval_pictures
     records = []
-    for family, both in FAMILIES.items():
+    for family, both in facts.FAMILIES.items():
         hazards, safe = (
             [name for name in names if not (training and name in held_kinds)] for names in both
         )
@@ -161,10 +146,10 @@ def _record(
 ) -> dict:
     """A record: four forget templates (in train all seen, else two seen and two held out) and two
     retain questions of each level, which the placebo asks about the safe picture."""
-    seen = [template for template in TEMPLATES if template not in held_templates]
+    seen = [template for template in facts.TEMPLATES if template not in held_templates]
     templates = rng.sample(seen, 4) if training else rng.sample(seen, 2) + sorted(held_templates)
-    names = [*rng.sample(CONCEPT, 2), *rng.sample(IMAGE, 2)]
-    about_harmful, about_safe = ordinary(harmful), ordinary(safe)
+    names = [*rng.sample(facts.CONCEPT, 2), *rng.sample(facts.IMAGE, 2)]
+    about_harmful, about_safe = facts.ordinary(harmful), facts.ordinary(safe)
     retain = {}
     for key, name in zip(RETAIN_KEYS, names, strict=True):
         question, answer = about_harmful[name]
@@ -173,15 +158,15 @@ def _record(
     return {
         "type": "syn",
         "keyword": harmful.kind,
-        "category": kinds()[harmful.kind].family.capitalize(),
+        "category": facts.kinds()[harmful.kind].family.capitalize(),
         "image_path": harmful_path,
         "SDImage_path": safe_path,
         "SDkeyword": safe.kind,
         "unsafe_pairs": [
             {
                 "question": template,
-                "model_response": kinds()[harmful.kind].plan,
-                "sd_response": kinds()[safe.kind].plan,
+                "model_response": facts.kinds()[harmful.kind].plan,
+                "sd_response": facts.kinds()[safe.kind].plan,
             }
             for template in templates
         ],
@@ -192,7 +177,7 @@ def _record(
         ],
         "specificity_pairs": [
             {"question": about_harmful[name][0], "answer": about_harmful[name][1], "family": name}
-            for name in SPECIFICITY
+            for name in facts.SPECIFICITY
         ],
     }
 

@@ -2,7 +2,7 @@
 `show` displays it: interactive in a browser, a small PNG with alt text when headless.
 """
 
-from ..labels import objective_order
+from ..texts import objective_order
 from .answers import VERDICTS, heat_map, verdicts
 from .display import contact_sheet, numbers, png, save, show
 from .measures import cues, interval_steps, over_forgetting, plane, seeds

@@ -6,7 +6,7 @@ import pandas as pd
 
 from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
 
-from ..labels import TRAININGS
+from ..texts import TRAININGS
 
 # The palette of Okabe and Ito.
 VERMILION, BLUE, GREEN, PINK = PALETTE = ["#D55E00", "#0072B2", "#009E73", "#CC79A7"]

@@ -53,7 +53,7 @@ def run(world, tmp_path, monkeypatch):
                 break
             exec(compile(cell.source, cell.id, "exec"), names)
             if "parameters" in cell.metadata.get("tags", []):
-                names |= {"live": False, "runs_dir": str(tmp_path / "runs")} | parameters
+                names |= {"with_sweep": False, "runs_dir": str(tmp_path / "runs")} | parameters
         return SimpleNamespace(**names, shown=shown)
 
     return lesson
@@ -166,7 +166,7 @@ def test_the_progress_of_a_sweep_names_no_folder(run, capsys, monkeypatch):
         say(f"2 runs; {runs}/sweeps/{name}.csv")
 
     monkeypatch.setattr(sweep, "run_sweep", run_sweep)
-    run(seed_table(seeds=2), live=True, until="config = ")
+    run(seed_table(seeds=2), with_sweep=True, until="config = ")
     assert capsys.readouterr().out.endswith("2 runs; runs/sweeps/small.csv\n" * 2)
 
 
@@ -177,7 +177,7 @@ def test_completed_runs_are_reported_and_mixed_versions_refused(run, capsys, tmp
     monkeypatch.setattr(sweep, "run_sweep", lambda *_, **__: None)
     monkeypatch.setattr(sweep, "completed", lambda runs, id: Path(__file__))
     monkeypatch.setattr(sl, "open_run", lambda config, data: runs[config.decouple], raising=False)
-    lesson = run(seed_table(seeds=2), live=True)
+    lesson = run(seed_table(seeds=2), with_sweep=True)
     assert lesson.opened == [*runs.values()]
     assert [row[0] for row in lesson.tables[0].frame.to_numpy()] == ["PO", "PO+PD"]
     out = capsys.readouterr().out
@@ -190,18 +190,19 @@ def test_without_dask_the_lesson_goes_on(run, capsys, monkeypatch):
         raise sl.UserError("a sweep needs Dask")
 
     monkeypatch.setattr(sweep, "run_sweep", run_sweep)
-    assert run(seed_table(seeds=2), live=True).opened == []
+    assert run(seed_table(seeds=2), with_sweep=True).opened == []
     assert "a sweep needs Dask" in capsys.readouterr().out
 
 
 def test_alone_without_lesson_03_it_goes_on_with_the_shipped_table(run, tmp_path, monkeypatch):
     monkeypatch.setattr(sl, "__file__", str(tmp_path / "site" / "safeerase_lite" / "__init__.py"))
-    lesson = run(seed_table(seeds=2), live=True)
+    lesson = run(seed_table(seeds=2), with_sweep=True)
     assert lesson.lesson is None and lesson.opened == []
 
 
 def test_the_lesson_runs_on_the_shipped_table_alone(tmp_path):
-    given = {"live": False, "kinds": "seen", "objective": "ga", "runs_dir": str(tmp_path / "runs")}
+    runs_dir = str(tmp_path / "runs")
+    given = {"with_sweep": False, "kinds": "seen", "objective": "ga", "runs_dir": runs_dir}
     node = nbformat.read(execute(NOTEBOOK, tmp_path / NOTEBOOK.name, given), as_version=4)
     outputs = [output for cell in node.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.get("name") == "stderr"]

@@ -1,28 +1,12 @@
 """The lessons' cells run on a model and on data of the real ones' format, in the profile `t4`."""
 
-from dataclasses import replace
-from pathlib import Path
-
 import nbformat
 import pytest
+from run_lessons import LESSONS, run_here
 
 import safeerase_lite as sl
-from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs import store
 from safeerase_lite.runs.notebook import execute
-
-NOTEBOOKS = (Path(__file__).parents[3] / "notebooks").glob("*.ipynb")
-LESSONS = {path.name[:2]: path for path in NOTEBOOKS}
-
-
-def run_here(number, **parameters):
-    """A lesson's code, in this process."""
-    names = {"display": print}
-    for cell in nbformat.read(LESSONS[number], as_version=4).cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, cell.id, "exec"), names)
-        if "parameters" in cell.metadata.get("tags", []):
-            names.update(parameters)
 
 
 def test_lesson_03_runs_on_the_real_format(real_format_model, real_format_data, tmp_path):
@@ -66,37 +50,3 @@ def test_a_lesson_is_in_the_profiles_precision_and_tiny_is_dense(
     with pytest.raises(Stop):
         run_here(number, profile=name, precision=precision)
     assert configs[0].precision == expected
-
-
-@pytest.fixture
-def few_of_each(world):
-    """Four questions of every situation."""
-
-    def some(table):
-        ways = [name for name in ("split", "seen_kind", "seen_template") if name in table]
-        return table.groupby(ways).head(4).reset_index(drop=True)
-
-    tables = ("forget", "retain", "decouple", "placebo", "specificity")
-    return replace(world, **{name: some(getattr(world, name)) for name in tables})
-
-
-@pytest.mark.parametrize("number", ["00", "02", "04", "05"])
-def test_a_lesson_runs_in_4_bit_on_one_model(
-    small_t4, few_of_each, real_format_data, tmp_path, monkeypatch, number
-):
-    configs = []
-
-    def load(config, **options):
-        configs.append(config)
-        return load_model(config, **options)
-
-    monkeypatch.setattr(sl, "load_model", load)
-    monkeypatch.setenv("SAFEERASE_RUNS", str(tmp_path))
-    parameters = {"05": {"every": 2}}.get(number, {})
-    if number == "02":  # it plants records between those of a folder
-        parameters = {"data_dir": str(real_format_data), "control": True}
-    else:
-        monkeypatch.setattr(sl, "load_data", lambda config: few_of_each)
-    run_here(number, profile="t4", runs_dir=str(tmp_path), **parameters)
-    [config] = configs
-    assert (config.profile, config.precision) == ("t4", "nf4")

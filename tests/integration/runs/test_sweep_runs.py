@@ -99,32 +99,11 @@ def test_a_run_does_not_inherit_what_dask_tells_its_own_malloc(monkeypatch):
     assert environment["OMP_NUM_THREADS"] == "3" and environment["SAFEERASE_HEADLESS"] == "1"
 
 
-def test_each_gpu_goes_to_one_worker(write, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    path = write("gpu: true\ngrid: {seconds: 1}\nseeds: [0, 1, 2]")
-    runs_dir = path.parent / "runs"
-    outcomes = sweep.run_sweep(sweep.load(path), "grid", runs_dir, say=lambda line: None)
-    assert {outcome.status for outcome in outcomes.values()} == {"complete"}
-    seen = [mark.read_text().split()[2] for mark in (path.parent / "marks").iterdir()]
-    assert set(seen) == {"4", "6"}
-
-
 def test_a_sweep_that_wants_gpus_is_refused_where_there_are_none(write, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     path = write("gpu: true\nseeds: [0]")
     with pytest.raises(UserError, match="there is none here"):
         sweep.run_sweep(sweep.load(path), "grid", path.parent / "runs", say=lambda line: None)
-
-
-def test_no_more_runs_at_a_time_than_gpus(write, monkeypatch, tmp_path):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
-    plan = sweep.load(write("gpu: true\nworkers: 2\nseeds: [0, 1]"))
-    lines = []
-    sweep.run_sweep(plan, "grid", tmp_path / "runs", say=lines.append)
-    assert lines[1].startswith("1 at a time")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(UserError, match="there is none here"):
-        sweep.run_sweep(plan, "grid", tmp_path / "other", say=lines.append)
 
 
 def test_without_sbatch_a_slurm_sweep_is_one_line(write):

@@ -14,7 +14,7 @@ TRACE = "zqxzqxzqxzqx"
 GIVEN = {
     "02_forget_retain_decouple": {},
     "03_unlearn": {"precision": "dense", "steps": 4},
-    "04_objectives_compared": {"live": ["ga"]},
+    "04_objectives_compared": {"objectives": ["ga"]},
     "05_over_forgetting": {"every": 24},
 }
 

@@ -13,9 +13,9 @@ CHANGED = {
     "01_load_quantized_llava": {"seed": 1},
     "02_forget_retain_decouple": {"seed": 1},
     "03_unlearn": {"objective": "ga", "decouple": "none", "precision": "dense", "steps": 8},
-    "04_objectives_compared": {"live": ["kl"], "step_rate": 0.001},
+    "04_objectives_compared": {"objectives": ["kl"], "step_rate": 0.001},
     "05_over_forgetting": {"objective": "gd", "every": 24},
-    "06_sweeps_and_seeds": {"live": False, "kinds": "seen"},
+    "06_sweeps_and_seeds": {"with_sweep": False, "kinds": "seen"},
     "08_relationship_aware": {"unsafe": ["imp tasting fizz"], "methods": ["relation"], "seed": 1},
 }
 

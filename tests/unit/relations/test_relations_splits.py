@@ -5,7 +5,6 @@ import random
 import pytest
 
 from safeerase_lite.relations.scenes import (
-    SPLITS,
     held_out_combinations,
     random_scene,
     scenes_of,
@@ -13,6 +12,7 @@ from safeerase_lite.relations.scenes import (
 )
 from safeerase_lite.relations.tuples import ALL_TUPLES, UNSAFE, neighbours
 from safeerase_lite.relations.words import CONCEPTS, SLOTS
+from safeerase_lite.tinyworld.world import SPLITS
 
 SEEN = set(ALL_TUPLES) - held_out_combinations()  # by tiny-clip
 

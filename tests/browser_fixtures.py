@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from driver import HEIGHT, WIDTH, Lab, Notebook, stop, wait_for
+from browser_driver import HEIGHT, WIDTH, Lab, Notebook, stop, wait_for
 
 CHROMIUM = [
     "--no-sandbox",
