@@ -230,7 +230,10 @@ def report(
             show_default="the seeds other rows have",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Where all but efficacy is measured.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="Where all but efficacy is measured.", show_default="test, else val"),
+    ] = None,
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Take several versions or data sets as one.")
     ] = False,

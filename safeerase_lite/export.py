@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 
 from safeerase_lite.config import Config, read_injected
+from safeerase_lite.data.audit import check_data
 from safeerase_lite.data.dataset import Data, load_data, read_data
 from safeerase_lite.data.schema import read_records
 from safeerase_lite.evaluation.evaluate import Report, evaluate, with_interval
@@ -241,15 +242,33 @@ def model_card(
         objective=OBJECTIVES.get(config.objective),
         config=config,
         world=world,
-        digest=data.digest,
+        data=data,
+        categories=", ".join(data.forget["category"].unique()),
         weights=_weights(config),
         precision=precision_label(config.precision, config),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
         split=measures["split"].iat[0],
+        held_out=_held_out(data, measures["split"].iat[0]),
         judge=judge_name(config.judge),
         table=_table(measures, config),
         missing=missing,
     )
+
+
+def _held_out(data: Data, split: str) -> str:
+    """How far a split is held out of training, in words."""
+    if split == "train":
+        return "**on training pictures**"
+    categories = list(data.forget["category"].unique())
+    leaks = check_data(data.root, categories=categories).leaks
+    leaks = leaks[(leaks["split"] == split) & (leaks["also_in"] == "train")]
+    if leaks.empty:
+        return "held out of training: no record and no picture is the same"
+    if data.dedupe == "val":
+        return "held out of training: records that repeat some of it were dropped"
+    counts = leaks.groupby("what", sort=False)["repeated"].sum().items()
+    shared = ", ".join(f"{count} {what}{'s' * (count > 1)}" for what, count in counts)
+    return f"**not wholly held out of training**, which has {shared} of it too"
 
 
 def base_name(model: str) -> str:

@@ -165,7 +165,8 @@ def require_decouple(data: Data, decouple: str) -> None:
         rebuilt = "; a rebuilt copy, its 'safeNb_pairs' show the harmful picture" * data.rebuilt
         raise UserError(
             f"{data.root}: no record has both 'SDImage_path' and 'sd_response', so there is "
-            f"nothing to decouple{rebuilt}; use a copy that has them, or decouple='none'"
+            f"nothing to decouple{rebuilt}; use a copy that has them (only a run of lesson 03 "
+            "with decouple='none' does without)"
         )
     if decouple == "placebo" and data.placebo.empty:
         raise UserError(

@@ -85,14 +85,16 @@ class Report:
 def with_interval(row) -> str:
     """A metric's row as "value [low, high]": percent, or nats for a likelihood.
 
-    Where judgements are unknown, "value to at_most [low, high]"; where nothing was measured, "–".
+    Where judgements are unknown, "value to at_most [low, high]"; where there is no interval, the
+    value alone; where nothing was measured, "–".
     """
     if pd.isna(row["value"]):
         return "–"
     unit = "{:.2f}" if row["metric"] in UNBOUNDED else "{:.0%}"
     columns = ("value", "at_most", "low", "high")
     value, at_most, low, high = (unit.format(row.get(name, row["value"])) for name in columns)
-    return f"{value if value == at_most else f'{value} to {at_most}'} [{low}, {high}]"
+    text = value if value == at_most else f"{value} to {at_most}"
+    return text if pd.isna(row["low"]) else f"{text} [{low}, {high}]"
 
 
 def evaluate(model, data: Data, config: Config, *, cache_key: str | None = None) -> Report:

@@ -67,8 +67,12 @@ def _pad(rows: list[list[int]], value: int) -> Tensor:
 @lru_cache(maxsize=4096)
 def answer_ids(processor, answer: str) -> tuple[int, ...]:
     """The tokens of an answer, the end token included."""
-    ids = processor.tokenizer(answer, add_special_tokens=False).input_ids
-    return (*ids, processor.tokenizer.eos_token_id)
+    return (*_text_ids(processor, answer), processor.tokenizer.eos_token_id)
+
+
+def _text_ids(processor, text: str) -> list[int]:
+    """The tokens of a text in which nothing, such as </s>, is a token of the model's own."""
+    return processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
 @lru_cache(maxsize=4096)
@@ -76,7 +80,12 @@ def _prompt_ids(processor, question: str) -> tuple[int, ...]:
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
     text = processor.apply_chat_template([turn], add_generation_prompt=True)
     text = text.replace(processor.image_token, processor.image_token * image_tokens(processor))
-    return tuple(processor.tokenizer(text).input_ids)
+    tokenizer = processor.tokenizer
+    if not any(token in question for token in tokenizer.all_special_tokens):
+        return tuple(tokenizer(text).input_ids)
+    before, question, after = text.partition(question)
+    after = tokenizer(after, add_special_tokens=False).input_ids
+    return (*tokenizer(before).input_ids, *_text_ids(processor, question), *after)
 
 
 def pixels(processor, path: str) -> Tensor:

@@ -41,12 +41,14 @@ class Grid:
     unusable: the same of failed runs and those that lack answers, with `error`, one line.
     keys: the settings that vary, and so distinguish rows.
     mixed: what should be the same in all runs and is not, in words.
+    split: that the runs have answers on.
     """
 
     runs: pd.DataFrame
     unusable: pd.DataFrame
     keys: list[str]
     mixed: list[str]
+    split: str
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -56,9 +58,14 @@ class Grid:
 
 
 def read(
-    runs_dir: Path | str, *, split: str = "test", planned: list[dict[str, Any]] | None = None
+    runs_dir: Path | str,
+    *,
+    split: str | None = None,
+    planned: list[dict[str, Any]] | None = None,
 ) -> Grid:
     """The runs under runs_dir that have answers on a split; of `planned` ones only those.
+
+    split: None: test where there is one, else val.
 
     Raises:
         UserError: no complete run with answers on that split, or two runs of one row and seed.
@@ -74,9 +81,11 @@ def read(
     splits = usable["folder"].map(
         lambda run: set(pd.read_parquet(run / "answers.parquet", columns=["split"])["split"])
     )
+    asked = set().union(*splits)
+    split = split or next(name for name in ("test", "val", "train") if name in asked)
     without = splits.index[[split not in present for present in splits]]
     if len(without) == len(usable):
-        known = " or ".join(sorted(set().union(*splits)))
+        known = " or ".join(sorted(asked))
         raise UserError(f"no run in {runs_dir} asked split {split!r}: take --split {known}")
     runs.loc[without, "error"] = f"asked nothing on {split}"
 
@@ -88,7 +97,7 @@ def read(
     row = usable.groupby(["world", *WORLD, *MODEL, *keys], sort=False, dropna=False).ngroup()
     usable = usable.assign(row=row)
     _refuse_duplicates(usable)
-    return Grid(usable, runs[runs["error"] != ""], keys, _mixed(usable))
+    return Grid(usable, runs[runs["error"] != ""], keys, _mixed(usable), split)
 
 
 # ---- what is missing, what belongs together ----

@@ -19,7 +19,7 @@ from safeerase_lite.evaluation import evaluate as evaluation
 from safeerase_lite.evaluation.evaluate import Report
 from safeerase_lite.evaluation.judges import MODEL_JUDGES, get_judge, parse_judge_name, prompt
 from safeerase_lite.evaluation.pending_answers import delete_answers
-from safeerase_lite.models.llava import load_adapter, reset_adapter, save_adapter
+from safeerase_lite.models.llava import compute_dtype, load_adapter, reset_adapter, save_adapter
 from safeerase_lite.models.pretrained import model_hash
 from safeerase_lite.unlearning.objectives import OBJECTIVES, own_recipe
 from safeerase_lite.unlearning.trainer import NonFiniteLoss, require_optimizer, train
@@ -180,6 +180,7 @@ def recorded_config(parameters: dict[str, Any]) -> Config:
 def _parameters(config: Config, data: Data) -> dict[str, Any]:
     """All that determines a run's result; None where a run of this kind never looks."""
     parameters = config.model_dump(exclude=set(NOT_RECORDED))
+    parameters["compute"] = str(compute_dtype(config)).removeprefix("torch.")  # what is done here
     if config.objective not in OBJECTIVES:
         parameters |= dict.fromkeys(OF_TRAINING)
     if config.decouple == "none":

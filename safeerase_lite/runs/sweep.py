@@ -78,6 +78,7 @@ class Sweep(BaseModel):
             stated = {name: value for name, value in values.items() if name not in unset}
             settings = values | _settings(stated, code)
             hidden = {*NOT_RECORDED, MODEL, RUNS_DIR} - {"dedupe"}  # a run's data record dedupe
+            hidden |= {"compute"} - stated.keys()  # the machine that runs it decides
             settings = {name: settings[name] for name in settings if name not in hidden}
             identity = [code, {name: values[name] for name in values if name != RUNS_DIR}]
             text = json.dumps(identity, sort_keys=True, ensure_ascii=False)

@@ -108,9 +108,10 @@ def cues(summary: pd.DataFrame, *, split: str = "test"):
         column=alt.Column("panel:N", title=None, sort=panels, header=two_lines),
         row=alt.Row("measure:N", title=None, sort=list(titles.values())),
     )
-    texts = [f"{row.value:.0%} [{row.low:.0%}, {row.high:.0%}]" for row in rows.itertuples()]
     places = ["measure", "panel", "training"]
-    table = rows.assign(text=texts).pivot_table("text", places, "cue", "first", sort=False)
+    table = rows.assign(text=theme.with_intervals(rows)).pivot_table(
+        "text", places, "cue", "first", sort=False
+    )
     with_pd = rows[rows["training"] == "PD"]
     readings = theme.listed_by(with_pd, ["measure", "panel"], "{value:.0%} at cue {cue}")
     description = f"SARR and safe error with their 95% intervals on {split}. With PD: {readings}."
@@ -160,8 +161,9 @@ def interval_steps(rows: pd.DataFrame, *, x: str, y: str, series: str, about: st
     low = theme.share_axis(alt.Y, "low", y, QUARTERS)
     chart = _with_intervals(base, "y", low, "value:Q", 90, shape=shape)
     chart = chart.properties(width=max(260, 80 * len(steps)), height=170)
-    each = f"{{{x}}} {{value:.0%}} [{{low:.0%}}, {{high:.0%}}]"
-    description = f"{about} With 95% intervals. {theme.listed_by(rows, [series], each)}."
+    texts = rows.assign(text=theme.with_intervals(rows))
+    description = theme.listed_by(texts, [series], f"{{{x}}} {{text}}")
+    description = f"{about} With 95% intervals. {description}."
     return theme.styled(chart, description, rows[[x, series, "value", "low", "high"]])
 
 

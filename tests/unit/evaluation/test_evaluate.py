@@ -10,7 +10,7 @@ import pytest
 from safeerase_lite.data.dataset import read_data
 from safeerase_lite.evaluation import evaluate as evaluation
 from safeerase_lite.evaluation import judges
-from safeerase_lite.evaluation.evaluate import SETS, questions, token_recall
+from safeerase_lite.evaluation.evaluate import SETS, questions, token_recall, with_interval
 from safeerase_lite.runs.experiment import evaluate, open_run
 from safeerase_lite.tinyworld import WORLD_FILE
 from safeerase_lite.utils import UserError
@@ -282,3 +282,13 @@ def test_a_judge_on_this_machine_and_the_model_take_turns(base_model, few, run, 
     )
     evaluate(base_model, few, run)
     assert turns == ["judge", "free", "model", "model", "judge", "free"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "at_most", "text"),
+    [("sarr", 0.5, "50%"), ("sarr", 0.75, "50% to 75%"), ("harm_nll", 0.5, "0.50")],
+)
+def test_a_value_without_an_interval_stands_alone(metric, at_most, text):
+    nan = float("nan")
+    row = {"metric": metric, "value": 0.5, "at_most": at_most, "low": nan, "high": nan}
+    assert with_interval(row) == text

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from synthetic_ledger import PARAMETERS, answers, complete, fail, rewrite, vanilla
 
+from safeerase_lite.config import config
 from safeerase_lite.report.rows import counterpart, expected_seeds, missing, read, views
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs import sweep
@@ -228,6 +229,21 @@ def test_what_a_notebook_does_not_name_is_what_the_profile_says(tmp_path):
     complete(tmp_path)
     complete(tmp_path, samples=0)
     assert read(tmp_path, planned=wanted).runs["samples"].tolist() == [3]
+
+
+def test_a_planned_run_is_there_whatever_its_machine_computed_in(tmp_path):
+    """The profile says float16, and without a GPU that is bfloat16."""
+    t4 = {"profile": "t4", "model": config("t4").model, "steps": 900, "learning_rate": 1e-4}
+    complete(tmp_path, compute="bfloat16", **t4)
+    assert len(read(tmp_path, planned=planned(profile="t4", decouple="none")).runs) == 1
+
+
+def test_without_a_test_split_a_report_is_about_val(tmp_path):
+    complete(tmp_path, table=answers("none", 0).replace({"split": {"test": "val"}}))
+    assert read(tmp_path).split == "val"
+    complete(tmp_path, seed=1)
+    grid = read(tmp_path)
+    assert grid.split == "test" and grid.unusable["error"].tolist() == ["asked nothing on test"]
 
 
 def test_what_is_zero_and_not_by_default_is_said(tmp_path):

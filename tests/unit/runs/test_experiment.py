@@ -136,6 +136,16 @@ def test_the_settings_come_back_from_what_was_recorded(opened, objective, decoup
         assert getattr(recorded, name) == getattr(run.config, name), name
 
 
+def test_the_type_that_is_recorded_is_the_one_that_is_computed_in(opened, monkeypatch):
+    """Without a GPU float16 is bfloat16, which gives another result."""
+    for gpu, recorded in ((True, "float16"), (False, "bfloat16")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
+        run = opened(compute="float16")
+        assert run.parameters["compute"] == recorded
+        assert recorded_config(run.parameters).compute == recorded
+    assert opened().parameters["compute"] == "float32"
+
+
 @pytest.mark.parametrize(
     "file",
     ["model.safetensors", "config.json", "generation_config.json", "processor_config.json",
