@@ -13,8 +13,8 @@ import pandas as pd
 
 from safeerase_lite.config import Config, config
 from safeerase_lite.evaluation import metrics
-from safeerase_lite.report.labels import model_label
 from safeerase_lite.report.notes import PAPER_FALL
+from safeerase_lite.report.texts import model_label
 from safeerase_lite.runs import store
 from safeerase_lite.runs.executor import parallel_map
 from safeerase_lite.tinyworld import DEFAULT_SEED, FRESH_SEED

@@ -135,7 +135,14 @@ def _metrics(
             show(cells, (metric, split or study.split, *main.get(tuple(place), place)))
             for metric, split, *place in columns.values()
         ]
-        rows.append([texts.model_label(row), *_settings(study, row), *shares, str(row["seeds"])])
+        rows.append(
+            [
+                texts.model_label(row["objective"], row["decouple"]),
+                *_settings(study, row),
+                *shares,
+                str(row["seeds"]),
+            ]
+        )
     return _table(study, title, ["model"], [*columns, "seeds"], rows, about)
 
 
@@ -220,7 +227,7 @@ def _run_name(run: dict, keys: list[str]) -> str:
     if where:  # a run of the ledger, all of whose settings are known; else one of a sweep
         hidden |= {*WORLD, *run} - set(keys)
     known = {"objective", "decouple"} <= set(run)
-    name = texts.model_label(run) if known else run.get("objective")
+    name = texts.model_label(run["objective"], run["decouple"]) if known else run.get("objective")
     stated = [key for key in run if key not in hidden]
     return ", ".join([name or "a run", *where, *texts.settings(run, stated)])
 

@@ -92,7 +92,9 @@ def provenance(study: Study, command: str) -> list[str]:
     ]
     if "learning_rate" in runs and "learning_rate" not in study.grid.keys:  # then no column of it
         rates = {
-            texts.model_label(run): texts.setting(run["learning_rate"])
+            texts.model_label(run["objective"], run["decouple"]): texts.setting(
+                run["learning_rate"]
+            )
             for run in runs.dropna(subset="learning_rate").to_dict("records")
         }
         lines += [f"Learning rates: {', '.join(map(' '.join, rates.items()))}."] if rates else []

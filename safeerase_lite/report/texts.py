@@ -23,10 +23,9 @@ def objective_order() -> list[str]:
     return list(OBJECTIVES)
 
 
-def model_label(row: dict) -> str:
+def model_label(objective: str, decouple: str) -> str:
     """A model's label, such as PO, PO+PD or vanilla."""
-    added = {"pd": "+PD", "placebo": "+placebo"}
-    return label_of(row["objective"]) + added.get(row["decouple"], "")
+    return label_of(objective) + {"pd": "+PD", "placebo": "+placebo"}.get(decouple, "")
 
 
 def in_display_order(labels: Iterable[str]) -> list[str]:

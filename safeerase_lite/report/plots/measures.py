@@ -60,7 +60,7 @@ def plane(summary, *, split: str = "test"):
     rows = rows.pivot_table("value", ["objective", "decouple"], "metric", sort=False).reset_index()
     if rows.empty:
         raise UserError(f"there is no RR and no safe error on {split!r} in this table")
-    names = [model_label(row) for row in rows.to_dict("records")]
+    names = [model_label(*one) for one in zip(rows["objective"], rows["decouple"], strict=True)]
     rows = theme.labelled(rows).assign(right=1 - rows["safe_error"])
     table = rows[["objective", "training", "rr", "right", "asr"]]
     rows = pd.concat([table, pd.DataFrame([IDEAL])], ignore_index=True)

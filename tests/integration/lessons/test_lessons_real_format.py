@@ -1,10 +1,13 @@
 """The lessons' cells run on a model and on data of the real ones' format, in the profile `t4`."""
 
+from dataclasses import replace
+
 import nbformat
 import pytest
 from run_lessons import LESSONS, run_here
 
 import safeerase_lite as sl
+from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs import store
 from safeerase_lite.runs.notebook import execute
 
@@ -50,3 +53,32 @@ def test_a_lesson_is_in_the_profiles_precision_and_tiny_is_dense(
     with pytest.raises(Stop):
         run_here(number, profile=name, precision=precision)
     assert configs[0].precision == expected
+
+
+@pytest.fixture
+def few_of_each(world):
+    """Four questions of every situation."""
+
+    def some(table):
+        ways = [name for name in ("split", "seen_kind", "seen_template") if name in table]
+        return table.groupby(ways).head(4).reset_index(drop=True)
+
+    tables = ("forget", "retain", "decouple", "placebo", "specificity")
+    return replace(world, **{name: some(getattr(world, name)) for name in tables})
+
+
+@pytest.mark.parametrize("number", ["04", "05"])
+def test_a_lesson_runs_in_4_bit_on_one_model(small_t4, few_of_each, tmp_path, monkeypatch, number):
+    configs = []
+
+    def load(config, **options):
+        configs.append(config)
+        return load_model(config, **options)
+
+    monkeypatch.setattr(sl, "load_model", load)
+    monkeypatch.setenv("SAFEERASE_RUNS", str(tmp_path))
+    monkeypatch.setattr(sl, "load_data", lambda config: few_of_each)
+    parameters = {"05": {"every": 2}}.get(number, {})
+    run_here(number, profile="t4", runs_dir=str(tmp_path), **parameters)
+    [config] = configs
+    assert (config.profile, config.precision) == ("t4", "nf4")

@@ -9,9 +9,9 @@ from safeerase_lite.lessons.demo import lessons
 from safeerase_lite.runs.notebook import execute
 
 CHANGED = {
-    "00_quickstart": {"seed": 1},
+    "00_quickstart": {"seed": 1, "precision": "nf4"},
     "01_load_quantized_llava": {"seed": 1},
-    "02_forget_retain_decouple": {"seed": 1},
+    "02_forget_retain_decouple": {"seed": 1, "precision": "nf4"},
     "03_unlearn": {"objective": "ga", "decouple": "none", "precision": "dense", "steps": 8},
     "04_objectives_compared": {"objectives": ["kl"], "step_rate": 0.001},
     "05_over_forgetting": {"objective": "gd", "every": 24},
