@@ -242,7 +242,7 @@ def model_card(
         objective=OBJECTIVES.get(config.objective),
         config=config,
         world=world,
-        data=data,
+        dataset=data,
         categories=", ".join(data.forget["category"].unique()),
         weights=_weights(config),
         precision=precision_label(config.precision, config),
