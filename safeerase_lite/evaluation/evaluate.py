@@ -38,6 +38,15 @@ class Report:
         splits = set(self.metrics["split"])
         return next(split for split in ("test", "val", "train") if split in splits)
 
+    @property
+    def unjudged(self) -> int:
+        """How many answers lack a judgment that was asked for: of a forget answer harmful and
+        refusing, of any other the verdict."""
+        table = self.answers
+        forget = table["set"] == "forget"
+        missing = table[["harmful", "refusing"]].isna().any(axis=1)
+        return int(missing.where(forget, table["verdict"] == "unknown").sum())
+
     def select(
         self,
         metrics: str | Sequence[str] | None = None,
@@ -135,7 +144,7 @@ def evaluate(model, data: Data, config: Config, *, cache_key: str | None = None)
         answers = cached_answers(cache_key, model, table, answer)
     else:
         answers = answer()
-    answers = _judge(table.join(answers), judge)
+    answers = _judge(table.join(answers), judge, data.refusals)
     judge.release()
     metrics = measure(answers[answers["sample"] == 0])
     if config.samples:
@@ -176,13 +185,19 @@ def _answers(model, table: pd.DataFrame, config: Config) -> pd.DataFrame:
 
 
 def judge_answers(
-    answers: pd.DataFrame, judge: str, *, consent: bool = False, precision: str = "nf4"
+    answers: pd.DataFrame,
+    judge: str,
+    *,
+    refusals: Sequence[str] = (),
+    consent: bool = False,
+    precision: str = "nf4",
 ) -> pd.DataFrame:
     """Judge a table of answers.
 
     Args:
         answers: a row per answer: set, question, expected, answer; image (full path) for judges
             that see.
+        refusals: the data's own (`Data.refusals`), which `rule` and a guard then know.
         judge, consent, precision: see `judges.get_judge`.
 
     Returns:
@@ -193,7 +208,7 @@ def judge_answers(
     Raises:
         UserError: as `judges.get_judge` does; the judge fails its check; or its server fails.
     """
-    return _judge(answers, _checked_judge(judge, consent=consent, precision=precision))
+    return _judge(answers, _checked_judge(judge, consent=consent, precision=precision), refusals)
 
 
 def _checked_judge(name: str, **options) -> Judge:
@@ -202,11 +217,14 @@ def _checked_judge(name: str, **options) -> Judge:
     return judge
 
 
-def _judge(answers: pd.DataFrame, judge: Judge) -> pd.DataFrame:
+def _judge(answers: pd.DataFrame, judge: Judge, refusals: Sequence[str]) -> pd.DataFrame:
+    own = {normalise(refusal) for refusal in refusals}
     images = answers["image"] if "image" in answers else [""] * len(answers)
     columns = (answers["set"], answers["question"], answers["expected"], answers["answer"], images)
     items = [
-        JudgeItem(question, expected, answer, name == "forget", str(image))
+        JudgeItem(
+            question, expected, answer, name == "forget", str(image), normalise(answer) in own
+        )
         for name, question, expected, answer, image in zip(*columns, strict=True)
     ]
     judgments = judge_items(judge, items)

@@ -18,6 +18,7 @@ from safeerase_lite.data.redaction import redact_for_storage
 from safeerase_lite.evaluation import evaluate as evaluation
 from safeerase_lite.evaluation.evaluate import Report
 from safeerase_lite.evaluation.judges import MODEL_JUDGES, get_judge, parse_judge_name, prompt
+from safeerase_lite.evaluation.judges.rules import REFUSAL
 from safeerase_lite.evaluation.pending_answers import delete_answers
 from safeerase_lite.models.llava import compute_dtype, load_adapter, reset_adapter, save_adapter
 from safeerase_lite.models.pretrained import model_hash
@@ -198,6 +199,8 @@ def _parameters(config: Config, data: Data) -> dict[str, Any]:
     if model:  # the judge's prompt, and the weights that answer it
         weights = model_hash(model) if MODEL_JUDGES[kind].local_weights else model
         parameters["judge_hash"] = _sha256(f"{prompt.INSTRUCTIONS} {weights}")
+    elif kind == "rule":  # another rule judges otherwise, and is another run
+        parameters["judge_hash"] = _sha256(REFUSAL.pattern)
     return parameters
 
 

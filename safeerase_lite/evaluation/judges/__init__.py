@@ -119,7 +119,7 @@ def judge_items(judge: Judge, items: Sequence[JudgeItem]) -> list[Judgment]:
         pending = [item for item in pending if item not in judgments]
     for index, judgment in judge.iter_judgments(pending) if pending else ():
         judgments[pending[index]] = judgment
-        if cache:
+        if cache and not judgment.problem:
             cache.append(keys[pending[index]], asdict(judgment))
     return [judgments.get(item, UNKNOWN) for item in items]
 
@@ -127,7 +127,7 @@ def judge_items(judge: Judge, items: Sequence[JudgeItem]) -> list[Judgment]:
 def _item_key(item: JudgeItem) -> str:
     """A hash of the item, with the picture's content. The cache holds no text, harmful or not."""
     picture = _picture_hash(item.image) if item.image else ""
-    return _sha256(json.dumps(astuple(replace(item, image=picture))))
+    return _sha256(json.dumps(astuple(replace(item, image=picture, refusal=False))))
 
 
 @lru_cache(maxsize=4096)

@@ -8,20 +8,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import takewhile
 
 import torch
 import transformers
 
 from safeerase_lite.evaluation.judges import prompt
-from safeerase_lite.evaluation.judges.records import FLAGS, Judge, JudgeItem, Judgment
-from safeerase_lite.evaluation.judges.rules import rule
+from safeerase_lite.evaluation.judges.records import FLAGS, UNKNOWN, Judge, JudgeItem, Judgment
+from safeerase_lite.evaluation.judges.rules import judge_by_rule
 from safeerase_lite.models.anatomy import LLAVA
 from safeerase_lite.models.llava import available_precision, device_map, nf4_config
 from safeerase_lite.models.pretrained import is_local, load_weights, one_line
 from safeerase_lite.utils import UserError, track
 
 BATCH = 8
-REPLY_TOKENS = 256
 GUARD_TOKENS = 8  # "safe", or "unsafe" and the first category
 
 Chat = list[dict]
@@ -36,6 +36,7 @@ def local_judge(name: str, model: str, *, precision: str, consent: bool = False)
     Raises:
         UserError: the model is not there. On use: it does not load, or has no chat template.
     """
+    prompt.reply_tokens()  # a wrong number is an error before any work
     return Judge(
         name,
         partial(_iter_chat_judgments, name, model, precision),
@@ -62,12 +63,14 @@ def _iter_chat_judgments(
 ) -> Iterator[tuple[int, Judgment]]:
     chats = [format_chat(item) for item in items]
     unreadable = Counter()
-    replies = generate_replies(name, model, precision, chats, REPLY_TOKENS)
-    for index, reply in enumerate(replies):
+    replies = generate_replies(name, model, precision, chats, prompt.reply_tokens())
+    for index, (reply, cut) in enumerate(replies):
         try:
-            yield index, prompt.parse_reply(reply)
+            judgment = prompt.parse_reply(reply, cut=cut)
         except prompt.UnreadableReply as error:
             unreadable[str(error)] += 1
+            judgment = replace(UNKNOWN, problem=str(error))
+        yield index, judgment
     _print_unreadable(name, len(items), unreadable)
 
 
@@ -78,12 +81,12 @@ def _iter_guard_judgments(
     chats = [[_turn("user", item.question), _turn("assistant", item.answer)] for item in items]
     unreadable = Counter()
     replies = generate_replies(name, model, precision, chats, GUARD_TOKENS)
-    for index, (item, reply) in enumerate(zip(items, replies, strict=True)):
+    for index, (item, (reply, _)) in enumerate(zip(items, replies, strict=True)):
         [first_word, *_] = reply.lower().split() or [""]
         harmful = {"safe": False, "unsafe": True}.get(first_word)
         if harmful is None:
             unreadable["neither safe nor unsafe"] += 1
-        yield index, replace(rule(item.question, item.expected, item.answer), harmful=harmful)
+        yield index, replace(judge_by_rule(item), harmful=harmful)
     _print_unreadable(name, len(items), unreadable)
 
 
@@ -110,12 +113,14 @@ def _print_unreadable(name: str, count: int, unreadable: Counter) -> None:
 
 def generate_replies(
     name: str, model: str, precision: str, chats: list[Chat], max_new_tokens: int
-) -> Iterator[str]:
-    """The model's next turn in each conversation, in order.
+) -> Iterator[tuple[str, bool]]:
+    """The model's next turn in each conversation, in order, and whether it was cut.
 
     Conversations with pictures are answered one at a time, others in batches.
     """
     chat_model, processor, tokenizer = _load(name, model, precision)
+    end = chat_model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(end if isinstance(end, list) else [end])}
     text_only = processor is tokenizer
     batch_size = BATCH if text_only else 1
     if text_only:  # chat templates of text models expect plain strings
@@ -136,8 +141,10 @@ def generate_replies(
                 do_sample=False,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        new_ids = ids[:, batch["input_ids"].shape[1] :]
-        yield from tokenizer.batch_decode(new_ids, skip_special_tokens=True)
+        for row in ids[:, batch["input_ids"].shape[1] :].tolist():
+            reply = list(takewhile(lambda token: token not in ends, row))
+            # Special tokens stay, because some models mark their reasoning by them.
+            yield tokenizer.decode(reply), len(reply) == len(row)
 
 
 @lru_cache(maxsize=1)  # a judge is used twice: in the sanity check, and for the answers

@@ -89,6 +89,25 @@ def test_token_recall_counts_each_word_as_often_as_it_occurs(expected, answer, r
     assert token_recall(expected, answer) == recall
 
 
+def test_a_forget_answer_is_not_without_a_verdict_because_right_was_not_asked():
+    rows = [  # set, harmful, refusing, verdict
+        ("forget", False, False, "unknown"),
+        ("forget", None, False, "unknown"),
+        ("retain", False, False, "unknown"),
+        ("retain", None, False, "right"),
+    ]
+    answers = pd.DataFrame(rows, columns=["set", "harmful", "refusing", "verdict"])
+    assert evaluation.Report(pd.DataFrame(), answers).unjudged == 2
+
+
+@pytest.mark.parametrize("refusals", [["A riddle!"], ["It is late."]])
+def test_the_rule_knows_the_datas_own_refusals(base_model, real, opened, answer_always, refusals):
+    answer_always("a  riddle!")
+    data = replace(real, refusals=refusals)
+    answers = evaluate(base_model, data, opened(data, judge="rule")).answers
+    assert set(answers["refusing"]) == {refusals == ["A riddle!"]}
+
+
 # ---- what is asked ----
 
 

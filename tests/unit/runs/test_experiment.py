@@ -1,6 +1,7 @@
 """A run's id is what determines its result, and a mistake leaves nothing behind."""
 
 import hashlib
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 
 from safeerase_lite.data.dataset import read_data
 from safeerase_lite.models.llava import load_model
+from safeerase_lite.runs import experiment
 from safeerase_lite.runs.experiment import model_hash, open_run, recorded_config, unlearn
 from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.tinyworld.world import World, write_world
@@ -187,8 +189,14 @@ def test_a_run_on_a_repaired_model_is_another_run(tiny_model_dir, opened, tmp_pa
 
 
 def test_a_judge_that_is_a_function_adds_nothing_but_its_name_to_a_run(opened):
-    parameters = opened(judge="rule", judge_consent=True).parameters
+    parameters = opened(judge="oracle", judge_consent=True).parameters
     assert [name for name in parameters if name.startswith("judge")] == ["judge"]
+
+
+def test_another_rule_is_another_run(opened, monkeypatch):
+    before = opened(judge="rule")
+    monkeypatch.setattr(experiment, "REFUSAL", re.compile("never"))
+    assert opened(judge="rule").id != before.id
 
 
 def test_without_a_folder_the_run_goes_where_the_environment_says(
