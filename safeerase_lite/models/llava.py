@@ -337,7 +337,7 @@ def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
         UserError: the adapter is not there, or is untrained.
     """
     if not (folder / "adapter_model.safetensors").exists():
-        raise UserError(f"{folder} holds no adapter_model.safetensors; is this a finished run?")
+        raise UserError(f"{folder} holds no adapter_model.safetensors: unlearn that run first")
     weights = load_peft_weights(str(folder), device="cpu")
     if all(not w.any() for key, w in weights.items() if "lora_B" in key):
         raise UserError(f"the adapter in {folder} is untrained: every LoRA B is zero")
