@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from safeerase_lite.config import Config, read_injected
 from safeerase_lite.tinyworld import shipped_model
-from safeerase_lite.utils import UserError, is_interactive
+from safeerase_lite.utils import UserError, is_interactive, reading
 
 from .anatomy import Anatomy, anatomy_of
 
@@ -338,7 +338,8 @@ def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
     """
     if not (folder / "adapter_model.safetensors").exists():
         raise UserError(f"{folder} holds no adapter_model.safetensors: unlearn that run first")
-    weights = load_peft_weights(str(folder), device="cpu")
+    with reading(folder / "adapter_model.safetensors", "make that adapter again"):
+        weights = load_peft_weights(str(folder), device="cpu")
     if all(not w.any() for key, w in weights.items() if "lora_B" in key):
         raise UserError(f"the adapter in {folder} is untrained: every LoRA B is zero")
     return weights

@@ -14,7 +14,7 @@ from safeerase_lite.models.llava import quiet_peft
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs.executor import parallel_map
 from safeerase_lite.tinyworld import shipped_model
-from safeerase_lite.utils import UserError, check_choice
+from safeerase_lite.utils import UserError, check_choice, reading
 
 from .attacks import ATTACKS, SHARES_LEFT, attack_strengths
 from .clip import load_clip
@@ -232,7 +232,7 @@ def _before(p: EditParameters, folder: Path):
 
 
 def _with_adapter(model, run: ledger.Run):
-    with quiet_peft():
+    with quiet_peft(), reading(run.adapter_dir, f"move {run.folder} away and run it again"):
         adapted = PeftModel.from_pretrained(model, run.adapter_dir, local_files_only=True)
     # PEFT starts an adapter that has no weights on disk at zero, and says nothing.
     if not any(w.any() for name, w in adapted.named_parameters() if "lora_B" in name):

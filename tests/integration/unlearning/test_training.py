@@ -350,7 +350,8 @@ def test_there_is_one_checkpoint_and_nothing_in_it_is_pickled(learn, monkeypatch
         learn("runs", steps=8, checkpoint_every=2)
     [folder] = tmp_path.glob("runs/partial/*/checkpoint")
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
-    assert files == {"step-000004/state.safetensors", "step-000004/state.json"}
+    names = ("state.safetensors", "state.json", "files.json")
+    assert files == {f"step-000004/{name}" for name in names}
 
 
 KILLED = """
