@@ -104,7 +104,7 @@ def exportable_run(name: str, runs_dir: Path, data_dir: str | None) -> tuple[sto
     Raises a UserError, before any long work, if it may not be exported.
     """
     folder = _run_folder(name, runs_dir)
-    record = store.read_record(folder)
+    record = store.read_record(folder, "*")
     run_id, parameters = record["id"], record["parameters"]
     if record["status"] != "complete":
         raise UserError(f"run {run_id} is {record['status']}: only a complete run is exported")
@@ -139,9 +139,9 @@ def _run_folder(name: str, runs_dir: Path) -> Path:
         return Path(name).resolve()
     folders: dict[str, Path] = {}  # by id; a complete run hides its partial or failed attempts
     for parent in (runs_dir, runs_dir / "partial", runs_dir / "failed"):
-        for path in parent.glob("*/run.json"):
-            if path.parent.name.startswith(name):
-                folders.setdefault(path.parent.name, path.parent)
+        for path in store.run_folders(parent):
+            if path.name.startswith(name):
+                folders.setdefault(path.name, path)
     if not folders:
         raise UserError(
             f"no run {name!r} in {runs_dir}: give its id in the ledger (a sweep's table "

@@ -1,6 +1,7 @@
 """What every module needs: one exception, progress, and files that are complete or absent."""
 
 import difflib
+import hashlib
 import math
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -20,6 +22,13 @@ IMPORTED = time.perf_counter()  # when the package was imported
 
 class UserError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do."""
+
+
+class Damaged(UserError):
+    """A file of ours is missing, or holds something else than was written; `problem` without the
+    remedy."""
+
+    problem = ""
 
 
 def check_choice(value: str, choices: tuple[str, ...], what: str) -> None:
@@ -195,6 +204,75 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
         draft.replace(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+# ---- damaged files ----
+
+
+@contextmanager
+def reading(path: Path, remedy: str = "move it away") -> Iterator[None]:
+    """Turn whatever is wrong with a file that the block reads into one line, as Damaged.
+
+    Raises a UserError instead where only this machine or user cannot read it.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        of_the_file = absent or isinstance(error, IsADirectoryError)
+        if isinstance(error, OSError) and error.errno and not of_the_file:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        empty = path.is_file() and not path.stat().st_size
+        problem = f"{path} is {'missing' if absent else 'empty' if empty else 'damaged'}"
+        damaged = Damaged(f"{problem}: {remedy}")
+        damaged.problem = problem
+        raise damaged from None
+
+
+@contextmanager
+def setting_aside(path: Path, folder: Path) -> Iterator[None]:
+    """Where the block finds `path` damaged, move it into `folder`, print a note, and go on after
+    the block, as if it had never been there.
+
+    Raises a UserError where it cannot be moved.
+    """
+    try:
+        yield
+    except Damaged as error:
+        if not path.exists():
+            return
+        targets = (folder / f"{path.name}-{number}" for number in count(1))
+        target = next(target for target in targets if not target.exists())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+            print(f"note: {error.problem}; what was there is now {target}", flush=True)
+        except FileNotFoundError:
+            pass  # another process was quicker
+        except OSError as failure:
+            reason = failure.strerror
+            raise UserError(f"{error.problem}, and cannot be moved to {folder}: {reason}") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The sha256 of every file in a folder, by its path in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+
+
+def verify(folder: Path, expected: dict[str, str], remedy: str = "move it away") -> None:
+    """Raise Damaged at the first file that does not have its digest."""
+    for name, digest in expected.items():
+        with reading(folder / name, remedy):
+            if _sha256(folder / name) != digest:
+                raise ValueError
 
 
 def atomic_write(path: Path, text: str) -> None:

@@ -346,7 +346,7 @@ def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
     with one_line(f"cannot load the adapter in {folder}"):
         for name in ("adapter_model.safetensors", "adapter_config.json"):
             if not (folder / name).exists():
-                raise UserError(f"it holds no {name}; is this a finished run?")
+                raise UserError(f"it holds no {name}: unlearn that run first")
             check_file(folder / name)
         weights = load_peft_weights(str(folder), device="cpu")
     if all(not w.any() for key, w in weights.items() if "lora_B" in key):

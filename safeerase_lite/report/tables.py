@@ -8,6 +8,7 @@ import pandas as pd
 
 from safeerase_lite.evaluation import metrics
 from safeerase_lite.evaluation.statistics import holm, seed_test
+from safeerase_lite.runs.store import read_table
 from safeerase_lite.utils import UserError, track
 
 from . import rows
@@ -112,7 +113,7 @@ def _answers(runs: pd.DataFrame, split: str) -> pd.DataFrame:
     """The greedy answers of a row's runs that a report measures, stacked, with their seed."""
     tables = []
     for run in runs.itertuples():
-        table = pd.read_parquet(run.folder / "answers.parquet").assign(seed=run.seed)
+        table = read_table(run.folder / "answers.parquet").assign(seed=run.seed)
         efficacy = (table["set"] == "forget") & (table["split"] == EFFICACY)
         tables.append(table[((table["split"] == split) | efficacy) & (table["sample"] == 0)])
     return pd.concat(tables, ignore_index=True)

@@ -66,13 +66,10 @@ def unlearn(
     """
     _require_same_settings(model, config)
     run = open_run(config, data, runs_dir=runs_dir, wait=wait)
-    if hasattr(model, "initial_adapter"):
-        reset_adapter(model)
-    if config.objective not in OBJECTIVES:
+    if run.done or config.objective not in OBJECTIVES:
+        _restore(model, run)
         return run
-    if run.done:
-        load_adapter(model, run.adapter_dir)
-        return run
+    reset_adapter(model)
     try:
         history = train(model, data, config, run.checkpoint_dir, watch=watch)
     except NonFiniteLoss as error:
@@ -88,10 +85,11 @@ def unlearn(
 def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
     """Ask a model every question, judge, measure, and complete the run; see `evaluation.evaluate`.
 
-    A complete run is read from the ledger.
+    A complete run is read from the ledger. Else the model gets the adapter that `unlearn` stored for
+    this run, whatever it learned since.
 
     Args:
-        model: as `unlearn` left it.
+        model: from `load_model`, with the run's settings.
         data: from `load_data`.
         run: from `unlearn`.
         raw: store the harmful texts of real data as they are; else the ledger gets their hashes.
@@ -100,11 +98,13 @@ def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
         Metrics, and the answers themselves with their verdicts.
 
     Raises:
-        UserError: the judge fails; then answers and verdicts are stored, and the same call goes on
-            from there.
+        UserError: the run was not unlearned, or the model was loaded with other settings; the judge
+            fails: then answers and verdicts are stored, and the same call goes on from there.
     """
     if run.done:
         return Report(run.metrics, run.answers, run.config.label)
+    _require_same_settings(model, run.config)
+    _restore(model, run)
     report = evaluation.evaluate(model, data, run.config, cache_key=run.id)
     images = [Path(path).relative_to(data.root).as_posix() for path in report.answers["image"]]
     answers = report.answers.assign(image=images)
@@ -156,6 +156,14 @@ def open_run(
     if not run.done:
         get_judge(config.judge, consent=config.judge_consent, precision=config.precision)
     return run
+
+
+def _restore(model, run: store.Run) -> None:
+    """Make the model what this run made of it: for an untrained run, what `load_model` loaded."""
+    if run.config.objective in OBJECTIVES:
+        load_adapter(model, run.adapter_dir)
+    elif hasattr(model, "initial_adapter"):
+        reset_adapter(model)
 
 
 def _require_same_settings(model, config: Config) -> None:

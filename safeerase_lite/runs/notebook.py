@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import json
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from traitlets import default
 
-from safeerase_lite.utils import OPENED, UserError, is_interactive
+from safeerase_lite.utils import OPENED, UserError, is_interactive, reading
 
 PARTIAL = ".partial-"  # a folder's name begins so while a notebook is executed in it
 START_ATTEMPTS = 3  # kernels started side by side can race for a port
@@ -241,9 +242,11 @@ def opened_runs(executed: Path) -> list[str]:
     """The ids of the complete runs that an executed notebook opened.
 
     A notebook with the parameter `runs_dir` names those under that ledger; of a run in a folder of
-    the ledger, with that folder.
+    the ledger, with that folder. Raises Damaged if the notebook is missing or broken.
     """
-    return _read(executed).metadata.get("safeerase", {}).get("runs", [])
+    with reading(executed, "execute it again"):
+        metadata = json.loads(executed.read_bytes())["metadata"]
+        return [str(run) for run in metadata.get("safeerase", {}).get("runs", [])]
 
 
 def remove_partial(output: Path) -> None:

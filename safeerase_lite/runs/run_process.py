@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from safeerase_lite.runs import notebook as notebooks
-from safeerase_lite.utils import UserError, release_lock, take_lock
+from safeerase_lite.runs import store
+from safeerase_lite.utils import UserError, release_lock, setting_aside, take_lock
 
 RUNS_DIR = "runs_dir"  # the parameter that says where results go: never part of a run's id
 COMPLETE, FAILED, LOST = 0, 2, 3  # exit statuses; any other says that the process crashed
@@ -70,10 +71,12 @@ def executed_path(runs_dir: Path, run_id: str) -> Path:
 
 
 def completed(runs_dir: Path, run_id: str, seconds: float = 0.0) -> Outcome | None:
-    """The outcome of a run whose notebook was executed and whose results are still there."""
-    notebook = executed_path(runs_dir, run_id)
-    opened = notebooks.opened_runs(notebook) if notebook.exists() else None
-    if opened is None or not all((runs_dir / run / "run.json").exists() for run in opened):
+    """The outcome of a run whose notebook was executed and whose results are there, undamaged."""
+    try:
+        opened = notebooks.opened_runs(executed_path(runs_dir, run_id))
+        for run in opened:
+            store.read_record(runs_dir / run, "*")
+    except UserError:
         return None
     return Outcome(run_id, "complete", seconds, run=" ".join(opened))
 
@@ -98,6 +101,8 @@ def perform(
             if outcome := completed(runs_dir, run.id):
                 return outcome
             notebooks.remove_partial(executed)
+            with setting_aside(executed, runs_dir / "damaged"):
+                notebooks.opened_runs(executed)
             for _ in range(retries + 1):
                 status, message = _run_process(run, executed, runs_dir, threads, time_limit)
                 if status in (COMPLETE, FAILED):

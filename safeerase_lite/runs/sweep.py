@@ -28,7 +28,7 @@ from safeerase_lite.evaluation import judges
 from safeerase_lite.runs import executor as executors
 from safeerase_lite.runs import notebook as notebooks
 from safeerase_lite.runs.run_process import RUNS_DIR, Outcome, PlannedRun, completed, perform
-from safeerase_lite.utils import UserError, atomic_write, check_choice
+from safeerase_lite.utils import UserError, atomic_write, check_choice, reading, setting_aside
 
 MODEL = "model_dir"  # the parameter that names the profile's model
 WORKER_DIED = "its worker died again and again; is there memory enough?"
@@ -298,7 +298,8 @@ def write_status(
 
 def find_completed(runs_dir: Path, name: str, runs: list[PlannedRun]) -> dict[str, Outcome]:
     """The runs that were executed before, by whichever sweep."""
-    path = runs_dir / "sweeps" / f"{name}.csv"
-    seconds = pd.read_csv(path).set_index("id")["seconds"].to_dict() if path.exists() else {}
+    path, seconds = runs_dir / "sweeps" / f"{name}.csv", {}
+    with setting_aside(path, runs_dir / "damaged"), reading(path):
+        seconds = pd.read_csv(path).set_index("id")["seconds"].astype(float).to_dict()
     outcomes = (completed(runs_dir, run.id, seconds.get(run.id, 0.0)) for run in runs)
     return {outcome.id: outcome for outcome in outcomes if outcome}

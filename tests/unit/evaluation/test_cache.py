@@ -46,6 +46,19 @@ def test_a_foreign_line_is_ignored(cache, line):
     assert cache.read() == {"a": 1}
 
 
+def test_an_entry_that_was_changed_since_is_ignored_and_an_older_one_has_no_checksum(cache):
+    cache.append("a", "one")
+    cache.path.write_text(cache.path.read_text().replace("one", "two") + '\n["b", 2]')
+    assert cache.read() == {"b": 2}
+
+
+def test_a_folder_in_its_place_is_moved_away(cache):
+    cache.path.mkdir(parents=True)
+    assert cache.read() == {}
+    cache.append("a", 1)
+    assert cache.read() == {"a": 1} and (cache.path.parent / "damaged").is_dir()
+
+
 def test_its_folder_is_closed_to_other_users(cache):
     cache.append("a", 1)
     assert cache.path.parent.stat().st_mode & 0o077 == 0

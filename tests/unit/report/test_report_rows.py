@@ -85,10 +85,12 @@ def test_a_setting_that_another_tells_is_no_second_column(tmp_path):
 
 def test_a_setting_younger_than_a_run_had_its_default(tmp_path):
     complete(tmp_path, decouple="pd", decouple_share=1.0)
-    old = complete(tmp_path, decouple="pd", seed=1)
     given = PARAMETERS | {"decouple": "pd", "seed": 1, "learning_rate": 5e-3}
     del given["decouple_share"]
-    rewrite(old, parameters=given)
+    old = ledger.open_run(tmp_path, given)
+    old.write_answers(answers("pd", 1))
+    old.write_metrics(pd.DataFrame({"metric": []}))
+    old.commit()
     assert len(read(tmp_path).rows) == 1
 
 
@@ -171,9 +173,13 @@ def test_a_failed_run_is_not_usable_and_says_why_in_one_line(tmp_path):
 def test_a_run_that_lacks_the_split_or_its_answers_is_not_usable(tmp_path):
     complete(tmp_path)
     complete(tmp_path, seed=1, table=answers("none", 1).assign(split="train"))
-    (complete(tmp_path, seed=2).folder / "answers.parquet").unlink()
+    lost = complete(tmp_path, seed=2).folder / "answers.parquet"
+    lost.unlink()
     errors = read(tmp_path).unusable.set_index("seed")["error"].to_dict()
-    assert errors == {1: "asked nothing on test", 2: "has no answers.parquet"}
+    assert errors == {
+        1: "asked nothing on test",
+        2: f"{lost} is missing: move {lost.parent} away and run it again",
+    }
 
 
 RUNS = pd.DataFrame({"objective": ["po", "po", "vanilla"], "seed": [0, 1, 0],

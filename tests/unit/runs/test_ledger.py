@@ -1,5 +1,6 @@
 """A run is complete or absent, written by one process, and read back as it was."""
 
+import errno
 import json
 import os
 import signal
@@ -128,6 +129,99 @@ def test_the_first_to_complete_a_run_is_kept(tmp_path):
     late.commit()
     assert late.done and late.metrics["value"].tolist() == [0.1]
     assert names(tmp_path / "partial") == []
+
+
+# ---- damaged ----
+
+FILES = ("run.json", "metrics.csv", "history.csv")
+DAMAGES = (
+    None,
+    "",
+    "null",
+    "[]",
+    '{"schema": 1}',
+    "\udcff\udcfe",
+    "metric,split,value,n\nsarr,test,0.7,96\n",
+)
+
+
+def damage(path, content):
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content.encode(errors="surrogateescape"))
+
+
+@pytest.mark.parametrize("content", DAMAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_run_is_set_aside_and_done_again(tmp_path, capsys, name, content):
+    first = complete_run(tmp_path)
+    (first.folder / "notes.txt").write_text("mine")
+    damage(first.folder / name, content)
+    with pytest.raises(UserError, match=rf"{first.folder / name} is .*: move {first.folder} away"):
+        load(tmp_path)
+    run = open_run(tmp_path, PARAMETERS)
+    assert not run.done and f"note: {first.folder / name} is" in capsys.readouterr().out
+    assert (tmp_path / "damaged" / f"{run.id}-1" / "notes.txt").read_text() == "mine"
+    complete_run(tmp_path)
+    assert open_run(tmp_path, PARAMETERS).done and len(load(tmp_path).metrics) == 1
+
+
+@pytest.mark.parametrize("content", DAMAGES)
+@pytest.mark.parametrize("name", ["run.json", "history.csv"])
+def test_of_a_dead_process_what_is_damaged_is_set_aside_and_the_checkpoint_stays(
+    tmp_path, name, content
+):
+    run = open_run(tmp_path, PARAMETERS)
+    run.write_history([{"step": 1, "loss": 2.0}])
+    run.checkpoint_dir.mkdir()
+    damage(run.folder / name, content)
+    (run.folder / "answers.parquet").mkdir()
+    assert complete_run(tmp_path).history["step"].tolist() == [1, 2]
+    aside = {path.name for path in (tmp_path / "damaged" / run.id).iterdir()}
+    assert aside == {"answers.parquet-1"} | ({f"{name}-1"} if content is not None else set())
+
+
+def test_what_is_damaged_while_a_run_is_written_does_not_cost_the_run(tmp_path):
+    late = open_run(tmp_path, PARAMETERS)
+    late.write_metrics(METRICS)
+    (tmp_path / late.id).mkdir()
+    (tmp_path / late.id / "metrics.csv").write_text("torn")
+    late.commit()
+    assert open_run(tmp_path, PARAMETERS).metrics.equals(METRICS)
+    assert (tmp_path / "damaged" / f"{late.id}-1" / "metrics.csv").read_text() == "torn"
+
+
+def test_a_damaged_run_is_not_touched_while_another_process_writes_it(tmp_path, other_process):
+    [folder] = (path for path in (tmp_path / "partial").iterdir() if path.is_dir())
+    torn = tmp_path / folder.name / "metrics.csv"
+    torn.parent.mkdir()
+    torn.write_text("torn")
+    with pytest.raises(UserError, match="being written by process"):
+        open_run(tmp_path, PARAMETERS, wait=0.1)
+    assert torn.read_text() == "torn"
+
+
+def test_a_file_that_only_this_user_cannot_read_is_not_damaged(tmp_path, monkeypatch):
+    run = complete_run(tmp_path)
+
+    def denied(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(UserError, match=r"run\.json cannot be read: Permission denied"):
+        open_run(tmp_path, PARAMETERS)
+    assert run.folder.is_dir() and not (tmp_path / "damaged").exists()
+
+
+def test_a_run_of_an_older_version_has_no_digests_and_is_read(tmp_path):
+    run = complete_run(tmp_path)
+    record = json.loads((run.folder / "run.json").read_text())
+    assert set(record.pop("files")) == {"history.csv", "metrics.csv"}
+    (run.folder / "run.json").write_text(json.dumps(record))
+    assert open_run(tmp_path, PARAMETERS).done and len(load(tmp_path).metrics) == 1
+    (run.folder / "metrics.csv").write_text("")
+    with pytest.raises(UserError, match=r"metrics\.csv is empty: move"):
+        open_run(tmp_path, PARAMETERS).metrics  # noqa: B018
 
 
 # ---- one writer ----

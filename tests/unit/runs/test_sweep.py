@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
 from safeerase_lite.cli import app
-from safeerase_lite.runs import sweep
+from safeerase_lite.runs import store, sweep
 from safeerase_lite.runs.run_process import Outcome, executed_path
 from safeerase_lite.utils import UserError
 
@@ -231,17 +231,32 @@ def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
 
 def test_a_run_whose_results_were_removed_is_to_be_run_again(write, tmp_path):
     runs = sweep.load(write("seeds: [0, 1, 2]")).runs()
-    for run, opened in zip(runs, (["here"], ["gone"], []), strict=True):
+    here = store.open_run(tmp_path, {"seed": 0})
+    here.write_metrics(pd.DataFrame({"metric": ["sarr"]}))
+    here.commit()
+    for run, opened in zip(runs, ([here.id], ["gone"], []), strict=True):
         path = executed_path(tmp_path, run.id)
         path.parent.mkdir(exist_ok=True)
         nbformat.write(new_notebook(metadata={"safeerase": {"runs": opened}}), path)
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "run.json").touch()
     known = sweep.find_completed(tmp_path, "grid", runs)
     assert {run: outcome.run for run, outcome in known.items()} == {
-        runs[0].id: "here",
+        runs[0].id: here.id,
         runs[2].id: "",
     }
+    (here.folder / "metrics.csv").write_text("")
+    assert set(sweep.find_completed(tmp_path, "grid", runs)) == {runs[2].id}
+
+
+@pytest.mark.parametrize("content", ["", "null", "id,status\na,b\n", "id,seconds\na,b\n"])
+def test_a_damaged_record_or_notebook_stops_no_sweep(write, tmp_path, content):
+    runs = sweep.load(write("seeds: [0, 1]")).runs()
+    table = sweep.write_status(tmp_path, "grid", runs, {})
+    table.write_text(content)
+    for run in runs:
+        executed_path(tmp_path, run.id).parent.mkdir(exist_ok=True)
+        executed_path(tmp_path, run.id).write_text(content)
+    assert sweep.find_completed(tmp_path, "grid", runs) == {}
+    assert (tmp_path / "damaged" / "grid.csv-1").read_text() == content
 
 
 def test_the_record_has_every_run_and_how_it_stands(write, tmp_path):
