@@ -24,7 +24,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from traitlets import default
 
-from safeerase_lite.utils import OPENED, UserError, is_interactive
+from safeerase_lite.utils import OPENED, UserError, is_interactive, require_writable
 
 PARTIAL = ".partial-"  # a folder's name begins so while a notebook is executed in it
 START_ATTEMPTS = 3  # kernels started side by side can race for a port
@@ -245,15 +245,11 @@ def execute(
         raise UserError(f"the output {output} is the notebook itself: choose another")
     if os.path.isdir(output):
         raise UserError(f"the output {output} is a folder: name a file in it")
-    prefix = f"{PARTIAL}{output.stem}-"
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial = tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent)
-    except OSError as error:  # the folder's name is the longest that is used
-        raise UserError(f"{output} cannot be written: {error.strerror}") from None
+    require_writable(output)
 
     failed = output.with_suffix(".failed.ipynb")
-    with partial as folder:
+    prefix = f"{PARTIAL}{output.stem}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent) as folder:
         draft, opened_file = Path(folder) / output.name, Path(folder) / "opened"
         opened_file.touch()
         try:
