@@ -8,16 +8,17 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from .tinyworld import is_tiny_world, shipped_model
-from .utils import UserError, check_choice
+from .utils import MAX_SEED, UserError, check_choice
 
 Decouple = Literal["none", "pd", "placebo"]
 WeightPreset = Literal["official", "matched"]
 Split = Literal["train", "val", "test"]
+Seed = Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED)]
 
 ORACLE = "oracle"  # the judge that knows the tiny world
 GOLD = "tiny-llava-gold"  # trained like tiny-llava, but it never saw a forget answer
@@ -29,19 +30,19 @@ INJECTED_NOTE = "injected.json"
 class Config(BaseModel):
     """The settings of one experiment. Frozen; made by `config`, which fills in what is None."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     profile: str = "tiny"
     objective: str = "vanilla"  # vanilla, gold, or a key of `objectives.OBJECTIVES`
     decouple: Decouple = "none"  # pd: harmful question, safe picture; placebo: ordinary question
     weights: WeightPreset = "official"  # of the loss terms; see `objectives.loss_weights`
-    seed: int = 0  # of the adapter's first weights and of every batch
+    seed: Seed = 0  # of the adapter's first weights and of every batch
 
     model: str = Field("tiny-llava", min_length=1)  # a shipped model, a folder, or a Hub name
     data_dir: str | None = Field(None, min_length=1)  # the SafeEraser layout; None: the tiny world
     dedupe: Literal["none", "val"] = "none"  # val: val and test without what train has
     categories: tuple[str, ...] = ()  # none named: all, but of real data not Privacy and Sex
-    world_seed: int = 0  # the tiny world's seed
+    world_seed: Seed = 0  # the tiny world's seed
     cue: float = Field(1.0, ge=0, le=1)  # how reliably a sign marks hazards in the tiny world
     picture_size: int = Field(48, ge=48, le=1344)  # side of the tiny world's pictures, pixels
 

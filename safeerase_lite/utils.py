@@ -1,12 +1,16 @@
 """What every module needs: one exception, progress, and files that are complete or absent."""
 
+import codecs
 import difflib
 import hashlib
+import io
 import math
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,10 +18,12 @@ from functools import cache
 from importlib import import_module
 from itertools import count
 from pathlib import Path
+from types import FrameType
 
 from filelock import FileLock, Timeout
 
 IMPORTED = time.perf_counter()  # when the package was imported
+MAX_SEED = 2**43  # the trainer gives torch a million times a seed, in 64 bits
 
 
 class UserError(ValueError):
@@ -75,6 +81,22 @@ def track(items: Iterable, label: str, total: int | None = None) -> Iterator:
     seconds = time.perf_counter() - begin
     if seconds > 3:
         print(f"{label}: {count} in {seconds:.1f} s", flush=True)
+
+
+PLAINER = {"−": "-", "–": "-", "…": "...", "→": "->", "×": "x"}
+
+
+def print_any_character() -> None:
+    """Print what the terminal's encoding lacks as a plainer character, or as "?"."""
+
+    def plain(error: UnicodeError) -> tuple[str, int]:
+        lacking = error.object[error.start : error.end]
+        return "".join(PLAINER.get(character, "?") for character in lacking), error.end
+
+    codecs.register_error("plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
 
 
 # ---- locks ----
@@ -143,7 +165,51 @@ def _note_missing_locks(folder: Path) -> None:
     )
 
 
-# ---- the machine ----
+# ---- processes and the machine ----
+
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+GRACE = 3.0  # seconds in which a stopped process may tidy up
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM (a container's stop) and SIGHUP (a closed terminal) stop the block as Ctrl-C does: by
+    a KeyboardInterrupt, here with the signal's number, so that what has begun is tidied up.
+
+    The processes that the block started are told to end. Whatever of them is left after GRACE
+    seconds is killed, and this process too. A signal that was ignored before (nohup) stays so.
+    """
+    import psutil
+
+    def descendants() -> list[psutil.Process]:
+        return psutil.Process().children(recursive=True)
+
+    def kill(code: int) -> None:
+        for process in descendants():
+            with suppress(psutil.Error):
+                process.kill()
+        os._exit(code)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # a second one would stop the tidying
+        for process in descendants():
+            with suppress(psutil.Error):
+                process.terminate()
+        last_resort = threading.Timer(GRACE, kill, [128 + number])
+        last_resort.daemon = True
+        last_resort.start()
+        raise KeyboardInterrupt(number)
+
+    before = {}
+    for each in (getattr(signal, name) for name in STOPPING if hasattr(signal, name)):
+        if signal.getsignal(each) != signal.SIG_IGN:
+            before[each] = signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def peak_memory_gb(*, ended_processes: bool = False) -> float:
@@ -169,16 +235,40 @@ def peak_memory_gb(*, ended_processes: bool = False) -> float:
 OPENED = "SAFEERASE_OPENED"  # names a file to which the folder of every run that is opened is added
 
 
-def cache_dir() -> Path:
-    """Where worlds and verdicts are cached: `$SAFEERASE_CACHE`, else the user's cache folder."""
-    folder = os.environ.get("SAFEERASE_CACHE")
-    return Path(folder) if folder else Path.home() / ".cache" / "safeerase-lite"
+def cached(*names: str) -> Path:
+    """A path in the cache of worlds and verdicts: `$SAFEERASE_CACHE`, else in the user's folder.
+
+    Raises a UserError where it is not there and the cache cannot be written.
+    """
+    chosen = os.environ.get("SAFEERASE_CACHE")
+    try:
+        cache = Path(chosen) if chosen else Path.home() / ".cache" / "safeerase-lite"
+        path = cache.joinpath(*names)
+        if not path.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=cache).close()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        raise UserError(
+            f"the cache cannot be written ({error}): set SAFEERASE_CACHE to a folder that can"
+        ) from None
+    return path
 
 
 def require_new(folder: Path) -> None:
-    """Raise a UserError unless the folder is absent or empty."""
+    """Raise a UserError unless the folder is absent or empty, and can be written."""
+    require_writable(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already: name a new or an empty folder")
+
+
+def require_writable(path: Path) -> None:
+    """Make the folder that `path` is in. Raise a UserError unless it takes a draft beside `path`,
+    with the longer name that a draft has."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.draft-"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}: name another") from None
 
 
 TOOLS = Path(__file__).parents[1] / "tools"  # in a clone of the project alone

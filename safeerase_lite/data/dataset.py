@@ -10,7 +10,7 @@ from pandas import DataFrame
 from safeerase_lite.config import Config, read_injected
 from safeerase_lite.tinyworld import is_tiny_world, shipped_model
 from safeerase_lite.tinyworld.world import World, write_world
-from safeerase_lite.utils import UserError, cache_dir
+from safeerase_lite.utils import UserError, cached
 
 from .images import InspectedImage, inspect_images, require_valid_images
 from .schema import SAFE_IMAGE_TABLES, Record, present_splits, read_records, read_refusals
@@ -95,7 +95,7 @@ def load_data(
             "first (safeerase inject), or name a data_dir"
         )
     world = World(seed=config.world_seed, cue=config.cue, side=config.picture_size)
-    root = write_world(world, cache_dir() / world.name)
+    root = write_world(world, cached(world.name))
     return read_data(root, dedupe=dedupe, categories=categories)
 
 

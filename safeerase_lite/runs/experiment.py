@@ -24,7 +24,7 @@ from safeerase_lite.models.llava import compute_dtype, load_adapter, reset_adapt
 from safeerase_lite.models.pretrained import model_hash
 from safeerase_lite.unlearning.objectives import OBJECTIVES, own_recipe
 from safeerase_lite.unlearning.trainer import NonFiniteLoss, require_optimizer, train
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import UserError, cached
 
 from . import store
 from .processes import by_main, launched
@@ -85,8 +85,8 @@ def unlearn(
 def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
     """Ask a model every question, judge, measure, and complete the run; see `evaluation.evaluate`.
 
-    A complete run is read from the ledger. Else the model gets the adapter that `unlearn` stored for
-    this run, whatever it learned since.
+    A complete run is read from the ledger. Else the model gets the adapter that `unlearn` stored
+    for this run, whatever it learned since.
 
     Args:
         model: from `load_model`, with the run's settings.
@@ -112,7 +112,8 @@ def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
     run.write_answers(stored)
     run.write_metrics(report.metrics)
     run.commit()
-    delete_answers(run.id)
+    if parse_judge_name(run.config.judge)[1]:
+        delete_answers(run.id)
     return Report(report.metrics, answers.assign(kind=stored["kind"]), report.label)
 
 
@@ -127,8 +128,8 @@ def open_run(
     Raises:
         UserError: the data have no decouple pairs; another process is writing the run; a step has
             fewer questions than there are processes; the optimizer's library does not work here;
-            the judge cannot be asked, or not without consent, or does not know the data; no split
-            of the data is evaluated; all steps are warm-up.
+            the judge cannot be asked, or not without consent, or does not know the data, or its
+            verdicts cannot be stored; no split of the data is evaluated; all steps are warm-up.
     """
     require_decouple(data, config.decouple)
     parse_judge_name(config.judge)
@@ -155,6 +156,8 @@ def open_run(
     run.config, run.main = config, launched().is_main_process
     if not run.done:
         get_judge(config.judge, consent=config.judge_consent, precision=config.precision)
+        if parse_judge_name(config.judge)[1]:
+            cached("pending_answers", run.id)  # refuses a cache that cannot store them
     return run
 
 

@@ -1,6 +1,7 @@
 """One settings record: what is left open is filled in, what is stated stays, mistakes are named."""
 
 import json
+import math
 import re
 import sys
 import warnings
@@ -144,6 +145,12 @@ def test_a_broken_note_is_one_line(injected, tmp_path):
         ({"lr": 1e-3}, "no field 'lr'; its fields: profile, objective,.* learning_rate,"),
         ({"steps": 0}, "field 'steps': .*greater than or equal to 1"),
         ({"learning_rate": 0}, "field 'learning_rate': .*greater than 0"),
+        ({"learning_rate": math.inf}, "field 'learning_rate': .*finite"),
+        ({"seed": 10**30}, "field 'seed': .*less than or equal to 8796093022208"),
+        (
+            {"world_seed": -(10**30)},
+            "field 'world_seed': .*greater than or equal to -8796",
+        ),
         ({"data_dir": ""}, "field 'data_dir': .*at least 1 character"),
         ({"splits": ("dev",)}, "field 'splits.0': .*'train', 'val' or 'test'"),
     ],

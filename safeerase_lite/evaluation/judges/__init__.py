@@ -41,7 +41,7 @@ from safeerase_lite.evaluation.judges.records import (
 )
 from safeerase_lite.evaluation.judges.rules import JUDGES, oracle, rule
 from safeerase_lite.evaluation.judges.sanity_check import check_judge
-from safeerase_lite.utils import UserError, cache_dir
+from safeerase_lite.utils import UserError, cached
 
 __all__ = ["FLAGS", "JUDGES", "MODEL_JUDGES", "Judge", "JudgeItem", "Judgment", "ModelJudge",
            "agreement", "check_judge", "get_judge", "judge_items", "oracle", "parse_judge_name",
@@ -111,7 +111,7 @@ def judge_items(judge: Judge, items: Sequence[JudgeItem]) -> list[Judgment]:
     pending = [item for item in dict.fromkeys(items) if item not in judgments]
     cache = None
     if judge.cache_key:
-        cache = JsonCache(cache_dir() / "verdicts" / f"{_sha256(judge.cache_key)[:16]}.jsonl")
+        cache = JsonCache(cached("verdicts", f"{_sha256(judge.cache_key)[:16]}.jsonl"))
         keys, stored = {item: _item_key(item) for item in pending}, cache.read()
         judgments |= {item: Judgment(**stored[key]) for item, key in keys.items() if key in stored}
         if known := sum(key in stored for key in keys.values()):

@@ -96,9 +96,7 @@ def test_other_parameters_or_other_code_are_another_run(runs, tmp_path):
     assert one != runs("grid: {seed: 2}")[0].id
     write_notebook(tmp_path / "small.ipynb", code="print(seed + 1)")
     assert one != sweep.load(tmp_path / "grid.yaml").runs()[0].id
-    write_notebook(
-        tmp_path / "small.ipynb", parameters=PARAMETERS + '\nurl: str = "a=b"  # unparsed'
-    )
+    write_notebook(tmp_path / "small.ipynb", parameters=PARAMETERS + '\nurl: str = "a=b"')
     assert one != sweep.load(tmp_path / "grid.yaml").runs()[0].id
 
 
@@ -134,6 +132,8 @@ def test_the_papers_table_has_47_runs():
         ("grid: {objectve: po}", "did you mean 'objective'"),
         ("grid: {seed: [0, one]}", "'seed' .* cannot be 'one'"),
         ("grid: {seed: 1.5}", "'seed' .* cannot be 1.5"),
+        (f"grid: {{seed: 1{'0' * 30}}}", "field 'seed': .*less than or equal"),
+        ("parameters: {rate: .inf}", "'rate' .* cannot be inf"),
         ("parameters: {rate: fast}", "'rate' .* cannot be 'fast'"),
         ("grid: {objective: [po, klm]}", "unknown objective 'klm'.*did you mean 'kl'"),
         ("grid: {decouple: yes}", "'decouple' .* cannot be True: .*in quotes"),
