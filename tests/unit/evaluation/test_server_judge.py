@@ -257,8 +257,8 @@ def test_another_model_or_server_judges_anew(stub, monkeypatch):
 def test_the_cache_of_verdicts_holds_no_text_and_is_closed_to_others(stub, tmp_path):
     judgments_of([JudgeItem("QUESTION", "EXPECTED", "ANSWER")])
     [file] = (tmp_path / "cache" / "verdicts").iterdir()
-    assert not re.search("QUESTION|EXPECTED|ANSWER|stub|127", file.name + file.read_text())
-    [_, judgment] = json.loads(file.read_text())
+    assert not re.search(r"QUESTION|EXPECTED|ANSWER|stub|127\.0", file.name + file.read_text())
+    [_, judgment, _] = json.loads(file.read_text())
     assert judgment["refusing"] is False
     assert file.parent.stat().st_mode & 0o077 == 0
 
