@@ -22,7 +22,7 @@ def expected(small):
         ("runs/*/metrics.csv", "truncated"),
         ("runs/*/answers.parquet", "a folder"),
         ("runs/*/adapter/*.safetensors", "other bytes"),
-        ("runs/predictions.json", "nested"),
+        ("runs/predictions.json", "null"),
         ("runs/sweeps/grid.csv", "emptied"),
         ("runs/partial/*/checkpoint/*/state.safetensors", "other bytes"),
         ("runs/partial/*/run.json", "not UTF-8"),
