@@ -33,6 +33,7 @@ from safeerase_lite.models.inputs import encode
 from safeerase_lite.models.llava import load_adapter, load_model, save_adapter
 from safeerase_lite.runs.experiment import evaluate, open_run
 from safeerase_lite.unlearning.objectives import OBJECTIVES, Objective, gradient_ascent
+from safeerase_lite.utils import UserError
 
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "measures.csv"}
 
@@ -307,9 +308,9 @@ def test_a_run_that_trained_nothing_is_refused(refused, complete):
     assert "nothing was trained" in refused(complete("vanilla", "none").id)
 
 
-def test_an_untrained_adapter_is_refused(refused, complete, make_config):
-    run = complete("po", "none", model=load_model(make_config(steps=9)), steps=9)
-    assert "untrained" in refused(run.id)
+def test_an_untrained_adapter_is_not_evaluated_so_its_run_is_never_exported(complete, make_config):
+    with pytest.raises(UserError, match="untrained"):
+        complete("po", "none", model=load_model(make_config(steps=9)), steps=9)
 
 
 def test_a_folder_with_something_in_it_is_refused(refused, complete, tmp_path):
