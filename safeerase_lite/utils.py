@@ -31,10 +31,11 @@ class UserError(ValueError):
 
 
 class Damaged(UserError):
-    """A file of ours is missing, or holds something else than was written; `problem` without the
-    remedy."""
+    """A file of ours is missing, or holds something else than was written."""
 
-    problem = ""
+    def __init__(self, problem: str, remedy: str):
+        super().__init__(f"{problem}: {remedy}")
+        self.problem = problem
 
 
 def check_choice(value: str, choices: tuple[str, ...], what: str) -> None:
@@ -316,9 +317,9 @@ def reading(path: Path, remedy: str = "move it away") -> Iterator[None]:
             raise UserError(f"{path} cannot be read: {error.strerror}") from None
         empty = path.is_file() and not path.stat().st_size
         problem = f"{path} is {'missing' if absent else 'empty' if empty else 'damaged'}"
-        damaged = Damaged(f"{problem}: {remedy}")
-        damaged.problem = problem
-        raise damaged from None
+        # Not by way of a variable: this frame would keep the error, and the error all frames above,
+        # with the model in one of them.
+        raise Damaged(problem, remedy) from None
 
 
 @contextmanager
