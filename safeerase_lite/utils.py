@@ -34,8 +34,11 @@ class Damaged(UserError):
     """A file of ours is missing, or holds something else than was written."""
 
     def __init__(self, problem: str, remedy: str):
-        super().__init__(f"{problem}: {remedy}")
+        super().__init__(problem, remedy)  # both, so that it can be sent between processes
         self.problem = problem
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 def check_choice(value: str, choices: tuple[str, ...], what: str) -> None:
