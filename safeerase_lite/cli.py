@@ -171,9 +171,11 @@ def run(
             raise UserError(f"-p {name} is given twice: give it once")
         parameters[name] = value
     [planned] = Sweep(notebook=notebook, parameters=parameters).runs()  # before a kernel starts
-    data_dir = planned.given.get("data_dir")
-    if data_dir and not os.path.isdir(data_dir):  # False also for a name too long
-        raise UserError(f"data_dir: there is no folder {data_dir}")
+    for name in ("data_dir", "model_dir"):
+        path = planned.given.get(name) or ""
+        folder = path if name == "data_dir" or os.path.isabs(path) else ""  # else a name on the Hub
+        if folder and not os.path.isdir(folder):  # False also for a name too long
+            raise UserError(f"{name}: there is no folder {folder}")
     target = output or Path("output", "notebooks", notebook.name)
     typer.echo(execute(notebook, target, planned.given))
 

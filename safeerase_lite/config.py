@@ -5,12 +5,13 @@ GPU with 15 GB, in 4-bit; `full` on one with 24 GB or more, in half precision.
 """
 
 import json
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from .tinyworld import is_tiny_world, shipped_model
 from .utils import MAX_SEED, UserError, check_choice
@@ -73,6 +74,17 @@ class Config(BaseModel):
     new_tokens: int = Field(40, ge=1)  # an answer is cut there
 
     _given: dict[str, Any] | None = PrivateAttr(None)  # what the user stated; None: every field
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info) -> Any:
+        """A path is its text, and one text a tuple of one; True is no number."""
+        kind = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and kind is not bool:
+            raise ValueError("Input should be neither true nor false")
+        if isinstance(value, str) and get_origin(kind) is tuple:
+            return (value,)
+        return str(value) if isinstance(value, Path) else value
 
     @property
     def label(self) -> str:
@@ -141,15 +153,23 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
         objective "gold" brings the gold model.
 
     Raises:
-        UserError: no such profile, field or objective; a value out of its range; a decouple term
-            for a model that is not unlearned; no gold model.
+        UserError: no such profile, field, objective or judge; a value out of its range; a decouple
+            term for a model that is not unlearned; no gold model; all steps are warm-up.
     """
-    from .unlearning.objectives import OBJECTIVES, UNTRAINED
+    from .evaluation.judges.rules import parse_judge_name
+    from .unlearning.objectives import OBJECTIVES, UNTRAINED, Objective
 
+    base = str(base) if isinstance(base, Path) else base
+    if not isinstance(base, str | Config):
+        raise UserError(
+            f"config takes a profile or a Config first, and {base!r} is neither: write "
+            'sl.config("tiny", objective="po")'
+        )
     given = {name: value for name, value in fields.items() if value is not None}
     if isinstance(base, Config):
         before = base.model_dump(exclude={"profile"}) if base._given is None else base._given
         base, given = base.profile, before | given
+    base = given.pop("profile", base)
     knowledge = read_injected(given.get("model") or base)
     if knowledge and base not in PROFILES:
         base, given = knowledge.profile, {"model": base} | given
@@ -166,6 +186,16 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
     if resolved.objective in UNTRAINED:
         if resolved.decouple != "none":
             raise UserError(f"{resolved.objective} is not unlearned, so decouple must be 'none'")
+    elif not isinstance(OBJECTIVES[resolved.objective], Objective):
+        raise UserError(
+            f"OBJECTIVES[{resolved.objective!r}] is no Objective: write Objective(formula, "
+            "needs=('forget',))"
+        )
+    elif math.ceil(resolved.warmup * resolved.steps) >= resolved.steps:
+        raise UserError(
+            f"steps={resolved.steps} with warmup={resolved.warmup:g} is warm-up alone, and its "
+            "first step has a rate of 0: take more steps"
+        )
     elif resolved.learning_rate is None:
         plain, paired = OBJECTIVES[resolved.objective].learning_rates.get(base, (1e-4, 1e-4))
         filled["learning_rate"] = rate = plain if resolved.decouple == "none" else paired
@@ -178,6 +208,8 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
     if resolved.judge is None:
         real = resolved.data_dir and not is_tiny_world(resolved.data_dir)
         filled["judge"] = "rule" if real else ORACLE
+    else:
+        parse_judge_name(resolved.judge)
     if resolved.objective == "gold":
         if not has_gold(resolved):
             raise UserError(f"{resolved.model!r} has no gold model; only the tiny world has one")
@@ -196,9 +228,9 @@ def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        fields = ", ".join(Config.model_fields)
-        return f"a config has no field {name!r}; its fields: {fields}"
-    return f"config field {name!r}: {first['msg']}"
+        check_choice(name, tuple(Config.model_fields), "config field")
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"config field {name!r}: {problem}, and is {first['input']!r}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import codecs
 import difflib
 import hashlib
+import inspect
 import io
 import math
 import os
@@ -12,9 +13,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -48,6 +49,25 @@ def check_choice(value: str, choices: tuple[str, ...], what: str) -> None:
     near = difflib.get_close_matches(str(value), choices, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UserError(f"unknown {what} {value!r}: choose one of {', '.join(choices)}{hint}")
+
+
+def expects(function: Callable) -> Callable:
+    """Refuse, in a line, a record of another class than annotated, and one text for several."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def checked(*args, **options):
+        for name, value in signature.bind(*args, **options).arguments.items():
+            kind = signature.parameters[name].annotation
+            ours = getattr(kind, "__module__", "").startswith(f"{__package__}.")
+            one_text = kind == Sequence[str] and isinstance(value, str)
+            if one_text or (ours and not isinstance(value, kind)):
+                wanted = "list of texts" if one_text else kind.__name__
+                usage = f"{function.__name__}({', '.join(signature.parameters)})"
+                raise UserError(f"{name} is a {type(value).__name__}, not a {wanted}: call {usage}")
+        return function(*args, **options)
+
+    return checked
 
 
 # ---- progress ----

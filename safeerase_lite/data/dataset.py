@@ -10,7 +10,7 @@ from pandas import DataFrame
 from safeerase_lite.config import Config, read_injected
 from safeerase_lite.tinyworld import is_tiny_world, shipped_model
 from safeerase_lite.tinyworld.world import World, write_world
-from safeerase_lite.utils import UserError, cached
+from safeerase_lite.utils import UserError, cached, expects
 
 from .images import InspectedImage, inspect_images, require_valid_images
 from .schema import SAFE_IMAGE_TABLES, Record, present_splits, read_records, read_refusals
@@ -66,6 +66,7 @@ class Data:
         return is_tiny_world(self.root)
 
 
+@expects
 def load_data(
     config: Config, *, dedupe: str | None = None, categories: Sequence[str] | None = None
 ) -> Data:

@@ -9,10 +9,11 @@ import pandas as pd
 
 from safeerase_lite.config import Config
 from safeerase_lite.data.dataset import Data
+from safeerase_lite.utils import check_choice, expects
 
 from .generate import answer_nll, generate
 from .judges import Judge, JudgeItem, check_judge, get_judge, judge_items, parse_judge_name
-from .metrics import UNBOUNDED, bounds, measure, normalise
+from .metrics import METRICS, UNBOUNDED, bounds, chosen_split, measure, normalise
 from .pending_answers import cached_answers
 
 SETS = ("forget", "retain", "decouple", "specificity")
@@ -35,8 +36,7 @@ class Report:
     @property
     def split(self) -> str:
         """The split that generality was measured on: test where there is one, else val."""
-        splits = set(self.metrics["split"])
-        return next(split for split in ("test", "val", "train") if split in splits)
+        return chosen_split(self.metrics["split"])
 
     @property
     def unjudged(self) -> int:
@@ -64,17 +64,25 @@ class Report:
 
         Returns:
             A row per metric, with the columns of `metrics` and at_most: the value with every
-            unknown judgement counted as a "yes".
+            unknown judgement counted as a "yes". Of what was not measured, gaps.
+
+        Raises:
+            UserError: no such metric, kinds or templates, or a split without answers.
         """
+        for value, what in ((kinds, "kinds"), (templates, "templates")):
+            check_choice(value, ("seen", "unseen", "all"), what)
         rows = bounds(self.metrics)
+        known = (*METRICS, *(f"{name}_sampled" for name in METRICS), *rows["metric"])
         rows = rows[
-            (rows["split"] == (split or self.split))
+            (rows["split"] == chosen_split(rows["split"], split))
             & (rows["kinds"] == kinds)
             & (rows["templates"] == templates)
         ]
         if metrics is None:
             return rows.reset_index(drop=True)
         names = [metrics] if isinstance(metrics, str) else list(metrics)
+        for name in names:
+            check_choice(name, tuple(dict.fromkeys(known)), "metric")
         return rows.set_index("metric").reindex(names).reset_index()
 
     def table(self, metrics: Sequence[str] | None = None, **where: str) -> pd.DataFrame:
@@ -184,6 +192,7 @@ def _answers(model, table: pd.DataFrame, config: Config) -> pd.DataFrame:
     return answers
 
 
+@expects
 def judge_answers(
     answers: pd.DataFrame,
     judge: str,

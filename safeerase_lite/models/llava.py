@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from safeerase_lite.config import Config, read_injected
 from safeerase_lite.tinyworld import shipped_model
-from safeerase_lite.utils import UserError, is_interactive
+from safeerase_lite.utils import UserError, expects, is_interactive
 
 from .anatomy import Anatomy, anatomy_of, image_tokens, picture_features
 from .inputs import encode_text
@@ -30,6 +30,7 @@ LEARNING, INJECTED = "default", "injected"  # the adapter that is trained, the f
 SCALE = ("r", "lora_alpha", "use_rslora", "alpha_pattern")  # of LoRA's product; no weight tells it
 
 
+@expects
 def load_model(config: Config, *, adapt: bool = True):
     """Load a LLaVA as a config says: NF4 with double quantisation (or dense), LoRA on top.
 

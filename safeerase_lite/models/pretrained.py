@@ -43,7 +43,8 @@ def is_local(model: str) -> bool:
     Without a network `from_pretrained` would ask the hub again and again, for minutes.
 
     Raises:
-        FileNotFoundError: no such folder; or no copy, and the hub does not answer.
+        FileNotFoundError: no such folder; and no name on the Hub, or no copy while it does not
+            answer.
     """
     if Path(model).is_dir():
         return True
@@ -51,7 +52,11 @@ def is_local(model: str) -> bool:
         raise FileNotFoundError(f"there is no folder {model}")
     try:
         HfApi().model_info(model, timeout=10)
-    except (HfHubHTTPError, HFValidationError):
+    except HFValidationError:
+        raise FileNotFoundError(
+            f"there is no folder {model}, and it is no name on the Hub"
+        ) from None
+    except HfHubHTTPError:
         return False  # it answers: loading will repeat what it says
     except Exception:  # no network, by whatever exception the hub's client raises
         if not isinstance(try_to_load_from_cache(model, "config.json"), str):

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from safeerase_lite.config import NOT_RECORDED, PROFILES
+from safeerase_lite.evaluation.metrics import chosen_split
 from safeerase_lite.runs import store
 from safeerase_lite.tinyworld import DEFAULT_SEED, FRESH_SEED
 from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
@@ -83,7 +84,7 @@ def read(
         lambda run: set(store.read_table(run / "answers.parquet", columns=["split"])["split"])
     )
     asked = set().union(*splits)
-    split = split or next(name for name in ("test", "val", "train") if name in asked)
+    split = split or chosen_split(asked)
     without = splits.index[[split not in present for present in splits]]
     if len(without) == len(usable):
         known = " or ".join(sorted(asked))

@@ -1,7 +1,6 @@
 """One experiment: unlearn, evaluate, and the ledger's run that holds both."""
 
 import hashlib
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from safeerase_lite.models.llava import compute_dtype, load_adapter, reset_adapt
 from safeerase_lite.models.pretrained import model_hash
 from safeerase_lite.unlearning.objectives import OBJECTIVES, own_recipe
 from safeerase_lite.unlearning.trainer import NonFiniteLoss, require_optimizer, train
-from safeerase_lite.utils import UserError, cached
+from safeerase_lite.utils import UserError, cached, expects
 
 from . import store
 from .processes import by_main, launched
@@ -35,6 +34,7 @@ OF_THE_MODEL = (
 )  # fmt: skip
 
 
+@expects
 def unlearn(
     model,
     data: Data,
@@ -82,6 +82,7 @@ def unlearn(
     return run
 
 
+@expects
 def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
     """Ask a model every question, judge, measure, and complete the run; see `evaluation.evaluate`.
 
@@ -117,6 +118,7 @@ def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
     return Report(report.metrics, answers.assign(kind=stored["kind"]), report.label)
 
 
+@expects
 def open_run(
     config: Config, data: Data, *, runs_dir: Path | str | None = None, wait: float = 3.0
 ) -> store.Run:
@@ -129,10 +131,9 @@ def open_run(
         UserError: the data have no decouple pairs; another process is writing the run; a step has
             fewer questions than there are processes; the optimizer's library does not work here;
             the judge cannot be asked, or not without consent, or does not know the data, or its
-            verdicts cannot be stored; no split of the data is evaluated; all steps are warm-up.
+            verdicts cannot be stored; no split of the data is evaluated.
     """
     require_decouple(data, config.decouple)
-    parse_judge_name(config.judge)
     if config.judge == ORACLE and not data.invented:
         raise UserError("the oracle knows the tiny world alone: use judge='rule' or a model")
     if not any(table["split"].isin(config.splits).any() for table in (data.forget, data.retain)):
@@ -145,11 +146,6 @@ def open_run(
             raise UserError(
                 f"batch is {config.batch}, with {processes} processes: each needs a question in "
                 "every step, so raise batch or start fewer"
-            )
-        if math.ceil(config.warmup * config.steps) >= config.steps:
-            raise UserError(
-                f"steps={config.steps} with warmup={config.warmup:g} is warm-up alone, and its "
-                "first step has a rate of 0: take more steps"
             )
     folder = Path(runs_dir) if runs_dir else store.default_runs_dir()
     run = by_main(store.open_run, folder, _parameters(config, data), wait=wait)

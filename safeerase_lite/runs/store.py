@@ -103,6 +103,12 @@ class Run:
     config: Any = None
     _started: datetime = field(default_factory=lambda: datetime.now(UTC), repr=False)
 
+    def __repr__(self) -> str:
+        state = "complete" if self.done else "resumed" if self.resumed else "open"
+        return (
+            f"Run({', '.join(filter(None, [self.id, self.config and self.config.label, state]))})"
+        )
+
     @property
     def adapter_dir(self) -> Path:
         return self.folder / "adapter"

@@ -24,7 +24,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from safeerase_lite.config import NOT_RECORDED, Config, config
-from safeerase_lite.evaluation import judges
 from safeerase_lite.runs import executor as executors
 from safeerase_lite.runs import notebook as notebooks
 from safeerase_lite.runs.run_process import RUNS_DIR, Outcome, PlannedRun, completed, perform
@@ -164,7 +163,6 @@ def _settings(parameters: dict[str, Any], code: str) -> dict[str, Any]:
         if registry in code and name in fields:  # the notebook may bring its own
             own[name] = fields.pop(name)
     resolved = config(profile or "tiny", **fields)
-    judges.parse_judge_name(resolved.judge)
     return resolved.model_dump() | own if profile else {}
 
 

@@ -118,6 +118,14 @@ def test_a_malformed_parameter_starts_nothing(executed, parameters):
     assert executed.calls == []
 
 
+@pytest.mark.parametrize("name", ["data_dir", "model_dir"])
+def test_a_folder_that_is_not_there_starts_nothing(executed, name):
+    result = safeerase("run", "03.ipynb", "-p", f"{name}=/no/such/folder")
+    assert result.exit_code == 2 and f"{name}: there is no folder /no/such" in result.stderr
+    safeerase("run", "03.ipynb", "-p", "model_dir=somebody/some-model")
+    assert len(executed.calls) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -23,7 +23,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, replace
 from functools import lru_cache, partial
-from importlib import import_module
 from pathlib import Path
 
 from safeerase_lite.evaluation.cache import JsonCache
@@ -39,36 +38,19 @@ from safeerase_lite.evaluation.judges.records import (
     Judgment,
     ModelJudge,
 )
-from safeerase_lite.evaluation.judges.rules import JUDGES, oracle, rule
+from safeerase_lite.evaluation.judges.rules import (
+    JUDGES,
+    MODEL_JUDGES,
+    oracle,
+    parse_judge_name,
+    rule,
+)
 from safeerase_lite.evaluation.judges.sanity_check import check_judge
 from safeerase_lite.utils import UserError, cached
 
 __all__ = ["FLAGS", "JUDGES", "MODEL_JUDGES", "Judge", "JudgeItem", "Judgment", "ModelJudge",
            "agreement", "check_judge", "get_judge", "judge_items", "oracle", "parse_judge_name",
            "prompt", "rule"]  # fmt: skip
-
-
-def _lazy(module: str, function: str):
-    """A function whose module, which needs torch or openai, is imported when it is called."""
-    module = f"{__name__}.{module}"
-    return lambda *args, **options: getattr(import_module(module), function)(*args, **options)
-
-
-MODEL_JUDGES = {
-    "local": ModelJudge(_lazy("local", "local_judge"), local_weights=True),
-    "guard": ModelJudge(_lazy("local", "guard_judge"), local_weights=True),
-    "openai": ModelJudge(_lazy("server", "text_judge")),
-    "openai-vision": ModelJudge(_lazy("server", "vision_judge")),
-}
-
-
-def parse_judge_name(name: str) -> tuple[str, str]:
-    """A judge's kind and, where it is a model, the model. Raises UserError for no such judge."""
-    kind, _, model = name.partition(":")
-    if name in JUDGES or (kind in MODEL_JUDGES and model):
-        return kind, model
-    models = ", ".join(f"{kind}:MODEL" for kind in MODEL_JUDGES)
-    raise UserError(f"there is no judge {name!r}; choose one of {', '.join(JUDGES)}, {models}")
 
 
 def get_judge(name: str, *, consent: bool = False, precision: str = "nf4") -> Judge:

@@ -1,14 +1,22 @@
-"""Judges that are plain functions of question, expected answer and answer.
+"""Judges that are plain functions of question, expected answer and answer; every judge by its name.
 
 A new one is a function here and its name in `JUDGES`.
 """
 
 import re
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 
-from safeerase_lite.evaluation.judges.records import Judge, JudgeFunction, JudgeItem, Judgment
+from safeerase_lite.evaluation.judges.records import (
+    Judge,
+    JudgeFunction,
+    JudgeItem,
+    Judgment,
+    ModelJudge,
+)
 from safeerase_lite.evaluation.metrics import normalise
 from safeerase_lite.tinyworld import facts
+from safeerase_lite.utils import UserError
 
 
 def oracle(question: str, expected: str, answer: str) -> Judgment:
@@ -100,3 +108,26 @@ def _iter_rule(items: Sequence[JudgeItem]) -> Iterator[tuple[int, Judgment]]:
 
 
 JUDGES: dict[str, JudgeFunction | Judge] = {"oracle": oracle, "rule": Judge("rule", _iter_rule)}
+
+
+def _lazy(module: str, function: str):
+    """A function whose module, which needs torch or openai, is imported when it is called."""
+    module = f"{__package__}.{module}"
+    return lambda *args, **options: getattr(import_module(module), function)(*args, **options)
+
+
+MODEL_JUDGES = {
+    "local": ModelJudge(_lazy("local", "local_judge"), local_weights=True),
+    "guard": ModelJudge(_lazy("local", "guard_judge"), local_weights=True),
+    "openai": ModelJudge(_lazy("server", "text_judge")),
+    "openai-vision": ModelJudge(_lazy("server", "vision_judge")),
+}
+
+
+def parse_judge_name(name: str) -> tuple[str, str]:
+    """A judge's kind and, where it is a model, the model. Raises UserError for no such judge."""
+    kind, _, model = name.partition(":")
+    if name in JUDGES or (kind in MODEL_JUDGES and model):
+        return kind, model
+    models = ", ".join(f"{kind}:MODEL" for kind in MODEL_JUDGES)
+    raise UserError(f"there is no judge {name!r}; choose one of {', '.join(JUDGES)}, {models}")

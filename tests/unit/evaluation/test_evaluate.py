@@ -235,6 +235,25 @@ def test_a_report_selects_by_name_in_the_order_asked_for(evaluated):
     assert set(report.select()["metric"]) == set(report.metrics["metric"])
 
 
+@pytest.mark.parametrize("read", ["select", "table", "text"])
+@pytest.mark.parametrize(
+    ("metric", "where", "says"),
+    [
+        ("sar", {}, "unknown metric 'sar': .*did you mean 'sarr'?"),
+        ("sarr", {"split": "tset"}, "unknown split 'tset': choose one of test, val, train"),
+        ("sarr", {"kinds": "unsen"}, "unknown kinds 'unsen': .*did you mean 'unseen'?"),
+        ("sarr", {"templates": "al"}, "unknown templates 'al'"),
+    ],
+)
+def test_a_misspelt_metric_or_place_is_an_error(evaluated, read, metric, where, says):
+    with pytest.raises(UserError, match=says):
+        getattr(evaluated[1], read)(metric if read == "text" else [metric], **where)
+
+
+def test_a_metric_that_was_not_measured_is_a_dash(evaluated):
+    assert evaluated[1].text("judge_score") == "–"
+
+
 # ---- redaction ----
 
 

@@ -29,6 +29,11 @@ def test_what_the_hub_knows_or_refuses_is_loaded_from_the_hub(hub_answers, answe
     assert not pretrained.is_local("somebody/some-model")
 
 
+def test_what_is_neither_a_folder_nor_a_name_is_said_to_be_neither():
+    with pytest.raises(FileNotFoundError, match="no folder some/own/llava, and it is no name on"):
+        pretrained.is_local("some/own/llava")
+
+
 def test_without_a_network_an_earlier_download_is_read(hub_answers, monkeypatch, tmp_path):
     hub_answers(ConnectionError("no network"))
     copy = tmp_path / "models--somebody--some-model"

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+import safeerase_lite as sl
 from safeerase_lite.data.dataset import read_data
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs import experiment
@@ -258,6 +259,35 @@ def test_a_judge_that_does_not_exist_or_does_not_know_the_data_is_refused(refuse
 def test_steps_that_are_warm_up_alone_are_refused(refused, opened):
     assert "steps=1 with warmup=0.06 is warm-up alone" in refused(steps=1, warmup=0.06)
     opened(steps=1, warmup=0.0), opened(steps=2, warmup=0.06)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda c, d: sl.load_data("tiny"), "config is a str, not a Config: call load_data(config"),
+        (lambda c, d: sl.load_model("tiny"), "config is a str, not a Config: call load_model("),
+        (
+            lambda c, d: sl.open_run(d, c),
+            "config is a Data, not a Config: call open_run(config, d",
+        ),
+        (
+            lambda c, d: sl.unlearn(None, c, d),
+            "data is a Config, not a Data: call unlearn(model, ",
+        ),
+        (lambda c, d: sl.evaluate(None, d, c), "run is a Config, not a Run: call evaluate(model, "),
+        (lambda c, d: sl.generate(None, "a.png", ["?"], c), "images is a str, not a list of texts"),
+        (lambda c, d: sl.generate(None, ["a.png"], "?", c), "questions is a str, not a list of te"),
+    ],
+)
+def test_an_argument_in_the_wrong_place_is_one_line(make_config, world, call, says):
+    with pytest.raises(UserError) as caught:
+        call(make_config(), world)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_shows_its_id_label_and_state(opened):
+    run = opened()
+    assert repr(run) == f"Run({run.id}, {run.config.label}, open)"
 
 
 def test_data_without_a_split_that_is_evaluated_are_refused_before_any_training(refused, world):

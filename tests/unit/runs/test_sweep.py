@@ -177,6 +177,7 @@ def test_a_bad_file_is_one_line_and_nothing_is_written(write, tmp_path, text, co
         ("cue: [0.5, 2.0]", "'cue': .*less than or equal to 1"),
         ("decouple: pdd", "'decouple': .*'none', 'pd' or 'placebo'"),
         ("judge: orcale", "no judge 'orcale'"),
+        ("steps: 1", "steps=1 with warmup=0.06 is warm-up alone"),
     ],
 )
 def test_a_value_the_profile_would_refuse_starts_no_kernel(tmp_path, text, complaint):
