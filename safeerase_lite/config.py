@@ -159,26 +159,25 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
     from .evaluation.judges.rules import parse_judge_name
     from .unlearning.objectives import OBJECTIVES, UNTRAINED, Objective
 
-    base = str(base) if isinstance(base, Path) else base
-    if not isinstance(base, str | Config):
-        raise UserError(
-            f"config takes a profile or a Config first, and {base!r} is neither: write "
-            'sl.config("tiny", objective="po")'
-        )
     given = {name: value for name, value in fields.items() if value is not None}
     if isinstance(base, Config):
         before = base.model_dump(exclude={"profile"}) if base._given is None else base._given
         base, given = base.profile, before | given
-    base = given.pop("profile", base)
-    knowledge = read_injected(given.get("model") or base)
-    if knowledge and base not in PROFILES:
-        base, given = knowledge.profile, {"model": base} | given
-    check_choice(base, tuple(PROFILES), "profile")
-    numbers: dict[str, Any] = _FIELDS[base] | _OF_MODEL.get((base, str(given.get("model"))), {})
+    elif not isinstance(base, str | Path):
+        raise UserError(
+            f"config takes a profile or a Config first, and {base!r} is neither: write "
+            'sl.config("tiny", objective="po")'
+        )
+    profile = str(given.pop("profile", base))
+    knowledge = read_injected(str(given.get("model") or profile))
+    if knowledge and profile not in PROFILES:
+        profile, given = knowledge.profile, {"model": profile} | given
+    check_choice(profile, tuple(PROFILES), "profile")
+    numbers = _FIELDS[profile] | _OF_MODEL.get((profile, str(given.get("model"))), {})
     if knowledge:
         numbers = numbers | knowledge.numbers
     try:
-        resolved = Config.model_validate(numbers | given | {"profile": base})
+        resolved = Config.model_validate(numbers | given | {"profile": profile})
     except ValidationError as error:
         raise UserError(_first_problem(error)) from None
     check_choice(resolved.objective, (*UNTRAINED, *OBJECTIVES), "objective")
@@ -197,9 +196,9 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
             "first step has a rate of 0: take more steps"
         )
     elif resolved.learning_rate is None:
-        plain, paired = OBJECTIVES[resolved.objective].learning_rates.get(base, (1e-4, 1e-4))
+        plain, paired = OBJECTIVES[resolved.objective].learning_rates.get(profile, (1e-4, 1e-4))
         filled["learning_rate"] = rate = plain if resolved.decouple == "none" else paired
-        if base == "tiny" and not shipped_model(resolved.model):
+        if profile == "tiny" and not shipped_model(resolved.model):
             warnings.warn(
                 f"the learning rate {rate:g} was tuned on tiny-llava, and the model is "
                 f"{resolved.model}: state learning_rate",
