@@ -15,7 +15,12 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from PIL import Image
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 from transformers.utils import logging as transformers_logging
 
 from safeerase_lite.config import Config, read_injected
@@ -70,7 +75,12 @@ def load_model(config: Config, *, adapt: bool = True):
             device_map=device_map(),
             local_files_only=local,
         )
+        _check_tokens(model, processor.tokenizer)
         _check_picture(model.model, processor, anatomy)
+    # How answers are decoded is said where they are; a model's own settings would be mixed in.
+    model.generation_config = GenerationConfig(
+        eos_token_id=processor.tokenizer.eos_token_id, pad_token_id=processor.tokenizer.pad_token_id
+    )
     if nf4:
         _keep_cpu_gradients(model)
         _check_quantised(model, anatomy)
@@ -85,15 +95,28 @@ def load_model(config: Config, *, adapt: bool = True):
     return model.eval()
 
 
+def _check_tokens(model: nn.Module, tokenizer) -> None:
+    """Every token has an embedding."""
+    last, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+    if last >= rows:
+        raise UserError(f"its tokenizer has tokens up to {last}, and the model embeds {rows}")
+
+
 def _check_picture(llava: nn.Module, processor, anatomy: Anatomy) -> None:
-    """A picture takes as many tokens in a prompt as the model puts there.
+    """A picture takes as many tokens in a prompt as the model puts there, and is of numbers.
 
     Otherwise each row of a batch would read the features of the next, which nothing reports.
     """
-    blank = processor.image_processor(Image.new("RGB", (64, 64)), return_tensors="pt")
+    white = processor.image_processor(Image.new("RGB", (64, 64), "white"), return_tensors="pt")
     with torch.no_grad():
-        features = picture_features(llava, blank.pixel_values[0])
-        given = getattr(llava, anatomy.projector)(features[None]).shape[-2]
+        features = picture_features(llava, white.pixel_values[0])
+        features = getattr(llava, anatomy.projector)(features[None])
+    if not features.isfinite().all():
+        raise UserError(
+            "its vision tower gives NaN or infinity: correct image_mean, image_std or "
+            "rescale_factor in its processor_config.json"
+        )
+    given = features.shape[-2]
     if (taken := image_tokens(processor)) != given:
         raise UserError(
             f"its processor gives a picture {taken} tokens, and its vision tower {given}: correct "

@@ -22,7 +22,7 @@ from safeerase_lite.utils import UserError
 
 # What transformers reads of a model's folder, so what a result depends on.
 READ = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
+    "**/*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
     "preprocessor_config.json", "processor_config.json", "chat_template*",
     "additional_chat_templates/*", "tokenizer*", "special_tokens_map.json", "added_tokens.json",
     "vocab*", "merges.txt", "*.model", "adapter_config.json",
@@ -96,7 +96,7 @@ def load_weights(model_class, path: str, **options):
             model comes with an adapter.
     """
     for file in _files(Path(path)):
-        check_file(file)
+        check_file(file, options.get("dtype"))
     logger = logging.getLogger("transformers.modeling_utils")
     logger.addFilter(_is_no_report)
     try:
@@ -127,8 +127,8 @@ def _some(names: set[str]) -> str:
     return f"{first} and {len(others)} more weights are" if others else f"{first} is"
 
 
-def check_file(file: Path) -> None:
-    """Raise a UserError unless a file is whole: JSON, or weights that are all finite numbers.
+def check_file(file: Path, dtype: torch.dtype | None = None) -> None:
+    """Raise a UserError unless a file is whole: JSON, or weights that are numbers in `dtype`.
 
     One weight at a time, so it takes no more memory than the largest. transformers reads malformed
     generation settings as none.
@@ -142,7 +142,8 @@ def check_file(file: Path) -> None:
             for name in weights.keys():  # noqa: SIM118, it is no dictionary
                 weight = weights.get_tensor(name)
                 floats = weight.is_floating_point() and weight.itemsize > 1 and weight.numel()
-                if floats and not all(end.isfinite() for end in weight.aminmax()):
+                ends = weight.aminmax() if floats else ()
+                if not all(end.to(dtype or end.dtype).isfinite() for end in ends):
                     raise UserError(f"{file.name}: {name} holds NaN or infinity")
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file.name} is cut off or malformed ({error})") from None

@@ -7,9 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from safeerase_lite.evaluation.generate import generate
 from safeerase_lite.models.forward import embed
 from safeerase_lite.models.inputs import encode_text
 from safeerase_lite.models.llava import load_model, save_adapter
+from safeerase_lite.models.pretrained import model_hash
 from safeerase_lite.relations.clip import load_clip
 from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.utils import UserError
@@ -85,6 +87,32 @@ def test_a_question_with_a_pictures_token_is_refused_and_in_an_answer_it_is_text
     assert (ids == base_model.processor.image_token_id).sum() == 9
 
 
+@pytest.mark.parametrize("name, value", [("image_std", [0, 0, 0]), ("rescale_factor", 1e38)])
+def test_a_processor_that_makes_a_picture_no_numbers_is_refused(copy, refused, name, value):
+    file = copy / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["image_processor"][name] = value
+    file.write_text(json.dumps(content))
+    assert "gives NaN or infinity: correct image_mean" in refused()
+
+
+def test_a_token_without_an_embedding_is_refused(copy, refused):
+    file = copy / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["extra"] = 500
+    file.write_text(json.dumps(content))
+    assert "has tokens up to 500, and the model embeds" in refused()
+
+
+def test_answers_do_not_depend_on_a_models_own_generation_settings(copy, make_config, few):
+    config, rows = make_config(model=str(copy)), few.forget.head(2)
+    before = generate(load_model(config, adapt=False), rows["image"], rows["question"], config)
+    odd = {"num_beams": 2, "num_return_sequences": 2, "stop_strings": ["a"], "max_time": 1e-4}
+    alter_json(copy / "generation_config.json", return_dict_in_generate=True, **odd)
+    after = generate(load_model(config, adapt=False), rows["image"], rows["question"], config)
+    assert after == before
+
+
 def test_a_row_reads_its_own_picture_whatever_rows_are_beside_it(base_model, world):
     rows = world.forget.drop_duplicates("image").head(12)
     ids = encode_text(base_model.processor, rows["question"])["input_ids"]
@@ -153,6 +181,30 @@ def test_a_file_that_is_cut_off_is_refused_by_name(copy, refused, kept):
 def test_an_empty_or_malformed_file_is_refused(copy, refused, file, content):
     (copy / file).write_text(content)
     assert "cannot load the model" in refused()
+
+
+HEAD = "language_model.lm_head.weight"
+
+
+def test_weights_in_a_folder_of_their_own_are_checked_and_part_of_the_id(copy, refused):
+    (copy / "w").mkdir()
+    (copy / "model.safetensors").rename(copy / "w" / "model.safetensors")
+    names = load_file(copy / "w" / "model.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "w/model.safetensors")}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    before = model_hash(str(copy))
+    alter_weights(copy / "w", lambda weights: weights[HEAD].fill_(float("nan")))
+    assert model_hash(str(copy)) != before
+    assert f"{HEAD} holds NaN" in refused()
+
+
+def test_a_weight_that_is_infinite_in_the_type_that_is_computed_in_is_refused(copy, make_config):
+    def enlarge(weights):
+        weights[HEAD] = torch.full_like(weights[HEAD], 3.4028e38, dtype=torch.float32)
+
+    alter_weights(copy, enlarge)
+    with pytest.raises(UserError, match="holds NaN or infinity"):
+        load_model(make_config(model=str(copy), compute="bfloat16"))
 
 
 def test_a_model_with_an_adapter_beside_its_weights_is_refused(copy, refused, make_config):
