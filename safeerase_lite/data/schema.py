@@ -2,8 +2,8 @@
 
 The layout is that of the benchmark (arXiv 2502.12520): `all_train.json`, `all_val.json`, perhaps
 `all_test.json`, and `prompt.json`. The tiny world uses the same layout and adds three optional keys
-to a record: `SDkeyword`, `placebo_pairs` and `specificity_pairs`. Unknown keys are ignored, and
-null counts as absent.
+to a record: `SDkeyword`, `placebo_pairs` and `specificity_pairs`. Unknown keys are ignored, unless
+they look like a required key that is absent; null counts as absent.
 
 The models below say what a file must hold. An error names the file, the index of the record and the
 key, and of several the first ten are listed. It never quotes the value: on real data a value may be
@@ -11,6 +11,9 @@ harmful.
 """
 
 import os
+import re
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -33,6 +36,8 @@ from .json_files import RepeatedKey, read_json, read_json_records
 SAFE_IMAGE_TABLES = ("decouple", "placebo")
 RETAIN_LEVELS = {"UnharmPair_text": "concept", "UnharmPair_image": "image"}  # key prefix → level
 RETAIN_KEYS = tuple(f"{prefix}{number}" for prefix in RETAIN_LEVELS for number in (1, 2))
+RETAIN_KEY = re.compile(f"({'|'.join(RETAIN_LEVELS)})[1-9][0-9]*")
+ADDED_KEYS = {"split", "index", "retain"}  # to what a file holds of a record, by the reader
 LISTED, LIKENESS = 10, 0.85  # problems of one error; of a misspelt key and the one that is meant
 IMAGE_TOKEN = "<image>"  # LLaVA's token, which stands for the image
 
@@ -40,20 +45,43 @@ IMAGE_TOKEN = "<image>"  # LLaVA's token, which stands for the image
 def read_records(root: Path) -> list["Record"]:
     """The validated records of every split, in the order of the files.
 
-    Raises a UserError that lists the first problems of all files.
+    Warns of keys that look like an optional one that is absent. Raises a UserError that lists the
+    first problems of all files.
     """
     if not root.is_dir():
         raise UserError(f"{root} is no folder: give the one that holds all_train.json")
-    records, problems = [], []
+    records, problems, lookalikes = [], [], Counter()
     for split in present_splits(root):
-        for index, fields in enumerate(read_json_records(root / f"all_{split}.json")):
-            where = f"all_{split}.json, record at index {index}"
-            context = {"root": root, "split": split, "index": index}
+        name = f"all_{split}.json"
+        rows = read_json_records(root / name)
+        if (key := _key_of_records(rows)) is not None:
+            advice = f"give the list {key!r} alone"
+            problems.append(f"{name}: is an object, not a list of records: {advice}")
+            continue
+        for index, fields in enumerate(rows):
+            where = f"{name}, record at index {index}"
+            context = {"root": root, "split": split, "index": index, "lookalikes": set()}
             record, found = _validate(Record, fields, where, context)
             records.append(record)
             problems += found
+            lookalikes.update((name, *pair) for pair in context["lookalikes"])
     _refuse(problems)
+    for (name, key, absent), count in sorted(lookalikes.items()):
+        warnings.warn(
+            f"{name}: {count} {'record holds' if count == 1 else 'records hold'} {key!r} and no "
+            f"{absent!r}, which is then absent: rename it if that is meant",
+            stacklevel=2,
+        )
     return records
+
+
+def _key_of_records(rows: list) -> str | None:
+    """The key of the records in a file that is no list of them but an object of several values."""
+    match rows:
+        case [dict(whole)] if not whole.keys() & (Record.required_keys() - ADDED_KEYS):
+            lists = {key: value for key, value in whole.items() if value and type(value) is list}
+            keys = [key for key, value in lists.items() if all(type(v) is dict for v in value)]
+            return keys[0] if len(keys) == 1 else None
 
 
 def read_refusals(root: Path) -> list[str]:
@@ -114,20 +142,29 @@ class Layout(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    keys_besides: ClassVar[tuple[str, ...]] = ()  # beside those of the fields
+    keys_besides: ClassVar[tuple[str, ...]] = ()  # required beside those of the fields
+
+    @classmethod
+    def required_keys(cls) -> set[str]:
+        required = {f.alias or n for n, f in cls.model_fields.items() if f.is_required()}
+        return required | {*cls.keys_besides}
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_misspelt_keys(cls, fields: object) -> object:
-        """An unknown key is ignored, but not where it looks like one that is absent."""
+    def _notice_misspelt_keys(cls, fields: object, info: ValidationInfo) -> object:
+        """Refuse an unknown key that looks like a required one that is absent, and note one that
+        looks like an optional one: it may as well be a key of its own."""
         if not isinstance(fields, dict):
             return fields
+        required = cls.required_keys()
         read = {f.alias or n for n, f in cls.model_fields.items() if f.annotation is not Any}
-        read |= {*cls.keys_besides}
+        read |= required
         absent = {key.casefold(): key for key in read if fields.get(key) is None}
-        for key in fields.keys() - read:
+        for key in sorted(fields.keys() - read):
             for near in get_close_matches(key.casefold(), absent, 1, LIKENESS):
-                raise ValueError(f"holds {key!r}; did you mean {absent[near]!r}? rename it")
+                if absent[near] in required:
+                    raise ValueError(f"holds {key!r}; did you mean {absent[near]!r}? rename it")
+                (info.context or {})["lookalikes"].add((key, absent[near]))
         return fields
 
 
@@ -185,8 +222,8 @@ class Record(Layout):
             return fields
         retain = {}
         for prefix in RETAIN_LEVELS:
-            keys = {key for key in (*fields, *RETAIN_KEYS) if key.startswith(prefix)}
-            retain |= {key: fields.get(key) for key in sorted(keys)}
+            keys = {key for key in (*fields, *RETAIN_KEYS) if RETAIN_KEY.fullmatch(key)}
+            retain |= {key: fields.get(key) for key in sorted(keys) if key.startswith(prefix)}
         if fields.get("image_path") is None and fields.get("image_id") is not None:
             fields = fields | {"image_path": fields["image_id"]}
         context = info.context or {}

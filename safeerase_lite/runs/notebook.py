@@ -69,12 +69,21 @@ class Parameter:
     default: Any
     help: str
 
+    @property
+    def kinds(self) -> list[str]:
+        return re.split(r"\s*\|\s*", re.sub(r"\[.*\]", "", self.type))
+
+    @property
+    def kind(self) -> str:
+        """The type, as one of TYPES: without None and without what a list holds."""
+        return " | ".join(kind for kind in self.kinds if kind != "None")
+
 
 def parameters(notebook: Path | str) -> list[Parameter]:
     """What a notebook's cell tagged `parameters` declares, in its order.
 
     Raises a UserError: no such file, no notebook, no tagged cell, one that is not Python, or a
-    default that is no literal.
+    default that is no literal or not of its type.
     """
     source = _tagged(_read(Path(notebook)), notebook).source
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
@@ -92,7 +101,21 @@ def parameters(notebook: Path | str) -> list[Parameter]:
         quoted = isinstance(annotation, ast.Constant)
         kind = str(annotation.value if quoted else annotation and ast.unparse(annotation))
         declared[name] = Parameter(name, kind, value, comments.get(node.end_lineno, ""))
+        _check_default(declared[name], notebook)
     return list(declared.values())
+
+
+def _check_default(parameter: Parameter, notebook: Path | str) -> None:
+    if parameter.default is None or parameter.kind not in TYPES:
+        return
+    adapter, description = TYPES[parameter.kind]
+    try:
+        adapter.validate_python(parameter.default, strict=True)
+    except ValidationError:
+        raise UserError(
+            f"parameter {parameter.name!r} of {notebook} has the default {parameter.default!r}: "
+            f"give {description} ({parameter.kind})"
+        ) from None
 
 
 def _tagged(node: nbformat.NotebookNode, notebook: Path | str) -> nbformat.NotebookNode:
@@ -148,14 +171,13 @@ def validate(
 
 
 def _validate(parameter: Parameter, value: Any, notebook: Path | str) -> Any:
-    kinds = re.split(r"\s*\|\s*", re.sub(r"\[.*\]", "", parameter.type))
-    name = " | ".join(kind for kind in kinds if kind != "None")
+    name = parameter.kind
     if name not in TYPES:
         raise UserError(
             f"parameter {parameter.name!r} of {notebook} declares no type that can be checked: "
             f"annotate it with one of {', '.join(TYPES)}"
         )
-    if (parameter.default is None or "None" in kinds) and value in (None, "None"):
+    if (parameter.default is None or "None" in parameter.kinds) and value in (None, "None"):
         return None
     adapter, description = TYPES[name]
     try:
@@ -192,7 +214,7 @@ def code(notebook: Path | str) -> str:
     for cell in node.cells:
         source = cell.source if cell.cell_type == "code" else ""
         if cell is tagged:
-            lines = cell.source.splitlines()
+            lines = cell.source.split("\n")  # as ast counts; splitlines() also cuts at U+2028
             for _, statement in _assignments(source):
                 first, last = statement.lineno - 1, statement.end_lineno
                 lines[first:last] = [""] * (last - first)
@@ -201,9 +223,13 @@ def code(notebook: Path | str) -> str:
     return "\n\n".join(filter(None, sources))
 
 
-def _read(notebook: Path):
+def _read(notebook: Path) -> nbformat.NotebookNode:
+    """The notebook, every line of its cells ended by \\n."""
     try:
-        return nbformat.read(notebook, as_version=4)
+        node = nbformat.read(notebook, as_version=4)
+        for cell in node.cells:
+            cell.source = re.sub("\r\n?", "\n", cell.source)
+        return node
     except FileNotFoundError:
         raise UserError(f"there is no notebook {notebook}: check the path") from None
     except OSError as error:

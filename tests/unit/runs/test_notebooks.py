@@ -79,6 +79,24 @@ def test_a_parameter_is_read_as_python_reads_it(tmp_path, line, type, default, h
     assert code(path) == "# first\nprint(last)\n\n1 + 1"
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\x85", "\f", "\x1c"])
+def test_only_a_line_end_of_python_ends_a_line(tmp_path, character):
+    cell = f"# a{character}b\nseed: int = 0  # draws\nprint({{}})"
+    one = write(tmp_path / "one.ipynb", cell.format(1))
+    two = write(tmp_path / "two.ipynb", cell.format(2))
+    assert code(one) == f"# a{character}b\nprint(1)" != code(two)
+    assert parameters(one)[0].help == "draws"
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_line_ends_of_another_system_change_neither_parameters_nor_code(tmp_path, end):
+    sources = ["# first\n" + PARAMETERS + "print(seed)", "if seed:\n    print(1)"]
+    here = write(tmp_path / "here.ipynb", *sources)
+    there = write(tmp_path / "there.ipynb", *(s.replace("\n", end) for s in sources))
+    assert parameters(there) == parameters(here)
+    assert code(there) == code(here)
+
+
 def test_a_quoted_or_optional_type_is_checked_like_any_other(tmp_path):
     path = write(tmp_path / "own.ipynb", 'steps: "int | None" = 3\nrate: None|float = 0.5')
     assert validate(path, {"steps": "7", "rate": "1"}) == {"steps": 7, "rate": 1.0}
@@ -119,6 +137,24 @@ def test_a_notebook_without_a_tagged_cell_is_refused(tmp_path):
 def test_a_default_that_is_no_literal_is_refused(tmp_path):
     with pytest.raises(UserError, match="parameter 'steps' .* has the default seed \\+ 1"):
         parameters(write(tmp_path / "derived.ipynb", "seed: int = 0\nsteps: int = seed + 1"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        ("int", "True"),
+        ("int", "'3'"),
+        ("int | None", "0.5"),
+        ("str", "b'a'"),
+        ("float", "1e999"),
+        ("bool", "1"),
+        ("list", "'po'"),
+        ("list[str]", "('po',)"),
+    ],
+)
+def test_a_default_of_another_type_is_refused(tmp_path, kind, default):
+    with pytest.raises(UserError, match=r"parameter 'x' of .* has the default .*: give .* \(\w+\)"):
+        parameters(write(tmp_path / "odd.ipynb", f"x: {kind} = {default}"))
 
 
 def test_text_becomes_the_declared_type(notebook):
