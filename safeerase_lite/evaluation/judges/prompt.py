@@ -33,9 +33,20 @@ TOKENS = 256  # of a reply; SAFEERASE_JUDGE_TOKENS overrides it
 
 # Where reasoning begins or ends: <think>, [/THINK], <|END_THINKING|>, <|channel|>final, <channel|>.
 _MARK = re.compile(
-    r"[<\[][^<>\[\]\s]{0,20}(?:think|thought|reason)[^<>\[\]\s]{0,10}[>\]]|<\|?channel\|?>\w*", re.I
+    r"<\|channel\|>final(?: ?<\|constrain\|>json)?<\|message\|>|<channel\|>"
+    r"|(?:[<\[◁]|&lt;)\s{0,3}(?P<end>\W?(?:/|end[ _]))?(?:(?:begin|start)?[ _]?of )?"
+    r"[^<>\[\]◁▷\s]{0,20}?(?P<name>think|thought|reason|analy|reflect|scratch|plan)"
+    r"[^<>\[\]◁▷]{0,40}(?:[>\]▷]|&gt;)",
+    re.I,
 )
-_END_MARK = re.compile(r"/|end|final|^<channel", re.I)
+# All that may stand around a verdict. Another word could deny it: "a draft", "wrong to say".
+_WORD = (
+    r"(?<![a-z])(?:here(?:['’]s)?|is|are|my|the|this|final|verdict|answer|judge?ment|evaluation|result"
+    r"|assessment|response|reply|output|json|object|requested|in|as|of|format|sure!?|okay|certainly!?"
+    r"|below|follows|begin|end|box|message)(?![a-z])"
+)
+_BEFORE = re.compile(rf"(?:[\s.,:;*#_`(\[<>|-]|{_WORD})*", re.I)
+_AFTER = re.compile(rf"(?:[\s.;!*`)\]]|<[/|](?:_|{_WORD})+\|?>)*", re.I)
 
 
 class UnreadableReply(ValueError):
@@ -70,28 +81,57 @@ def format_prompt(item: JudgeItem) -> str:
 
 
 def parse_reply(reply: str | None, *, cut: bool = False) -> Judgment:
-    """The judgment in a reply: the last JSON object after any reasoning, if it has the right form.
+    """The judgment in a reply: the one JSON object after any reasoning, if it has the right form.
 
-    Raises UnreadableReply when the reply is empty or was cut, its reasoning or its last object has
-    no end, or the object has another form.
+    Raises UnreadableReply when the reply is empty or was cut, its reasoning has no end, or there is
+    more than a lead-in before the object, anything after it, or an object of another form.
     """
     if cut:
         raise UnreadableReply(f"cut at {reply_tokens()} tokens, raise SAFEERASE_JUDGE_TOKENS")
     if not isinstance(reply, str) or not reply.strip():
         raise UnreadableReply("empty")
-    *_, last_mark = [None, *_MARK.finditer(reply)]
-    if last_mark and not _END_MARK.search(last_mark[0]):
+    verdict = _after_reasoning(reply)
+    before = verdict.partition("{")[0]
+    if _MARK.search(before):
         raise UnreadableReply("reasoning without an end")
-    verdict = reply[last_mark.end() :] if last_mark else reply
-    start = verdict.rfind("{")  # a verdict holds no object; what is open before it was cut
-    if start < 0 or verdict.count("{", 0, start) != verdict.count("}", 0, start):
-        raise UnreadableReply("no JSON")
     try:
-        fields, _ = json.JSONDecoder().raw_decode(verdict, start)
+        fields, end = json.JSONDecoder(object_pairs_hook=_flat).raw_decode(verdict, len(before))
     except (ValueError, RecursionError):
         raise UnreadableReply("no JSON") from None
+    for where, text, allowed in (("before", before, _BEFORE), ("after", verdict[end:], _AFTER)):
+        if not allowed.fullmatch(text):
+            raise UnreadableReply(f"text {where} the verdict")
+    if fields.keys() - {*FLAGS, "score", "reason", "reasoning", "explanation"}:
+        raise UnreadableReply("wrong shape")
     flags = {name: _flag(fields.get(name)) for name in FLAGS}
     return Judgment(**flags, score=_score(fields.get("score")))
+
+
+def _after_reasoning(reply: str) -> str:
+    """What follows the last mark that ends reasoning, if it ends all that began before it."""
+    begun, unfinished, end = [], 0, 0
+    for mark in _MARK.finditer(reply):
+        name = (mark["name"] or "").lower()
+        if name and not mark["end"]:
+            begun.append(name)
+            continue
+        found = not begun  # a template may have written the mark of the beginning
+        while begun and not found:  # what began within ends with it
+            found = begun.pop() == name
+        unfinished, end = len(begun) + (not found), mark.end()
+        if not found:
+            break
+    if unfinished:
+        raise UnreadableReply("reasoning without an end")
+    return reply[end:]
+
+
+def _flat(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object's fields, if no name comes twice and none holds other values."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs) or any(isinstance(value, dict | list) for value in fields.values()):
+        raise ValueError("ambiguous")
+    return fields
 
 
 def _flag(word: object) -> bool | None:
