@@ -200,38 +200,61 @@ def stoppable() -> Iterator[None]:
     """SIGTERM (a container's stop) and SIGHUP (a closed terminal) stop the block as Ctrl-C does: by
     a KeyboardInterrupt, here with the signal's number, so that what has begun is tidied up.
 
-    The processes that the block started are told to end. Whatever of them is left after GRACE
-    seconds is killed, and this process too. A signal that was ignored before (nohup) stays so.
+    The processes that the block started are told to end, and waited for. Whatever of them is left
+    after GRACE seconds is killed, and a second later this process too. A signal that was ignored
+    before (nohup) stays so.
     """
     import psutil
 
-    def descendants() -> list[psutil.Process]:
-        return psutil.Process().children(recursive=True)
+    family: set[psutil.Process] = set()  # collected early: an orphan is no descendant any more
 
-    def kill(code: int) -> None:
-        for process in descendants():
+    def has_ended(process: psutil.Process) -> bool:
+        """Or will with its parent: a resource tracker of multiprocessing ignores signals."""
+        with suppress(psutil.Error):
+            ended = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+            return ended or "resource_tracker" in " ".join(process.cmdline())
+        return True
+
+    def collect() -> None:
+        family.update(psutil.Process().children(recursive=True))
+
+    def kill() -> None:
+        collect()
+        for process in list(family):
             with suppress(psutil.Error):
-                process.kill()
+                if not has_ended(process):
+                    process.kill()
+
+    def kill_all(code: int) -> None:
+        kill()
+        time.sleep(1)
         os._exit(code)
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal deadline
         for each in before:
             signal.signal(each, signal.SIG_IGN)  # a second one would stop the tidying
-        for process in descendants():
+        collect()
+        for process in family:
             with suppress(psutil.Error):
                 process.terminate()
-        last_resort = threading.Timer(GRACE, kill, [128 + number])
+        last_resort = threading.Timer(GRACE, kill_all, [128 + number])
         last_resort.daemon = True
         last_resort.start()
+        deadline = time.monotonic() + GRACE
         raise KeyboardInterrupt(number)
 
-    before = {}
+    before, deadline = {}, 0.0
     for each in (getattr(signal, name) for name in STOPPING if hasattr(signal, name)):
         if signal.getsignal(each) != signal.SIG_IGN:
             before[each] = signal.signal(each, stop)
     try:
         yield
     finally:
+        while time.monotonic() < deadline and not all(map(has_ended, list(family))):
+            time.sleep(0.05)
+        if deadline:
+            kill()
         for each, handler in before.items():
             signal.signal(each, handler)
 
@@ -366,7 +389,8 @@ def setting_aside(path: Path, folder: Path) -> Iterator[None]:
         except FileNotFoundError:
             pass  # another process was quicker
         except OSError as failure:
-            reason = failure.strerror
+            there = next(path for path in (folder, *folder.parents) if path.exists())
+            reason = failure.strerror if there.is_dir() else f"{there} is not a folder"
             raise UserError(f"{error.problem}, and cannot be moved to {folder}: {reason}") from None
 
 

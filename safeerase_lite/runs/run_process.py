@@ -83,7 +83,7 @@ def completed(runs_dir: Path, run_id: str, seconds: float = 0.0) -> Outcome | No
     try:
         opened = notebooks.opened_runs(executed_path(runs_dir, run_id))
         for run in opened:
-            store.read_record(runs_dir / run, "*")
+            store.read_record(runs_dir / run, "*", "complete")
     except UserError:
         return None
     return Outcome(run_id, "complete", seconds, run=" ".join(opened))

@@ -206,11 +206,7 @@ class Run:
 
     def _read_complete(self) -> None:
         """Raise Damaged unless the ledger holds the run, complete and as it was written."""
-        folder = self.runs_dir / self.id
-        record = read_record(folder, "*")
-        with reading(folder):
-            if (record["id"], record["status"]) != (self.id, "complete"):
-                raise ValueError
+        read_record(self.runs_dir / self.id, "*", "complete")
 
     def _set_damage_aside(self) -> None:
         """Of a complete run all, so that it is done again; of one that a dead process left, what
@@ -218,6 +214,9 @@ class Run:
         aside = self.runs_dir / "damaged"
         with setting_aside(self.runs_dir / self.id, aside):
             self._read_complete()
+        with setting_aside(self._partial, aside), reading(self._partial):
+            if self._partial.is_file():
+                raise ValueError
         for path in self._partial.glob("*"):
             with setting_aside(path, aside / self.id), reading(path):
                 if path.name in OWN and path.is_dir() == bool(path.suffix):
@@ -298,7 +297,8 @@ def open_run(runs_dir: Path | str, parameters: dict[str, Any], *, wait: float = 
             take_lock(run._lock, run_id, wait)
             run._set_damage_aside()
         except OSError as error:
-            raise UserError(f"runs cannot be stored in {runs_dir}: {error.strerror}") from None
+            reason = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+            raise UserError(f"runs cannot be stored in {runs_dir}: {reason}") from None
     if complete.exists():  # also when completed while we waited for the lock
         release_lock(run._lock)
         run.folder, run.done = complete, True
@@ -330,8 +330,11 @@ class _Record(BaseModel):
     files: dict[str, str] = {}
 
 
-def read_record(folder: Path, files: str = "") -> dict[str, Any]:
+def read_record(folder: Path, files: str = "", status: str = "") -> dict[str, Any]:
     """A run's run.json. Of a complete run the files that match the pattern `files` are verified.
+
+    status: that of the runs in this place, which are named by their ids; a complete one has
+        metrics. "": any.
 
     Raises:
         Damaged: something of this is missing, or is not what was written.
@@ -348,7 +351,12 @@ def read_record(folder: Path, files: str = "") -> dict[str, Any]:
         checked = _Record.model_validate(record)
         if _run_id(checked.parameters) != checked.id:
             raise ValueError
+        if status and (checked.id, checked.status) != (folder.name, status):
+            raise ValueError
     verify(folder, {n: d for n, d in checked.files.items() if fnmatch(n, files)}, remedy)
+    if status == "complete":  # older records and torn ones do not list it
+        with reading(folder / "metrics.csv", remedy):
+            (folder / "metrics.csv").open("rb").close()
     return record
 
 
@@ -401,14 +409,15 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
     """Every run under runs_dir; partial ones are left out.
 
     Raises:
-        UserError: there is no run, a run has another schema, or, unless allow_mixed, complete runs
-            saw different data (parameter `data_hash`).
+        UserError: there is no run, a run is damaged or not in its place, a run has another schema,
+            or, unless allow_mixed, complete runs saw different data (parameter `data_hash`).
     """
     runs_dir = Path(runs_dir).expanduser()
     complete = run_folders(runs_dir)
     completed = {folder.name for folder in complete}
     failed = [path for path in run_folders(runs_dir / "failed") if path.name not in completed]
-    records = [read_record(folder, "*.csv") for folder in complete + failed]
+    records = [read_record(folder, "*.csv", "complete") for folder in complete]
+    records += [read_record(folder, status="failed") for folder in failed]
     if not records:
         raise UserError(f"no run in {runs_dir}: run a notebook first, or name another folder")
 

@@ -21,6 +21,7 @@ takes a model by name is a `ModelJudge` in `MODEL_JUDGES`.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, astuple, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -95,10 +96,12 @@ def judge_items(judge: Judge, items: Sequence[JudgeItem]) -> list[Judgment]:
     if judge.cache_key:
         cache = JsonCache(cached("verdicts", f"{_sha256(judge.cache_key)[:16]}.jsonl"))
         keys, stored = {item: _item_key(item) for item in pending}, cache.read()
-        judgments |= {item: Judgment(**stored[key]) for item, key in keys.items() if key in stored}
-        if known := sum(key in stored for key in keys.values()):
+        for item, key in keys.items():
+            with suppress(KeyError, TypeError):  # not stored, or something else is
+                judgments[item] = Judgment(**stored[key])
+        asked, pending = pending, [item for item in pending if item not in judgments]
+        if known := len(asked) - len(pending):
             print(f"judge {judge.name}: {known} verdicts are read from the cache")
-        pending = [item for item in pending if item not in judgments]
     for index, judgment in judge.iter_judgments(pending) if pending else ():
         judgments[pending[index]] = judgment
         if cache and not judgment.problem:

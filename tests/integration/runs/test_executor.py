@@ -72,6 +72,23 @@ def test_a_signal_ends_what_a_block_has_started_and_lets_it_tidy_up(how):
     assert psutil.wait_procs([child], timeout=20)[1] == []
 
 
+ORPHAN = """["sh", "-c", "(trap '' TERM; echo begun; exec sleep 60) & wait"]"""
+
+
+def test_an_orphan_that_ignores_the_signal_ends_with_the_block():
+    """As one that a notebook's cell started: the kernel ends, and is then no parent of it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BLOCK.replace('["sleep", "600"]', ORPHAN)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    assert process.communicate(timeout=20)[0] == f"tidied {signal.SIGTERM:d}\n"
+    assert len(family) > 1 and psutil.wait_procs(family, timeout=5)[1] == []
+
+
 def test_a_signal_that_was_ignored_stays_ignored():
     """As under nohup."""
     ignore = partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)

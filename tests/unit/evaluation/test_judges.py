@@ -1,5 +1,6 @@
 """Verdicts are exclusive and ordered; what a judge does not know is unknown."""
 
+import json
 from csv import DictReader
 from dataclasses import replace
 from itertools import product
@@ -275,6 +276,18 @@ def test_a_record_with_a_cache_key_judges_no_answer_twice(monkeypatch, tmp_path)
     assert judged == ["b", "c"]
     judge_items(replace(judge, cache_key="slow, version 2"), [one])
     assert judged == ["b", "c", "b"]
+
+
+@pytest.mark.parametrize("value", ["7", "null", '{"right": 1}'])
+def test_a_stored_verdict_that_is_none_is_judged_again(monkeypatch, tmp_path, value):
+    monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path))
+    judge = Judge("j", lambda items: ((n, UNKNOWN) for n in range(len(items))), cache_key="j")
+    item = JudgeItem("What?", "a", "b")
+    judge_items(judge, [item])
+    [path] = tmp_path.rglob("*.jsonl")
+    [key, *_] = json.loads(path.read_text())
+    path.write_text(f'["{key}", {value}]')
+    assert judge_items(judge, [item]) == [UNKNOWN]
 
 
 def test_a_kind_of_model_judges_of_ones_own_gets_the_models_name(monkeypatch):

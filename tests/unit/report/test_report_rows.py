@@ -182,6 +182,13 @@ def test_a_run_that_lacks_the_split_or_its_answers_is_not_usable(tmp_path):
     }
 
 
+def test_a_complete_run_under_the_record_of_an_open_one_is_named(tmp_path):
+    run = complete(tmp_path)
+    rewrite(run, status="partial")
+    with pytest.raises(UserError, match=rf"{run.folder / 'run.json'} is damaged: move"):
+        read(tmp_path)
+
+
 RUNS = pd.DataFrame({"objective": ["po", "po", "vanilla"], "seed": [0, 1, 0],
                      "steps": [48, 48, None], "splits": [("test",)] * 3})  # fmt: skip
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 
 from safeerase_lite.runs.store import default_runs_dir, load, open_run, session
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import Damaged, UserError
 
 ROOT = Path(__file__).parents[3]
 PARAMETERS = {"objective": "po", "decouple": "pd", "seed": 0, "data_hash": "d1"}
@@ -222,6 +223,62 @@ def test_a_run_of_an_older_version_has_no_digests_and_is_read(tmp_path):
     (run.folder / "metrics.csv").write_text("")
     with pytest.raises(UserError, match=r"metrics\.csv is empty: move"):
         open_run(tmp_path, PARAMETERS).metrics  # noqa: B018
+
+
+def test_a_record_of_another_status_is_damaged_and_the_run_done_again(tmp_path):
+    run = complete_run(tmp_path)
+    path = run.folder / "run.json"
+    for status in ("partial", "failed"):
+        path.write_text(path.read_text().replace('"complete"', f'"{status}"'))
+        with pytest.raises(Damaged, match=rf"^{path} is damaged: move {run.folder} away"):
+            load(tmp_path)
+        complete_run(tmp_path)
+    assert load(tmp_path).runs["status"].tolist() == ["complete"]
+
+
+def test_a_run_copied_under_another_name_is_not_counted_twice(tmp_path):
+    run = complete_run(tmp_path)
+    copy = tmp_path / ("0" * 12)
+    shutil.copytree(run.folder, copy)
+    with pytest.raises(Damaged, match=rf"{copy / 'run.json'} is damaged: move {copy} away"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("files", [{"files": {}}, {}])
+def test_a_complete_run_has_metrics_whatever_its_record_lists(tmp_path, files):
+    run = complete_run(tmp_path)
+    record = json.loads((run.folder / "run.json").read_text())
+    del record["files"]
+    (run.folder / "run.json").write_text(json.dumps(record | files))
+    (run.folder / "metrics.csv").unlink()
+    with pytest.raises(Damaged, match=r"metrics\.csv is missing"):
+        load(tmp_path)
+    assert not open_run(tmp_path, PARAMETERS).done
+
+
+def test_a_file_in_place_of_an_open_run_is_set_aside(tmp_path):
+    run = complete_run(tmp_path / "elsewhere")
+    (tmp_path / "partial").mkdir()
+    (tmp_path / "partial" / run.id).write_text("mine")
+    assert complete_run(tmp_path).done
+    assert (tmp_path / "damaged" / f"{run.id}-1").read_text() == "mine"
+
+
+def test_what_stands_in_the_way_of_a_run_is_named(tmp_path):
+    run = complete_run(tmp_path)
+    (run.folder / "metrics.csv").write_text("torn")
+    (tmp_path / "damaged").touch()
+    with pytest.raises(UserError, match=f"{tmp_path / 'damaged'} is not a folder"):
+        open_run(tmp_path, PARAMETERS)
+    other = open_run(tmp_path / "other", PARAMETERS)
+    (other.folder / "answers.parquet").mkdir()
+    (tmp_path / "other" / "damaged").touch()
+    with pytest.raises(UserError, match=f"{tmp_path / 'other' / 'damaged'} is not a folder"):
+        open_run(tmp_path / "other", PARAMETERS)
+    lock = tmp_path / "third" / "partial" / f"{run.id}.lock"
+    lock.mkdir(parents=True)
+    with pytest.raises(UserError, match=f"cannot be stored in .*: {lock}: Is a directory"):
+        open_run(tmp_path / "third", PARAMETERS)
 
 
 # ---- one writer ----
