@@ -95,8 +95,9 @@ def load_weights(model_class, path: str, **options):
         UserError: a weight is missing, of another shape, NaN or infinite; a file is cut off; the
             model comes with an adapter.
     """
+    dtype = options.get("dtype")
     for file in _files(Path(path)):
-        check_file(file, options.get("dtype"))
+        check_file(file, dtype if isinstance(dtype, torch.dtype) else None)
     logger = logging.getLogger("transformers.modeling_utils")
     logger.addFilter(_is_no_report)
     try:
