@@ -192,7 +192,7 @@ def _note_missing_locks(folder: Path) -> None:
 # ---- processes and the machine ----
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-GRACE = 3.0  # seconds in which a stopped process may tidy up
+GRACE = 2.0  # seconds in which a stopped process may tidy up
 
 
 @contextmanager
