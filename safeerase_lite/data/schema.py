@@ -164,7 +164,8 @@ class Layout(BaseModel):
             for near in get_close_matches(key.casefold(), absent, 1, LIKENESS):
                 if absent[near] in required:
                     raise ValueError(f"holds {key!r}; did you mean {absent[near]!r}? rename it")
-                (info.context or {})["lookalikes"].add((key, absent[near]))
+                if info.context:  # where there are records to count
+                    info.context["lookalikes"].add((key, absent[near]))
         return fields
 
 
