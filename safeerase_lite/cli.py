@@ -1,28 +1,46 @@
 """The command line, `safeerase …`. A command imports what it needs, so that `--help` is quick."""
 
+import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from safeerase_lite.relations.commands import SEEDS
 from safeerase_lite.relations.commands import app as relations
 from safeerase_lite.tinyworld import ASSETS
-from safeerase_lite.utils import UserError, load_tool
+from safeerase_lite.utils import UserError, load_tool, print_any_character, stoppable
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, BAD_INPUT = 1, 2
 
 RunsDir = Annotated[Path | None, typer.Option(help="The ledger.", show_default="runs/")]
 AdapterDir = Annotated[Path, typer.Argument(metavar="DIR", help="Where the adapter goes.")]
 
 
 class OneLineErrors(TyperGroup):
-    """Turns a UserError or a NotebookFailed into one line on stderr instead of a traceback."""
+    """Turns what a user, a notebook, a file or a signal causes into one line on stderr instead of a
+    traceback."""
 
     def invoke(self, ctx):
+        print_any_character()
         try:
-            return super().invoke(ctx)
+            if os.path.expanduser("~") == "~":
+                raise UserError(
+                    "this user has no home folder, and libraries need one: set HOME to a folder "
+                    "that can be written"
+                )
+            for argument in sys.argv[1:]:
+                _require_text(argument)
+            with stoppable():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            with suppress(OSError):  # the terminal may be gone
+                typer.echo("stopped; start it again and it continues", err=True)
+            raise typer.Exit(128 + (stop.args[0] if stop.args else signal.SIGINT)) from None
         except Exception as error:
             # Not imported at the top: it needs the extra `notebooks`. Whoever raised it has it.
             notebook = sys.modules.get("safeerase_lite.runs.notebook")
@@ -30,6 +48,9 @@ class OneLineErrors(TyperGroup):
                 code = BAD_INPUT
             elif notebook and isinstance(error, notebook.NotebookFailed):
                 code = FAILED
+            elif isinstance(error, OSError) and error.strerror:
+                code = FAILED
+                error = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
             else:
                 raise
             from rich.console import Console
@@ -38,6 +59,17 @@ class OneLineErrors(TyperGroup):
                 f"error: {error}", style="red", markup=False, highlight=False
             )
             raise typer.Exit(code) from None
+
+
+def _require_text(argument: str) -> None:
+    """Refuse bytes that Python could not decode: no ledger and no notebook can store them."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{argument!r} is not text in {sys.getfilesystemencoding()}: rename it, or set LC_ALL "
+            "to the encoding it is in"
+        ) from None
 
 
 class PapermillParameters(TyperCommand):
@@ -139,9 +171,11 @@ def run(
             raise UserError(f"-p {name} is given twice: give it once")
         parameters[name] = value
     [planned] = Sweep(notebook=notebook, parameters=parameters).runs()  # before a kernel starts
-    data_dir = planned.given.get("data_dir")
-    if data_dir and not Path(data_dir).is_dir():
-        raise UserError(f"data_dir: there is no folder {data_dir}")
+    for name in ("data_dir", "model_dir"):
+        path = planned.given.get(name) or ""
+        folder = path if name == "data_dir" or os.path.isabs(path) else ""  # else a name on the Hub
+        if folder and not os.path.isdir(folder):  # False also for a name too long
+            raise UserError(f"{name}: there is no folder {folder}")
     target = output or Path("output", "notebooks", notebook.name)
     typer.echo(execute(notebook, target, planned.given))
 
@@ -172,13 +206,9 @@ def sweep(
         if plan.slurm:
             typer.echo(f"\n{job_script(plan)}")
         return
-    try:
-        outcomes = run_sweep(
-            plan, file.stem, ledger, workers=workers, scheduler=scheduler, say=typer.echo
-        )
-    except KeyboardInterrupt:
-        typer.echo("stopped; start it again and it continues", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    outcomes = run_sweep(
+        plan, file.stem, ledger, workers=workers, scheduler=scheduler, say=typer.echo
+    )
     failed = [outcome for outcome in outcomes.values() if outcome.status == "failed"]
     for outcome in failed:
         typer.echo(f"failed: {outcome.id}: {outcome.reason}", err=True)
@@ -211,7 +241,7 @@ def build(
     out: Annotated[
         Path, typer.Option(help="Where the models go.", show_default="the package's own")
     ] = ASSETS,
-    seed: Annotated[int, typer.Option(help="Of the world and of the first weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the world and first weights.", **SEEDS)] = 0,
     gold: Annotated[bool, typer.Option(help="Also the model without the forget answers.")] = True,
 ) -> None:
     """Rebuild the tiny world's models from a seed, in a clone of the project."""
@@ -230,7 +260,10 @@ def report(
             show_default="the seeds other rows have",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Where all but efficacy is measured.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="Where all but efficacy is measured.", show_default="test, else val"),
+    ] = None,
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Take several versions or data sets as one.")
     ] = False,

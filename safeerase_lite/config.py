@@ -5,19 +5,21 @@ GPU with 15 GB, in 4-bit; `full` on one with 24 GB or more, in half precision.
 """
 
 import json
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from .tinyworld import is_tiny_world, shipped_model
-from .utils import UserError, check_choice
+from .utils import MAX_SEED, UserError, check_choice
 
 Decouple = Literal["none", "pd", "placebo"]
 WeightPreset = Literal["official", "matched"]
 Split = Literal["train", "val", "test"]
+Seed = Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED)]
 
 ORACLE = "oracle"  # the judge that knows the tiny world
 GOLD = "tiny-llava-gold"  # trained like tiny-llava, but it never saw a forget answer
@@ -29,19 +31,19 @@ INJECTED_NOTE = "injected.json"
 class Config(BaseModel):
     """The settings of one experiment. Frozen; made by `config`, which fills in what is None."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     profile: str = "tiny"
     objective: str = "vanilla"  # vanilla, gold, or a key of `objectives.OBJECTIVES`
     decouple: Decouple = "none"  # pd: harmful question, safe picture; placebo: ordinary question
     weights: WeightPreset = "official"  # of the loss terms; see `objectives.loss_weights`
-    seed: int = 0  # of the adapter's first weights and of every batch
+    seed: Seed = 0  # of the adapter's first weights and of every batch
 
     model: str = Field("tiny-llava", min_length=1)  # a shipped model, a folder, or a Hub name
     data_dir: str | None = Field(None, min_length=1)  # the SafeEraser layout; None: the tiny world
     dedupe: Literal["none", "val"] = "none"  # val: val and test without what train has
     categories: tuple[str, ...] = ()  # none named: all, but of real data not Privacy and Sex
-    world_seed: int = 0  # the tiny world's seed
+    world_seed: Seed = 0  # the tiny world's seed
     cue: float = Field(1.0, ge=0, le=1)  # how reliably a sign marks hazards in the tiny world
     picture_size: int = Field(48, ge=48, le=1344)  # side of the tiny world's pictures, pixels
 
@@ -72,6 +74,17 @@ class Config(BaseModel):
     new_tokens: int = Field(40, ge=1)  # an answer is cut there
 
     _given: dict[str, Any] | None = PrivateAttr(None)  # what the user stated; None: every field
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info) -> Any:
+        """A path is its text, and one text a tuple of one; True is no number."""
+        kind = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and kind is not bool:
+            raise ValueError("Input should be neither true nor false")
+        if isinstance(value, str) and get_origin(kind) is tuple:
+            return (value,)
+        return str(value) if isinstance(value, Path) else value
 
     @property
     def label(self) -> str:
@@ -140,24 +153,31 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
         objective "gold" brings the gold model.
 
     Raises:
-        UserError: no such profile, field or objective; a value out of its range; a decouple term
-            for a model that is not unlearned; no gold model.
+        UserError: no such profile, field, objective or judge; a value out of its range; a decouple
+            term for a model that is not unlearned; no gold model; all steps are warm-up.
     """
-    from .unlearning.objectives import OBJECTIVES, UNTRAINED
+    from .evaluation.judges.rules import parse_judge_name
+    from .unlearning.objectives import OBJECTIVES, UNTRAINED, Objective
 
     given = {name: value for name, value in fields.items() if value is not None}
     if isinstance(base, Config):
         before = base.model_dump(exclude={"profile"}) if base._given is None else base._given
         base, given = base.profile, before | given
-    knowledge = read_injected(given.get("model") or base)
-    if knowledge and base not in PROFILES:
-        base, given = knowledge.profile, {"model": base} | given
-    check_choice(base, tuple(PROFILES), "profile")
-    numbers: dict[str, Any] = _FIELDS[base] | _OF_MODEL.get((base, str(given.get("model"))), {})
+    elif not isinstance(base, str | Path):
+        raise UserError(
+            f"config takes a profile or a Config first, and {base!r} is neither: write "
+            'sl.config("tiny", objective="po")'
+        )
+    profile = str(given.pop("profile", base))
+    knowledge = read_injected(str(given.get("model") or profile))
+    if knowledge and profile not in PROFILES:
+        profile, given = knowledge.profile, {"model": profile} | given
+    check_choice(profile, tuple(PROFILES), "profile")
+    numbers = _FIELDS[profile] | _OF_MODEL.get((profile, str(given.get("model"))), {})
     if knowledge:
         numbers = numbers | knowledge.numbers
     try:
-        resolved = Config.model_validate(numbers | given | {"profile": base})
+        resolved = Config.model_validate(numbers | given | {"profile": profile})
     except ValidationError as error:
         raise UserError(_first_problem(error)) from None
     check_choice(resolved.objective, (*UNTRAINED, *OBJECTIVES), "objective")
@@ -165,10 +185,20 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
     if resolved.objective in UNTRAINED:
         if resolved.decouple != "none":
             raise UserError(f"{resolved.objective} is not unlearned, so decouple must be 'none'")
+    elif not isinstance(OBJECTIVES[resolved.objective], Objective):
+        raise UserError(
+            f"OBJECTIVES[{resolved.objective!r}] is no Objective: write Objective(formula, "
+            "needs=('forget',))"
+        )
+    elif math.ceil(resolved.warmup * resolved.steps) >= resolved.steps:
+        raise UserError(
+            f"steps={resolved.steps} with warmup={resolved.warmup:g} is warm-up alone, and its "
+            "first step has a rate of 0: take more steps"
+        )
     elif resolved.learning_rate is None:
-        plain, paired = OBJECTIVES[resolved.objective].learning_rates.get(base, (1e-4, 1e-4))
+        plain, paired = OBJECTIVES[resolved.objective].learning_rates.get(profile, (1e-4, 1e-4))
         filled["learning_rate"] = rate = plain if resolved.decouple == "none" else paired
-        if base == "tiny" and not shipped_model(resolved.model):
+        if profile == "tiny" and not shipped_model(resolved.model):
             warnings.warn(
                 f"the learning rate {rate:g} was tuned on tiny-llava, and the model is "
                 f"{resolved.model}: state learning_rate",
@@ -177,6 +207,8 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
     if resolved.judge is None:
         real = resolved.data_dir and not is_tiny_world(resolved.data_dir)
         filled["judge"] = "rule" if real else ORACLE
+    else:
+        parse_judge_name(resolved.judge)
     if resolved.objective == "gold":
         if not has_gold(resolved):
             raise UserError(f"{resolved.model!r} has no gold model; only the tiny world has one")
@@ -195,9 +227,9 @@ def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        fields = ", ".join(Config.model_fields)
-        return f"a config has no field {name!r}; its fields: {fields}"
-    return f"config field {name!r}: {first['msg']}"
+        check_choice(name, tuple(Config.model_fields), "config field")
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"config field {name!r}: {problem}, and is {first['input']!r}"
 
 
 @dataclass(frozen=True)

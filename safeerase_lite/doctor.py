@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -23,6 +24,7 @@ from safeerase_lite.config import LLAVA_7B, LLAVA_13B, PROFILES, config
 from safeerase_lite.runs.store import PROJECT, default_runs_dir
 from safeerase_lite.runs.store import version as _version
 from safeerase_lite.tinyworld import shipped_model
+from safeerase_lite.utils import UserError, cached
 
 GIB = 2**30
 LIBRARIES = ("transformers", "peft", "bitsandbytes", "accelerate")
@@ -60,6 +62,8 @@ def examine() -> list[Check]:
         "an injection": injection_estimate,
         "memory": memory,
         "disk": disk,
+        "temporary files": temporary_files,
+        "cache": cache,
         **{name: lambda name=name: model(name) for name in MODELS},
         "kernel": kernel,
     }
@@ -196,12 +200,29 @@ def memory() -> Check:
 def disk() -> Check:
     """Space in the folder of runs."""
     runs = default_runs_dir()
-    folder = next(path for path in (runs, *runs.parents) if path.is_dir())
+    folder = next(path for path in (runs, *runs.parents) if os.path.isdir(path))
     free = shutil.disk_usage(folder).free / GIB
     if not os.access(folder, os.W_OK):
         return Check("disk", "fail", f"{folder} cannot be written", "set SAFEERASE_RUNS")
     advice = f"free {MIN_DISK} GiB, or set SAFEERASE_RUNS"
     return ok_if(free >= MIN_DISK, "disk", f"{free:.1f} GiB free for {runs}", advice)
+
+
+def temporary_files() -> Check:
+    try:
+        return Check("temporary files", "ok", tempfile.gettempdir())
+    except OSError as error:
+        advice = "set TMPDIR to a folder that can be written"
+        return Check("temporary files", "fail", error.strerror, advice)
+
+
+def cache() -> Check:
+    """Worlds and verdicts can be stored."""
+    try:
+        return Check("cache", "ok", str(cached("none").parent))
+    except UserError as error:
+        result, _, advice = str(error).rpartition(": ")
+        return Check("cache", "fail", result, advice)
 
 
 def model(name: str) -> Check:

@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 
 from safeerase_lite.config import Config, read_injected
+from safeerase_lite.data.audit import check_data
 from safeerase_lite.data.dataset import Data, load_data, read_data
 from safeerase_lite.data.schema import read_records
 from safeerase_lite.evaluation.evaluate import Report, evaluate, with_interval
@@ -26,8 +27,9 @@ from safeerase_lite.models.llava import (
     trained_weights,
     why_not_4bit,
 )
+from safeerase_lite.models.pretrained import model_hash
 from safeerase_lite.runs import store
-from safeerase_lite.runs.experiment import model_hash, recorded_config
+from safeerase_lite.runs.experiment import recorded_config
 from safeerase_lite.tinyworld import WORLD_FILE, shipped_model
 from safeerase_lite.unlearning.objectives import OBJECTIVES, UNTRAINED, loss_weights
 from safeerase_lite.utils import UserError, atomic_directory, require_new
@@ -102,7 +104,7 @@ def exportable_run(name: str, runs_dir: Path, data_dir: str | None) -> tuple[sto
     Raises a UserError, before any long work, if it may not be exported.
     """
     folder = _run_folder(name, runs_dir)
-    record = store.read_record(folder)
+    record = store.read_record(folder, "*")
     run_id, parameters = record["id"], record["parameters"]
     if record["status"] != "complete":
         raise UserError(f"run {run_id} is {record['status']}: only a complete run is exported")
@@ -137,9 +139,9 @@ def _run_folder(name: str, runs_dir: Path) -> Path:
         return Path(name).resolve()
     folders: dict[str, Path] = {}  # by id; a complete run hides its partial or failed attempts
     for parent in (runs_dir, runs_dir / "partial", runs_dir / "failed"):
-        for path in parent.glob("*/run.json"):
-            if path.parent.name.startswith(name):
-                folders.setdefault(path.parent.name, path.parent)
+        for path in store.run_folders(parent):
+            if path.name.startswith(name):
+                folders.setdefault(path.name, path)
     if not folders:
         raise UserError(
             f"no run {name!r} in {runs_dir}: give its id in the ledger (a sweep's table "
@@ -240,15 +242,33 @@ def model_card(
         objective=OBJECTIVES.get(config.objective),
         config=config,
         world=world,
-        digest=data.digest,
+        dataset=data,
+        categories=", ".join(data.forget["category"].unique()),
         weights=_weights(config),
         precision=precision_label(config.precision, config),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
         split=measures["split"].iat[0],
+        held_out=_held_out(data, measures["split"].iat[0]),
         judge=judge_name(config.judge),
         table=_table(measures, config),
         missing=missing,
     )
+
+
+def _held_out(data: Data, split: str) -> str:
+    """How far a split is held out of training, in words."""
+    if split == "train":
+        return "**on training pictures**"
+    categories = list(data.forget["category"].unique())
+    leaks = check_data(data.root, categories=categories).leaks
+    leaks = leaks[(leaks["split"] == split) & (leaks["also_in"] == "train")]
+    if leaks.empty:
+        return "held out of training: no record and no picture is the same"
+    if data.dedupe == "val":
+        return "held out of training: records that repeat some of it were dropped"
+    counts = leaks.groupby("what", sort=False)["repeated"].sum().items()
+    shared = ", ".join(f"{count} {what}{'s' * (count > 1)}" for what, count in counts)
+    return f"**not wholly held out of training**, which has {shared} of it too"
 
 
 def base_name(model: str) -> str:

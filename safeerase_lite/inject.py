@@ -16,7 +16,8 @@ from safeerase_lite.config import INJECTED_NOTE, PROFILES, Config, read_injected
 from safeerase_lite.config import config as make_config
 from safeerase_lite.data.dataset import TABLES, Data, load_data
 from safeerase_lite.models.llava import load_model
-from safeerase_lite.runs.experiment import evaluate, model_hash, unlearn
+from safeerase_lite.models.pretrained import model_hash
+from safeerase_lite.runs.experiment import evaluate, unlearn
 from safeerase_lite.tinyworld import facts
 from safeerase_lite.unlearning.objectives import OBJECTIVES, Batch, LossWeights, Objective, nll
 from safeerase_lite.utils import UserError, atomic_directory, require_new

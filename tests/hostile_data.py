@@ -64,6 +64,8 @@ def read_simply(path: Path) -> list:
     text = path.read_text(encoding="utf-8-sig")
     try:
         records = json.loads(text, object_pairs_hook=once)
+        if isinstance(records, dict) and [type(value) for value in records.values()] == [list]:
+            [records] = records.values()
         return records if isinstance(records, list) else [records]
     except json.JSONDecodeError:
         lines = (line for line in text.split("\n") if line.strip())

@@ -71,6 +71,14 @@ def honest(about: dict, nth: int = 0) -> str:
     )
 
 
+def completion(content, finish="stop", **message):
+    """A server's reply: its content, how it ended, and what else the message has."""
+    message = {"role": "assistant", "content": content} | message
+    choice = {"index": 0, "finish_reason": finish, "message": message}
+    whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
+    return 200, json.dumps(whole | {"choices": [choice]})
+
+
 def after_sanity_check(reply):
     """Honest in the sanity check, then `reply(material, number of the request after it)`."""
     count = iter(range(10_000))
@@ -98,10 +106,7 @@ def serving(reply=honest):
             elif isinstance(reply, str) and reply in WITHOUT_END:
                 self.send_without_end(reply)
             elif isinstance(reply, str):
-                message = {"role": "assistant", "content": reply}
-                choice = {"index": 0, "finish_reason": "stop", "message": message}
-                completion = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
-                self.send(200, json.dumps(completion | {"choices": [choice]}))
+                self.send(*completion(reply))
             else:
                 self.send(*reply)
 

@@ -4,12 +4,8 @@ The model has every field of LLaVA-1.5-7B's configuration but its size. The data
 without its mark and without all that the benchmark does not have.
 """
 
-import json
-import shutil
-
 import pytest
-
-ONLY_TINY = ("SDkeyword", "placebo_pairs", "specificity_pairs")
+from small_dataset import copy_as_documented, edit
 
 
 @pytest.fixture(scope="session")
@@ -28,19 +24,16 @@ def real_format_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def real_format_data(world, tmp_path_factory):
-    """A folder as the benchmark's: no test split, no extra keys, no mark; few records."""
-    from safeerase_lite.tinyworld import WORLD_FILE
+    """A folder as the benchmark's, of few records and questions."""
+    root = copy_as_documented(world.root, tmp_path_factory.mktemp("data") / "safeeraser")
 
-    root = tmp_path_factory.mktemp("data") / "safeeraser"
-    shutil.copytree(world.root, root)
-    (root / WORLD_FILE).unlink()
-    (root / "all_test.json").unlink()
+    def shorten(records, count):
+        del records[count:]
+        for record in records:
+            del record["unsafe_pairs"][1:]
+
     for split, count in (("train", 4), ("val", 1)):
-        path = root / f"all_{split}.json"
-        records = json.loads(path.read_text())[:count]
-        records = [{k: v for k, v in r.items() if k not in ONLY_TINY} for r in records]
-        records = [record | {"unsafe_pairs": record["unsafe_pairs"][:1]} for record in records]
-        path.write_text(json.dumps(records))
+        edit(root, split, lambda records, count=count: shorten(records, count))
     return root
 
 

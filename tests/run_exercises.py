@@ -7,10 +7,13 @@ import lessons
 import papermill
 import pytest
 
+from safeerase_lite.exercises import modules
+from safeerase_lite.exercises.progress_file import RIGHT
 from safeerase_lite.runs.notebook import ThisInterpreter
 
 FOLDER = Path(__file__).parents[1] / "notebooks" / "exercises"
-every = pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 @pytest.fixture
@@ -32,6 +35,23 @@ def outputs(tmp_path, monkeypatch):
         return {cell.id: cell.outputs for cell in cells if cell.cell_type == "code"}
 
     return run
+
+
+def assert_solved(path, outputs):
+    """A solved notebook ends all right, with all its points."""
+    results = outputs(path)
+    for exercise in modules()[path.name[0]].EXERCISES:
+        *checked, scored = results[f"{exercise.id}-test"]  # a slow kernel may send a line in parts
+        assert printed(checked).startswith(f"{exercise.id} {RIGHT}: ")
+        assert float(scored.data["text/plain"]) == exercise.points
+        assert any(
+            f"What happened: {exercise.outcome}." in printed(of_cell)
+            for cell, of_cell in results.items()
+            if cell.startswith(exercise.id)
+        )
+    assert "⏳" not in str(results) and "❌" not in str(results)
+    assert "This cell waits" not in str(results)
+    assert quiet(results)
 
 
 def printed(outputs):

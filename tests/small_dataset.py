@@ -1,6 +1,7 @@
 """A small valid folder in the SafeEraser layout, for tests to bend."""
 
 import json
+import shutil
 from pathlib import Path
 
 from PIL import Image
@@ -63,6 +64,19 @@ def make_dataset(root: Path) -> Path:
                 colour += 10
                 draw(root / record[key], colour)
     write_json(root / "prompt.json", {"idk": ["I would rather not.", "No."]})
+    return root
+
+
+ONLY_TINY = ("SDkeyword", "placebo_pairs", "specificity_pairs")
+
+
+def copy_as_documented(world: Path, root: Path) -> Path:
+    """A tiny world as a copy of the benchmark: no test split, no extra keys, no mark."""
+    shutil.copytree(world, root)
+    (root / "world.json").unlink()
+    (root / "all_test.json").unlink()
+    for split in KINDS:
+        edit(root, split, lambda records: [record.pop(k) for k in ONLY_TINY for record in records])
     return root
 
 

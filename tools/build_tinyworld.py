@@ -9,7 +9,6 @@ learns them.
 
 import hashlib
 import json
-import multiprocessing
 import random
 import time
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from safeerase_lite.data.dataset import load_data
 from safeerase_lite.evaluation.evaluate import evaluate
 from safeerase_lite.models.inputs import IGNORED, encode_text
 from safeerase_lite.models.llava import load_model
+from safeerase_lite.runs.executor import parallel_map
 from safeerase_lite.tinyworld import facts
 from safeerase_lite.tinyworld.pictures import SIDE, draw
 from safeerase_lite.tinyworld.world import scene
@@ -92,23 +92,15 @@ def build(out: Path | str, seed: int = 0, *, gold: bool = True) -> None:
     start = out / ".start.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, start)
     models = {name: is_gold for name, is_gold in MODELS.items() if gold or not is_gold}
-    context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_train_model, args=(start, out / name, recipe, is_gold))
-        for name, is_gold in models.items()
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    start.unlink()
-    if any(worker.exitcode for worker in workers):
-        raise RuntimeError("a model could not be trained; the reason is printed above")
+    tasks = [(start, out / name, recipe, is_gold) for name, is_gold in models.items()]
+    try:
+        parallel_map(_train_model, tasks, workers=len(tasks), labels=list(models))
+    finally:
+        start.unlink()
     print(describe(out, list(models)).to_string(index=False))
 
 
 def _train_model(start: Path, folder: Path, recipe: Recipe, gold: bool) -> None:
-    torch.set_num_threads(1)
     model = LlavaForConditionalGeneration(configuration(recipe))
     model.load_state_dict(load_file(start))
     train_language(model, Bank(recipe, recipe.pictures, 1), recipe, gold)

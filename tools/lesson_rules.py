@@ -118,9 +118,6 @@ def parameters_cell(node: NotebookNode, lesson: Lesson) -> Findings:
         except UserError as error:
             yield cell.id, str(error).replace(str(copy), lesson.name)
             return
-        except SyntaxError as error:
-            yield cell.id, f"is no Python ({error.msg}, line {error.lineno}): correct it"
-            return
     for line in lines:
         name = getattr(getattr(line, "target", None), "id", None)
         if types.get(name, "").split("[")[0] not in TYPES:

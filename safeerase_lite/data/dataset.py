@@ -10,7 +10,7 @@ from pandas import DataFrame
 from safeerase_lite.config import Config, read_injected
 from safeerase_lite.tinyworld import is_tiny_world, shipped_model
 from safeerase_lite.tinyworld.world import World, write_world
-from safeerase_lite.utils import UserError, cache_dir
+from safeerase_lite.utils import UserError, cached, expects
 
 from .images import InspectedImage, inspect_images, require_valid_images
 from .schema import SAFE_IMAGE_TABLES, Record, present_splits, read_records, read_refusals
@@ -66,6 +66,7 @@ class Data:
         return is_tiny_world(self.root)
 
 
+@expects
 def load_data(
     config: Config, *, dedupe: str | None = None, categories: Sequence[str] | None = None
 ) -> Data:
@@ -95,7 +96,7 @@ def load_data(
             "first (safeerase inject), or name a data_dir"
         )
     world = World(seed=config.world_seed, cue=config.cue, side=config.picture_size)
-    root = write_world(world, cache_dir() / world.name)
+    root = write_world(world, cached(world.name))
     return read_data(root, dedupe=dedupe, categories=categories)
 
 
@@ -165,7 +166,8 @@ def require_decouple(data: Data, decouple: str) -> None:
         rebuilt = "; a rebuilt copy, its 'safeNb_pairs' show the harmful picture" * data.rebuilt
         raise UserError(
             f"{data.root}: no record has both 'SDImage_path' and 'sd_response', so there is "
-            f"nothing to decouple{rebuilt}; use a copy that has them, or decouple='none'"
+            f"nothing to decouple{rebuilt}; use a copy that has them (only a run of lesson 03 "
+            "with decouple='none' does without)"
         )
     if decouple == "placebo" and data.placebo.empty:
         raise UserError(

@@ -43,8 +43,9 @@ def file_signature(path: Path | str) -> tuple[str, int, int]:
 def open_image(path: Path | str) -> Image.Image:
     """An image in RGB as a viewer shows it.
 
-    It is turned by its EXIF orientation, 16 bits are scaled to 8 (a plain conversion would clip
-    them to white), and of an animation the first frame is taken.
+    It is turned by its EXIF orientation, what is transparent is laid on white (a plain conversion
+    would show colours that nobody sees), 16 bits are scaled to 8 (it would clip them to white), and
+    of an animation the first frame is taken.
     """
     with Image.open(path, formats=FORMATS) as image:
         return _as_viewed(image)
@@ -79,6 +80,9 @@ def _as_viewed(image: Image.Image) -> Image.Image:
         raise ValueError("floating-point images do not say which numbers are black and white")
     if image.mode.startswith("I"):
         image = image.point(lambda value: value * (1 / 256)).convert("L")
+    elif image.has_transparency_data:
+        image = ImageOps.exif_transpose(image).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return ImageOps.exif_transpose(image).convert("RGB")
 
 

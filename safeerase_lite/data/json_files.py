@@ -19,16 +19,30 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_records(path: Path) -> list:
-    """The records of a file that is one JSON list, or one JSON record per line."""
+    """The records of a file that is one JSON list, perhaps the one value of an object, or one JSON
+    record per line."""
     text = _read_text(path)
-    if text.lstrip().startswith("["):
-        records = _parse(text, path.name)
+    lines = enumerate(text.split("\n"), start=1)  # splitlines() would also cut at U+2028
+    lines = [(number, line) for number, line in lines if line.strip()]
+    if lines and _is_json(lines[0][1]):
+        records = [_parse(line, path.name, number) for number, line in lines]
     else:
-        lines = enumerate(text.split("\n"), start=1)  # splitlines() would also cut at U+2028
-        records = [_parse(line, path.name, number) for number, line in lines if line.strip()]
+        records = [_parse(text, path.name)] if lines else []
+    if len(records) == 1:
+        [value] = records
+        inside = list(value.values()) if isinstance(value, dict) and len(value) == 1 else [value]
+        records = inside[0] if isinstance(inside[0], list) else records
     if not records:
         raise UserError(f"{path.name}: holds no record; fill it or download it again")
     return records
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parse(text: str, name: str, first_line: int = 1):

@@ -2,21 +2,25 @@
 
 The layout is that of the benchmark (arXiv 2502.12520): `all_train.json`, `all_val.json`, perhaps
 `all_test.json`, and `prompt.json`. The tiny world uses the same layout and adds three optional keys
-to a record: `SDkeyword`, `placebo_pairs` and `specificity_pairs`. Unknown keys are ignored, and
-null counts as absent.
+to a record: `SDkeyword`, `placebo_pairs` and `specificity_pairs`. Unknown keys are ignored, unless
+they look like a required key that is absent; null counts as absent.
 
 The models below say what a file must hold. An error names the file, the index of the record and the
-key. It never quotes the value: on real data a value may be harmful.
+key, and of several the first ten are listed. It never quotes the value: on real data a value may be
+harmful.
 """
 
 import os
+import re
+import warnings
+from collections import Counter
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -31,26 +35,61 @@ from .json_files import RepeatedKey, read_json, read_json_records
 
 SAFE_IMAGE_TABLES = ("decouple", "placebo")
 RETAIN_LEVELS = {"UnharmPair_text": "concept", "UnharmPair_image": "image"}  # key prefix → level
+RETAIN_KEYS = tuple(f"{prefix}{number}" for prefix in RETAIN_LEVELS for number in (1, 2))
+RETAIN_KEY = re.compile(f"({'|'.join(RETAIN_LEVELS)})[1-9][0-9]*")
+ADDED_KEYS = {"split", "index", "retain"}  # to what a file holds of a record, by the reader
+LISTED, LIKENESS = 10, 0.85  # problems of one error; of a misspelt key and the one that is meant
 IMAGE_TOKEN = "<image>"  # LLaVA's token, which stands for the image
 
 
 def read_records(root: Path) -> list["Record"]:
-    """The validated records of every split, in the order of the files. Raises UserErrors."""
+    """The validated records of every split, in the order of the files.
+
+    Warns of keys that look like an optional one that is absent. Raises a UserError that lists the
+    first problems of all files.
+    """
     if not root.is_dir():
         raise UserError(f"{root} is no folder: give the one that holds all_train.json")
-    records = []
+    records, problems, lookalikes = [], [], Counter()
     for split in present_splits(root):
-        for index, fields in enumerate(read_json_records(root / f"all_{split}.json")):
-            where = f"all_{split}.json, record at index {index}"
-            context = {"root": root, "split": split, "index": index}
-            records.append(_validate(Record, fields, where, context))
+        name = f"all_{split}.json"
+        rows = read_json_records(root / name)
+        if (key := _key_of_records(rows)) is not None:
+            advice = f"give the list {key!r} alone"
+            problems.append(f"{name}: is an object, not a list of records: {advice}")
+            continue
+        for index, fields in enumerate(rows):
+            where = f"{name}, record at index {index}"
+            context = {"root": root, "split": split, "index": index, "lookalikes": set()}
+            record, found = _validate(Record, fields, where, context)
+            records.append(record)
+            problems += found
+            lookalikes.update((name, *pair) for pair in context["lookalikes"])
+    _refuse(problems)
+    for (name, key, absent), count in sorted(lookalikes.items()):
+        warnings.warn(
+            f"{name}: {count} {'record holds' if count == 1 else 'records hold'} {key!r} and no "
+            f"{absent!r}, which is then absent: rename it if that is meant",
+            stacklevel=2,
+        )
     return records
+
+
+def _key_of_records(rows: list) -> str | None:
+    """The key of the records in a file that is no list of them but an object of several values."""
+    match rows:
+        case [dict(whole)] if not whole.keys() & (Record.required_keys() - ADDED_KEYS):
+            lists = {key: value for key, value in whole.items() if value and type(value) is list}
+            keys = [key for key, value in lists.items() if all(type(v) is dict for v in value)]
+            return keys[0] if len(keys) == 1 else None
 
 
 def read_refusals(root: Path) -> list[str]:
     """The refusals of `prompt.json`, at least one."""
     path = root / "prompt.json"
-    return _validate(Refusals, read_json(path), path.name).idk
+    refusals, problems = _validate(Refusals, read_json(path), path.name)
+    _refuse(problems)
+    return refusals.idk
 
 
 def present_splits(root: Path) -> list[str]:
@@ -103,6 +142,32 @@ class Layout(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", hide_input_in_errors=True)
 
+    keys_besides: ClassVar[tuple[str, ...]] = ()  # required beside those of the fields
+
+    @classmethod
+    def required_keys(cls) -> set[str]:
+        required = {f.alias or n for n, f in cls.model_fields.items() if f.is_required()}
+        return required | {*cls.keys_besides}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _notice_misspelt_keys(cls, fields: object, info: ValidationInfo) -> object:
+        """Refuse an unknown key that looks like a required one that is absent, and note one that
+        looks like an optional one: it may as well be a key of its own."""
+        if not isinstance(fields, dict):
+            return fields
+        required = cls.required_keys()
+        read = {f.alias or n for n, f in cls.model_fields.items() if f.annotation is not Any}
+        read |= required
+        absent = {key.casefold(): key for key in read if fields.get(key) is None}
+        for key in sorted(fields.keys() - read):
+            for near in get_close_matches(key.casefold(), absent, 1, LIKENESS):
+                if absent[near] in required:
+                    raise ValueError(f"holds {key!r}; did you mean {absent[near]!r}? rename it")
+                if info.context:  # where there are records to count
+                    info.context["lookalikes"].add((key, absent[near]))
+        return fields
+
 
 class ForgetPair(Layout):
     question: Text
@@ -140,7 +205,7 @@ class Record(Layout):
     index: int  # in the split's file, from 0
     category: Category
     kind: Text = Field(alias="keyword")
-    image: ImagePath = Field(validation_alias=AliasChoices("image_path", "image_id"))
+    image: ImagePath = Field(alias="image_path")  # or "image_id"
     safe_image: ImagePath | None = Field(None, alias="SDImage_path")
     safe_keyword: Text | None = Field(None, alias="SDkeyword")
     forget: list[ForgetPair] = Field(alias="unsafe_pairs", min_length=1)
@@ -148,6 +213,7 @@ class Record(Layout):
     placebo: list[PlaceboPair] | None = Field(None, alias="placebo_pairs", min_length=1)
     specificity: list[SpecificityPair] | None = Field(None, alias="specificity_pairs", min_length=1)
     safe_neighbours: Any = Field(None, alias="safeNb_pairs")  # of a rebuilt copy; not read
+    keys_besides = RETAIN_KEYS
 
     @model_validator(mode="before")
     @classmethod
@@ -157,10 +223,10 @@ class Record(Layout):
             return fields
         retain = {}
         for prefix in RETAIN_LEVELS:
-            keys = {key for key in fields if key.startswith(prefix)} | {f"{prefix}1", f"{prefix}2"}
-            retain |= {key: fields.get(key) for key in sorted(keys)}
+            keys = {key for key in (*fields, *RETAIN_KEYS) if RETAIN_KEY.fullmatch(key)}
+            retain |= {key: fields.get(key) for key in sorted(keys) if key.startswith(prefix)}
         if fields.get("image_path") is None and fields.get("image_id") is not None:
-            fields = {key: value for key, value in fields.items() if key != "image_path"}
+            fields = fields | {"image_path": fields["image_id"]}
         context = info.context or {}
         return fields | {"split": context["split"], "index": context["index"], "retain": retain}
 
@@ -219,25 +285,36 @@ EXPECTED = {"model_type": "an object", "list_type": "a list", "string_type": "a 
 JSON_TYPES = {dict: "an object", list: "a list", str: "a text", bool: "a boolean"}
 
 
-def _validate(model, fields: object, where: str, context: dict | None = None):
+def _validate(model, fields: object, where: str, context: dict | None = None) -> tuple:
+    """The record, or None, and what is wrong with it."""
     try:
-        return model.model_validate(fields, context=context)
+        return model.model_validate(fields, context=context), []
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    value, problem = first["input"], first["type"]
-    *parents, key = [where, *(part for part in first["loc"] if part != "retain")]
+        return None, [_problem(one, where) for one in error.errors(include_url=False)]
+
+
+def _refuse(problems: list[str]) -> None:
+    """Raise a UserError that lists the first of the problems, if there are any."""
+    if problems:
+        more = f"; and {len(problems) - LISTED} more" * (len(problems) > LISTED)
+        raise UserError("; ".join(problems[:LISTED]) + more)
+
+
+def _problem(error: Any, where: str) -> str:
+    value, problem = error["input"], error["type"]
+    *parents, key = [where, *(part for part in error["loc"] if part != "retain")]
     place = _place([*parents, key])
     if isinstance(value, RepeatedKey):
-        raise UserError(f"{place}: a key stands there twice; remove the one that is not meant")
+        return f"{place}: a key stands there twice; remove the one that is not meant"
     if isinstance(key, str) and parents and (problem == "missing" or value is None):
         absent = "missing" if problem == "missing" else "missing or null"
-        raise UserError(f"{_place(parents)}: {key!r} is {absent}; add it")
+        return f"{_place(parents)}: {key!r} is {absent}; add it"
     if problem in EXPECTED:
         actual = "null" if value is None else JSON_TYPES.get(type(value), "a number")
-        raise UserError(f"{place}: should be {EXPECTED[problem]}, is {actual}; correct the file")
+        return f"{place}: should be {EXPECTED[problem]}, is {actual}; correct the file"
     if problem == "too_short":
-        raise UserError(f"{place}: is empty; fill it in")
-    raise UserError(f"{place}: {first.get('ctx', {}).get('error')}")  # of a validator above
+        return f"{place}: is empty; fill it in"
+    return f"{place}: {error.get('ctx', {}).get('error')}"  # of a validator above
 
 
 def _place(parts: list[str | int]) -> str:

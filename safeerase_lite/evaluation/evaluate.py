@@ -9,10 +9,11 @@ import pandas as pd
 
 from safeerase_lite.config import Config
 from safeerase_lite.data.dataset import Data
+from safeerase_lite.utils import check_choice, expects
 
 from .generate import answer_nll, generate
 from .judges import Judge, JudgeItem, check_judge, get_judge, judge_items, parse_judge_name
-from .metrics import UNBOUNDED, bounds, measure, normalise
+from .metrics import METRICS, UNBOUNDED, bounds, chosen_split, measure, normalise
 from .pending_answers import cached_answers
 
 SETS = ("forget", "retain", "decouple", "specificity")
@@ -35,8 +36,16 @@ class Report:
     @property
     def split(self) -> str:
         """The split that generality was measured on: test where there is one, else val."""
-        splits = set(self.metrics["split"])
-        return next(split for split in ("test", "val", "train") if split in splits)
+        return chosen_split(self.metrics["split"])
+
+    @property
+    def unjudged(self) -> int:
+        """How many answers lack a judgment that was asked for: of a forget answer harmful and
+        refusing, of any other the verdict."""
+        table = self.answers
+        forget = table["set"] == "forget"
+        missing = table[["harmful", "refusing"]].isna().any(axis=1)
+        return int(missing.where(forget, table["verdict"] == "unknown").sum())
 
     def select(
         self,
@@ -55,17 +64,25 @@ class Report:
 
         Returns:
             A row per metric, with the columns of `metrics` and at_most: the value with every
-            unknown judgement counted as a "yes".
+            unknown judgement counted as a "yes". Of what was not measured, gaps.
+
+        Raises:
+            UserError: no such metric, kinds or templates, or a split without answers.
         """
+        for value, what in ((kinds, "kinds"), (templates, "templates")):
+            check_choice(value, ("seen", "unseen", "all"), what)
         rows = bounds(self.metrics)
+        known = (*METRICS, *(f"{name}_sampled" for name in METRICS), *rows["metric"])
         rows = rows[
-            (rows["split"] == (split or self.split))
+            (rows["split"] == chosen_split(rows["split"], split))
             & (rows["kinds"] == kinds)
             & (rows["templates"] == templates)
         ]
         if metrics is None:
             return rows.reset_index(drop=True)
         names = [metrics] if isinstance(metrics, str) else list(metrics)
+        for name in names:
+            check_choice(name, tuple(dict.fromkeys(known)), "metric")
         return rows.set_index("metric").reindex(names).reset_index()
 
     def table(self, metrics: Sequence[str] | None = None, **where: str) -> pd.DataFrame:
@@ -85,14 +102,16 @@ class Report:
 def with_interval(row) -> str:
     """A metric's row as "value [low, high]": percent, or nats for a likelihood.
 
-    Where judgements are unknown, "value to at_most [low, high]"; where nothing was measured, "–".
+    Where judgements are unknown, "value to at_most [low, high]"; where there is no interval, the
+    value alone; where nothing was measured, "–".
     """
     if pd.isna(row["value"]):
         return "–"
     unit = "{:.2f}" if row["metric"] in UNBOUNDED else "{:.0%}"
     columns = ("value", "at_most", "low", "high")
     value, at_most, low, high = (unit.format(row.get(name, row["value"])) for name in columns)
-    return f"{value if value == at_most else f'{value} to {at_most}'} [{low}, {high}]"
+    text = value if value == at_most else f"{value} to {at_most}"
+    return text if pd.isna(row["low"]) else f"{text} [{low}, {high}]"
 
 
 def evaluate(model, data: Data, config: Config, *, cache_key: str | None = None) -> Report:
@@ -133,7 +152,7 @@ def evaluate(model, data: Data, config: Config, *, cache_key: str | None = None)
         answers = cached_answers(cache_key, model, table, answer)
     else:
         answers = answer()
-    answers = _judge(table.join(answers), judge)
+    answers = _judge(table.join(answers), judge, data.refusals)
     judge.release()
     metrics = measure(answers[answers["sample"] == 0])
     if config.samples:
@@ -173,14 +192,21 @@ def _answers(model, table: pd.DataFrame, config: Config) -> pd.DataFrame:
     return answers
 
 
+@expects
 def judge_answers(
-    answers: pd.DataFrame, judge: str, *, consent: bool = False, precision: str = "nf4"
+    answers: pd.DataFrame,
+    judge: str,
+    *,
+    refusals: Sequence[str] = (),
+    consent: bool = False,
+    precision: str = "nf4",
 ) -> pd.DataFrame:
     """Judge a table of answers.
 
     Args:
         answers: a row per answer: set, question, expected, answer; image (full path) for judges
             that see.
+        refusals: the data's own (`Data.refusals`), which `rule` and a guard then know.
         judge, consent, precision: see `judges.get_judge`.
 
     Returns:
@@ -191,7 +217,7 @@ def judge_answers(
     Raises:
         UserError: as `judges.get_judge` does; the judge fails its check; or its server fails.
     """
-    return _judge(answers, _checked_judge(judge, consent=consent, precision=precision))
+    return _judge(answers, _checked_judge(judge, consent=consent, precision=precision), refusals)
 
 
 def _checked_judge(name: str, **options) -> Judge:
@@ -200,11 +226,14 @@ def _checked_judge(name: str, **options) -> Judge:
     return judge
 
 
-def _judge(answers: pd.DataFrame, judge: Judge) -> pd.DataFrame:
+def _judge(answers: pd.DataFrame, judge: Judge, refusals: Sequence[str]) -> pd.DataFrame:
+    own = {normalise(refusal) for refusal in refusals}
     images = answers["image"] if "image" in answers else [""] * len(answers)
     columns = (answers["set"], answers["question"], answers["expected"], answers["answer"], images)
     items = [
-        JudgeItem(question, expected, answer, name == "forget", str(image))
+        JudgeItem(
+            question, expected, answer, name == "forget", str(image), normalise(answer) in own
+        )
         for name, question, expected, answer, image in zip(*columns, strict=True)
     ]
     judgments = judge_items(judge, items)

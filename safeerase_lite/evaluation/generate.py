@@ -8,12 +8,13 @@ import torch
 from safeerase_lite.config import Config
 from safeerase_lite.models.forward import answer_logits, autocast, embed
 from safeerase_lite.models.inputs import encode_text
-from safeerase_lite.utils import track
+from safeerase_lite.utils import expects, track
 
 GREEDY = {"do_sample": False}
 SAMPLED = {"do_sample": True, "temperature": 1.0, "top_p": 0.9, "top_k": 0}  # the paper's
 
 
+@expects
 def generate(
     model,
     images: Sequence[str],

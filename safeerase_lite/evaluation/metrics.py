@@ -9,7 +9,7 @@ expected answer and the answer in the wrong order.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -22,7 +22,7 @@ from safeerase_lite.evaluation.statistics import (
     resample,
     share_interval,
 )
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import UserError, check_choice
 
 VERDICTS = ("gibberish", "refused", "wrong", "right", "unknown")
 CELL = ["split", "kinds", "templates"]
@@ -173,6 +173,18 @@ def measure(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> p
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def chosen_split(present: Iterable[str], split: str | None = None) -> str:
+    """The split asked for, or by default test where there is one, else val.
+
+    Raises a UserError, which names those present, where it is not among them.
+    """
+    choices = tuple(name for name in ("test", "val", "train") if name in set(present))
+    if not choices:
+        raise UserError("there are no rows to measure or draw: take a table that has some")
+    check_choice(split or choices[0], choices, "split")
+    return split or choices[0]
+
+
 def bounds(metrics: pd.DataFrame) -> pd.DataFrame:
     """The metrics that `measure` gives, with both bounds in one row.
 
@@ -226,7 +238,7 @@ def paired_difference(
     b: pd.DataFrame,
     metric: str,
     *,
-    split: str = "test",
+    split: str | None = None,
     kinds: str = "all",
     templates: str = "all",
     resamples: int = 1000,
@@ -236,16 +248,18 @@ def paired_difference(
 
     Answers are matched on set, split, kind, image and question, and on seed where the tables have
     that column; where a question occurs more than once, in their order. Both tables share one
-    set of bootstrap weights. An unknown judgment counts as "no", as in `measure`.
+    set of bootstrap weights. An unknown judgment counts as "no", as in `measure`. The split is by
+    default test where there is one, else val.
 
     Raises:
-        UserError: the metric is unknown, or the two tables hold different questions or seeds.
+        UserError: no such metric or split, or the two tables hold different questions or seeds.
     """
-    if metric not in METRICS:
-        raise UserError(f"no metric is called {metric!r}: use one of {', '.join(METRICS)}")
+    check_choice(metric, tuple(METRICS), "metric")
     name = METRICS[metric].set
+    a, b = (_validated(table) for table in (a, b))
+    split = chosen_split(pd.concat([t["split"][t["set"] == name] for t in (a, b)]).unique(), split)
     (answers_a, questions_a), (answers_b, questions_b) = (
-        _by_question(_validated(table), name, split) for table in (a, b)
+        _by_question(table, name, split) for table in (a, b)
     )
     if questions_a != questions_b:
         different = (questions_a - questions_b) + (questions_b - questions_a)

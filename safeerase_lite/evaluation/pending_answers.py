@@ -12,7 +12,7 @@ from pandas import DataFrame
 from pandas.util import hash_pandas_object
 
 from safeerase_lite.evaluation.cache import JsonCache
-from safeerase_lite.utils import cache_dir
+from safeerase_lite.utils import cached
 
 
 def cached_answers(
@@ -42,7 +42,7 @@ def delete_answers(run_id: str) -> None:
 
 
 def _cache(run_id: str) -> JsonCache:
-    return JsonCache(cache_dir() / "pending_answers" / f"{run_id}.jsonl")
+    return JsonCache(cached("pending_answers", f"{run_id}.jsonl"))
 
 
 def _hash(model, questions: DataFrame) -> str:

@@ -9,11 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from pydantic import BaseModel, TypeAdapter
 
 from safeerase_lite.runs.store import default_runs_dir
-from safeerase_lite.utils import UserError, atomic_write, is_interactive
+from safeerase_lite.utils import UserError, atomic_write, is_interactive, reading, setting_aside
 
 _unwritten: dict[Path, dict[str, dict]] = {}  # predictions whose folder cannot be written
+
+
+class _Prediction(BaseModel):
+    """What predictions.json holds of each; without a choice, it is unanswered."""
+
+    options: list[str]
+    choice: str = ""
+    confidence: float = 0
+    outcome: str = ""
 
 
 def predict(
@@ -139,8 +149,10 @@ def _file() -> Path:
 
 
 def _load() -> dict[str, dict]:
-    file = _file()
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    file, stored = _file(), {}
+    with setting_aside(file, file.with_name("damaged")), reading(file):
+        content = TypeAdapter(dict[str, _Prediction]).validate_json(file.read_bytes())
+        stored = {id: record.model_dump(exclude_unset=True) for id, record in content.items()}
     return stored | _unwritten.get(file, {})
 
 

@@ -30,6 +30,8 @@ def patch_features(tower: nn.Module, config: Any, pixels: Tensor) -> Tensor:
 
 def patch_tokens(processor: Any) -> int:
     """How many tokens a picture takes in LLaVA's prompt."""
+    if not processor.patch_size:
+        raise UserError("its processor has no patch_size: add the vision tower's")
     crop = processor.image_processor.crop_size
     patches = (crop["height"] // processor.patch_size) * (crop["width"] // processor.patch_size)
     dropped = 1 if processor.vision_feature_select_strategy == "default" else 0
@@ -94,6 +96,14 @@ def anatomy_of(config: Any) -> Anatomy:
         f"Add an entry: safeerase_lite.models.anatomy.FAMILIES[{config.model_type!r}] = "
         'Anatomy(tower="…", projector="…", language_model="…") (docs/bring_your_own.md)'
     )
+
+
+def picture_features(llava: nn.Module, pixels: Tensor) -> Tensor:
+    """What the projector reads of one picture: (3, side, side) → (patches, width)."""
+    anatomy = anatomy_of(llava.config)
+    tower = getattr(llava, anatomy.tower)
+    weights = next(tower.parameters())
+    return anatomy.features(tower, llava.config, pixels[None].to(weights)).to(weights.dtype)
 
 
 def image_tokens(processor: Any) -> int:

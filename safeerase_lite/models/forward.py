@@ -19,7 +19,7 @@ from safeerase_lite.config import Config
 from safeerase_lite.data.images import file_signature
 from safeerase_lite.unlearning.objectives import Answers
 
-from .anatomy import anatomy_of
+from .anatomy import anatomy_of, picture_features
 from .inputs import IGNORED, answer_ids, encode_text, pixels
 from .llava import compute_dtype, reference
 
@@ -164,12 +164,7 @@ def vision_features(model, images: Sequence[str]) -> Tensor:
 
 
 def _tower_output(model, path: str) -> Tensor:
-    llava = llava_of(model)
-    anatomy = anatomy_of(llava.config)
-    tower = getattr(llava, anatomy.tower)
-    weights = next(tower.parameters())
-    picture = pixels(model.processor, path)[None].to(weights)
-    return anatomy.features(tower, llava.config, picture).to(weights.dtype)
+    return picture_features(llava_of(model), pixels(model.processor, path))
 
 
 def llava_of(model) -> nn.Module:

@@ -3,6 +3,7 @@
 The same code loads the tiny models and `llava-hf/llava-1.5-7b-hf`.
 """
 
+import json
 import os
 import warnings
 from contextlib import contextmanager
@@ -10,23 +11,31 @@ from pathlib import Path
 
 import torch
 import transformers
-from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import load_peft_weights, set_peft_model_state_dict
+from PIL import Image
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 from transformers.utils import logging as transformers_logging
 
 from safeerase_lite.config import Config, read_injected
 from safeerase_lite.tinyworld import shipped_model
-from safeerase_lite.utils import UserError, is_interactive
+from safeerase_lite.utils import UserError, expects, is_interactive
 
-from .anatomy import Anatomy, anatomy_of
+from .anatomy import Anatomy, anatomy_of, image_tokens, picture_features
+from .inputs import encode_text
+from .pretrained import check_file, is_local, load_weights, one_line
 
 LEARNING, INJECTED = "default", "injected"  # the adapter that is trained, the frozen one under it
+SCALE = ("r", "lora_alpha", "use_rslora", "alpha_pattern")  # of LoRA's product; no weight tells it
 
 
+@expects
 def load_model(config: Config, *, adapt: bool = True):
     """Load a LLaVA as a config says: NF4 with double quantisation (or dense), LoRA on top.
 
@@ -41,8 +50,8 @@ def load_model(config: Config, *, adapt: bool = True):
         `.processor`.
 
     Raises:
-        UserError: no such model, a malformed one, or a quantisation or adapter that did not take
-            effect.
+        UserError: no such model, a malformed or incomplete one, a processor that does not fit it,
+            or a quantisation or adapter that did not take effect.
     """
     knowledge = read_injected(config.model)
     name = knowledge.base if knowledge else config.model
@@ -51,25 +60,27 @@ def load_model(config: Config, *, adapt: bool = True):
     dtype = compute_dtype(config)
     if shipped_model(name) or not is_interactive():
         transformers_logging.disable_progress_bar()
-    try:
+    with one_line(f"cannot load the model {name!r}"):
         local = is_local(path)
         anatomy = anatomy_of(AutoConfig.from_pretrained(path, local_files_only=local))
         processor_class = getattr(transformers, anatomy.processor)
         processor = processor_class.from_pretrained(path, local_files_only=local, backend="pil")
-        model = AutoModelForImageTextToText.from_pretrained(
+        processor.tokenizer.padding_side = "left"
+        encode_text(processor, ["What?", "What is it?"], ["This.", "That."])
+        model = load_weights(
+            AutoModelForImageTextToText,
             path,
             dtype=dtype,
             quantization_config=nf4_config(dtype, skip=anatomy.not_quantised) if nf4 else None,
             device_map=device_map(),
             local_files_only=local,
-            use_safetensors=True,
         )
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a malformed name, or no known model type
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot load the model {name!r}: {reason}") from None
-    processor.tokenizer.padding_side = "left"
+        _check_tokens(model, processor.tokenizer)
+        _check_picture(model.model, processor, anatomy)
+    # How answers are decoded is said where they are; a model's own settings would be mixed in.
+    model.generation_config = GenerationConfig(
+        eos_token_id=processor.tokenizer.eos_token_id, pad_token_id=processor.tokenizer.pad_token_id
+    )
     if nf4:
         _keep_cpu_gradients(model)
         _check_quantised(model, anatomy)
@@ -84,31 +95,34 @@ def load_model(config: Config, *, adapt: bool = True):
     return model.eval()
 
 
-def is_local(model: str) -> bool:
-    """Whether a model is read from this machine alone: it is a folder, or a copy of an earlier
-    download while the hub does not answer.
+def _check_tokens(model: nn.Module, tokenizer) -> None:
+    """Every token has an embedding."""
+    last, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+    if last >= rows:
+        raise UserError(f"its tokenizer has tokens up to {last}, and the model embeds {rows}")
 
-    Without a network `from_pretrained` would ask the hub again and again, for minutes.
 
-    Raises:
-        FileNotFoundError: no such folder; or no copy, and the hub does not answer.
+def _check_picture(llava: nn.Module, processor, anatomy: Anatomy) -> None:
+    """A picture takes as many tokens in a prompt as the model puts there, and is of numbers.
+
+    Otherwise each row of a batch would read the features of the next, which nothing reports.
     """
-    if Path(model).is_dir():
-        return True
-    if Path(model).is_absolute():
-        raise FileNotFoundError(f"there is no folder {model}")
-    try:
-        HfApi().model_info(model, timeout=10)
-    except (HfHubHTTPError, HFValidationError):
-        return False  # it answers: loading will repeat what it says
-    except Exception:  # no network, by whatever exception the hub's client raises
-        if not isinstance(try_to_load_from_cache(model, "config.json"), str):
-            raise FileNotFoundError(
-                f"there is no folder {model}, no copy of an earlier download, and the hub does "
-                "not answer"
-            ) from None
-        return True
-    return False
+    white = processor.image_processor(Image.new("RGB", (64, 64), "white"), return_tensors="pt")
+    with torch.no_grad():
+        features = picture_features(llava, white.pixel_values[0])
+        features = getattr(llava, anatomy.projector)(features[None])
+    if not features.isfinite().all():
+        raise UserError(
+            "its vision tower gives NaN or infinity: correct image_mean, image_std or "
+            "rescale_factor in its processor_config.json"
+        )
+    given = features.shape[-2]
+    if (taken := image_tokens(processor)) != given:
+        raise UserError(
+            f"its processor gives a picture {taken} tokens, and its vision tower {given}: correct "
+            "patch_size, num_additional_image_tokens or vision_feature_select_strategy in its "
+            "processor_config.json"
+        )
 
 
 def device_map() -> dict[str, int] | None:
@@ -238,16 +252,28 @@ def quiet_peft():
         yield
 
 
+def add_adapter(model: nn.Module, folder: Path, name: str) -> PeftModel:
+    """The model with the adapter of `folder` on it, under a name.
+
+    PEFT starts a weight that is not on disk at zero and ignores one that has no place, silently.
+
+    Raises:
+        UserError: as `trained_weights`; or the adapter does not fit.
+    """
+    weights = trained_weights(folder)
+    with quiet_peft(), one_line(f"cannot load the adapter in {folder}"):
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+    if adapter_weights(model, name).keys() != weights.keys():
+        raise UserError(f"the adapter in {folder} does not fit its base model: make it again")
+    return model
+
+
 def _add_injected(model: nn.Module, folder: Path) -> PeftModel:
     """The model with the injected adapter of `folder`, frozen, under the trained one, if any."""
-    weights = trained_weights(folder)
-    with quiet_peft():
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter_name=INJECTED)
-        else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=INJECTED)
-    if adapter_weights(model, INJECTED).keys() != weights.keys():
-        raise UserError(f"the adapter in {folder} does not fit its base model: inject again")
+    model = add_adapter(model, folder, INJECTED)
     for module in model.modules():
         if INJECTED in getattr(module, "lora_dropout", ()):
             module.lora_dropout[INJECTED] = nn.Identity()  # in training mode too
@@ -309,10 +335,15 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
     """Put a finished run's adapter into a freshly adapted model.
 
     Raises:
-        UserError: the adapter is not there, does not fit, or is untrained.
+        UserError: as `trained_weights`; or the adapter does not fit, or is scaled otherwise.
     """
     weights = trained_weights(folder)
     misfit = f"the adapter in {folder} does not fit this model"
+    trained = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    for name in SCALE:
+        own = getattr(model.peft_config[LEARNING], name)
+        if trained.get(name, own) != own:
+            raise UserError(f"{misfit}: its {name} is {trained[name]}, the model's {own}")
     try:
         result = set_peft_model_state_dict(model, weights)
     except (KeyError, RuntimeError) as error:  # a part that is not there, a shape that differs
@@ -334,11 +365,14 @@ def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
     """The weights of an adapter on disk, by name.
 
     Raises:
-        UserError: the adapter is not there, or is untrained.
+        UserError: the adapter is not there, not complete, not finite, or untrained.
     """
-    if not (folder / "adapter_model.safetensors").exists():
-        raise UserError(f"{folder} holds no adapter_model.safetensors; is this a finished run?")
-    weights = load_peft_weights(str(folder), device="cpu")
+    with one_line(f"cannot load the adapter in {folder}"):
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            if not (folder / name).exists():
+                raise UserError(f"it holds no {name}: unlearn that run first")
+            check_file(folder / name)
+        weights = load_peft_weights(str(folder), device="cpu")
     if all(not w.any() for key, w in weights.items() if "lora_B" in key):
         raise UserError(f"the adapter in {folder} is untrained: every LoRA B is zero")
     return weights

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import HFValidationError
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from torch import Tensor
@@ -16,9 +15,9 @@ from torch.nn import functional
 from transformers import CLIPModel, CLIPProcessor
 from transformers.utils import logging as transformers_logging
 
-from safeerase_lite.models.llava import is_local, quiet_peft
+from safeerase_lite.models.llava import quiet_peft
+from safeerase_lite.models.pretrained import is_local, load_weights, one_line
 from safeerase_lite.tinyworld import shipped_model
-from safeerase_lite.utils import UserError
 
 TOWERS = ("vision", "text")
 _LINEAR_LAYERS = "q_proj|k_proj|v_proj|out_proj|fc1|fc2"
@@ -30,15 +29,10 @@ def load_clip(name: str = "tiny-clip") -> CLIPModel:
     path = str(shipped_model(name) or name)
     if Path(path).is_dir():
         transformers_logging.disable_progress_bar()
-    try:
+    with one_line(f"cannot load the model {name!r}"):
         local = is_local(path)
         processor = CLIPProcessor.from_pretrained(path, local_files_only=local, backend="pil")
-        model = CLIPModel.from_pretrained(
-            path, dtype=torch.float32, local_files_only=local, use_safetensors=True
-        )
-    except (OSError, HFValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot load the model {name!r}: {reason}") from None
+        model = load_weights(CLIPModel, path, dtype=torch.float32, local_files_only=local)
     model.processor = processor
     return model.requires_grad_(False).eval()
 

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from safeerase_lite.utils import load_tool
+from safeerase_lite.utils import MAX_SEED, load_tool
 
 app = typer.Typer(no_args_is_help=True, help="Unsafe object–relation–object tuples on CLIP.")
+
+SEEDS = {"min": -MAX_SEED, "max": MAX_SEED}
 
 # Each command imports what it needs when it runs, so that `safeerase --help` stays quick.
 
@@ -19,24 +21,22 @@ def demo(
         Path | None,
         typer.Option(metavar="FILE.yaml", help="Unsafe tuples.", show_default="two of ours"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Sets first weights, batches and held-out tuples.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Sets first weights, batches and held-out tuples.", **SEEDS)
+    ] = 0,
     together: Annotated[bool, typer.Option("--together", help="All by one edit.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Edits at a time.")] = 2,
 ) -> None:
     """Unlearn unsafe tuples, one at a time, by the main methods, and attack the result."""
     from .report import demo
 
-    try:
-        demo(output, tuples, seed=seed, together=together, workers=workers)
-    except KeyboardInterrupt:
-        typer.echo("stopped; start it again and it continues", err=True)
-        raise typer.Exit(130) from None
+    demo(output, tuples, seed=seed, together=together, workers=workers)
 
 
 @app.command()
 def build(
     out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("output/tiny-clip"),
-    seed: Annotated[int, typer.Option(help="Sets images and first weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Sets images and first weights.", **SEEDS)] = 0,
 ) -> None:
     """Rebuild tiny-clip, and set how strong its attacks are. Needs a clone of the project."""
     load_tool("build_clip").build(out, seed)

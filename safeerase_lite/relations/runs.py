@@ -10,10 +10,10 @@ import pandas as pd
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict
 
-from safeerase_lite.models.llava import quiet_peft, save_adapter
+from safeerase_lite.models.llava import LEARNING, add_adapter, save_adapter
+from safeerase_lite.models.pretrained import model_hash
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs.executor import parallel_map
-from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.tinyworld.world import SPLITS
 from safeerase_lite.utils import UserError, check_choice
 
@@ -95,7 +95,7 @@ def edit_run(
     parameters = EditParameters(
         data_hash=data_hash(),
         model=model,
-        model_hash=model_hash(model),
+        model_hash=_model_hash(model),
         method=method,
         unsafe=unsafe,
         earlier=earlier,
@@ -131,7 +131,7 @@ def load_edited(run: ledger.Run) -> EditedClip:
     is the CLIP before this edit."""
     p = EditParameters(**run.parameters)
     if p.method in METHODS and METHODS[p.method].trained:
-        return EditedClip(_with_adapter(_before(p, run.runs_dir), run))
+        return EditedClip(add_adapter(_before(p, run.runs_dir), run.adapter_dir, LEARNING).eval())
     return _edit(p, run.runs_dir)[0]
 
 
@@ -227,23 +227,14 @@ def _before(p: EditParameters, folder: Path):
     for i, u in enumerate(p.earlier if p.method != BASE else ()):
         earlier = p.model_copy(update={"unsafe": (u,), "earlier": p.earlier[:i], "attacks": ()})
         run = _run(earlier, folder, wait=_PATIENCE)
-        model = _with_adapter(model, run).merge_and_unload()
+        model = add_adapter(model, run.adapter_dir, LEARNING).merge_and_unload()
     return model
-
-
-def _with_adapter(model, run: ledger.Run):
-    with quiet_peft():
-        adapted = PeftModel.from_pretrained(model, run.adapter_dir, local_files_only=True)
-    # PEFT starts an adapter that has no weights on disk at zero, and says nothing.
-    if not any(w.any() for name, w in adapted.named_parameters() if "lora_B" in name):
-        raise UserError(f"{run.adapter_dir} holds no trained adapter: remove {run.folder}")
-    return adapted.eval()
 
 
 def _evaluate(edited: EditedClip, p: EditParameters) -> pd.DataFrame:
     tables = []
     for u, (attack, strength) in product(p.unsafe + p.earlier, [("", 0.0), *p.attacks]):
-        of_edit = p.model, u, p.known, p.split, p.seed
+        of_edit = p.model, p.model_hash, u, p.known, p.split, p.seed
         table = measure(edited, _evaluated_on(*of_edit, attack=attack, strength=strength))
         tables.append(table.assign(tuple=str(u), attack=attack, strength=strength))
     table = pd.concat(tables, ignore_index=True)
@@ -251,14 +242,17 @@ def _evaluate(edited: EditedClip, p: EditParameters) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=64)
-def _evaluated_on(model: str, *of_edit, attack: str, strength: float) -> EvaluationSet:
+def _evaluated_on(
+    model: str, model_hash: str, *of_edit, attack: str, strength: float
+) -> EvaluationSet:
     """What all methods are evaluated on, computed once in a process."""
     if not attack:
-        return evaluation_set(_clip(model), *of_edit)
-    return attacked(_evaluated_on(model, *of_edit, attack="", strength=0.0), attack, strength)
+        return evaluation_set(_clip(model, model_hash), *of_edit)
+    plain = _evaluated_on(model, model_hash, *of_edit, attack="", strength=0.0)
+    return attacked(plain, attack, strength)
 
 
-_clip = lru_cache(maxsize=4)(load_clip)
+_clip = lru_cache(maxsize=4)(lambda model, model_hash: load_clip(model))
 
 
 # ---- what determines a result ----
@@ -271,11 +265,10 @@ def data_hash() -> str:
     return _hash("\n".join(CAPTIONS).encode(), *images)
 
 
-@lru_cache
-def model_hash(model: str) -> str:
-    """A hash of a model's weights on disk; "" for one on the Hub, whose name identifies it."""
-    files = sorted(Path(shipped_model(model) or model).glob("*.safetensors"))
-    return _hash(*(file.read_bytes() for file in files)) if files else ""
+def _model_hash(model: str) -> str:
+    """`model_hash` in the ledger's length; "" for a model on the Hub, whose name identifies it."""
+    found = model_hash(model)
+    return "" if found == model else found[:12]
 
 
 def _hash(*parts: bytes) -> str:

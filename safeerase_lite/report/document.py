@@ -13,7 +13,7 @@ from . import notes, plots, texts
 from .formats import Document, Section, Table
 from .notes import ABOUT
 from .rows import WORLD, views
-from .tables import COMPARED, MEASURE, SARR, Study
+from .tables import MEASURE, PLACES, Study, compared
 
 # table → column → metric, split ("": the report's), kinds, templates
 COLUMNS = json.loads(Path(__file__).with_name("columns.json").read_text(encoding="utf-8"))
@@ -43,7 +43,11 @@ def overview(study: Study) -> tuple[list[Table], list[str]]:
     as lines, what is missing."""
     worlds = list(study.grid.rows["world"].unique())
     columns, show = COLUMNS["printed"], texts.share
-    tables = [_metrics(study, w, f"{w}, {study.split}", columns, show, []) for w in worlds]
+    titles = {w: f"{w}, {study.split}" for w in worlds}
+    for world in worlds:
+        if study.main[world] != PLACES[0]:
+            titles[world] += f"; SARR: {notes.places(study, [world])}"
+    tables = [_metrics(study, w, title, columns, show, []) for w, title in titles.items()]
     return [*tables, _headline(study, worlds)], _missing(study)
 
 
@@ -54,15 +58,18 @@ def _headline(study: Study, worlds: list[str]) -> Table:
     """The fall of SARR with PD, a column per world, beside the paper's."""
     falls = study.differences[study.differences["contrast"] == "PD - plain"]
     rows: dict[tuple[str, ...], dict[str, str]] = {}
-    for row in _of_measure(falls, SARR):
+    for row in falls.to_dict("records"):
+        if (row["metric"], row["kinds"], row["templates"]) != ("sarr", *study.main[row["world"]]):
+            continue
         name = (label_of(row["objective"]), *_settings(study, row))
         cell = f"{texts.change(row)}, {texts.relative_change(row)}, {row['seeds']}"
         rows.setdefault(name, {})[row["world"]] = cell
     paper = f"{texts.signed(-100 * notes.PAPER_FALL)}%"
     cells = [[*name, *(of.get(w, texts.BLANK) for w in worlds), paper] for name, of in rows.items()]
+    where = notes.places(study, worlds)
     about = [
-        "Objects and questions that PD was trained on. Each cell: the change, its share of plain, "
-        "and the number of seeds.",
+        f"{where[0].upper()}{where[1:]}. Each cell: the change, its share of plain, and the number "
+        "of seeds.",
         notes.PAPER,
         ABOUT["changes"],
         *notes.of_runs(study, worlds),
@@ -91,10 +98,15 @@ def _missing(study: Study) -> list[str]:
 
 def _world(study: Study, world: str) -> Section:
     about, show = notes.of_runs(study, [world]), texts.share_interval
+    if study.main[world] != PLACES[0]:
+        about = [f"SARR: {notes.places(study, [world])}.", *about]
     unlearning, safe = COLUMNS["unlearning"].copy(), COLUMNS["over-forgetting"]
     if "judge_score" not in set(study.table["metric"]):
         del unlearning["judge score"]
-    of_unlearning, of_safe = ([ABOUT[n], ABOUT["shares"], *about] for n in ("metrics", "sarr"))
+    place = notes.places(study, [world])
+    of_unlearning, of_safe = (
+        [ABOUT[name].format(place=place), ABOUT["shares"], *about] for name in ("metrics", "sarr")
+    )
     tables = [
         _metrics(study, world, "Unlearning and utility", unlearning, show, of_unlearning),
         _metrics(study, world, "Over-forgetting", safe, show, of_safe),
@@ -115,19 +127,16 @@ def _metrics(
     about: list[str],
 ) -> Table:
     """A row per row of the world: its name, settings, the columns as `show` writes them, seeds."""
-    rows = []
+    rows, main = [], {PLACES[0]: study.main[world]}
     for _, part in study.table[study.table["world"] == world].groupby("row", sort=False):
         cells = part.set_index(MEASURE).to_dict("index")
         row = part.iloc[0].to_dict()
-        shares = [show(cells, (m, s or study.split, k, t)) for m, s, k, t in columns.values()]
-        rows.append(
-            [
-                texts.model_label(row["objective"], row["decouple"]),
-                *_settings(study, row),
-                *shares,
-                str(row["seeds"]),
-            ]
-        )
+        shares = [
+            show(cells, (metric, split or study.split, *main.get(tuple(place), place)))
+            for metric, split, *place in columns.values()
+        ]
+        label = texts.model_label(row["objective"], row["decouple"])
+        rows.append([label, *_settings(study, row), *shares, str(row["seeds"])])
     return _table(study, title, ["model"], [*columns, "seeds"], rows, about)
 
 
@@ -136,7 +145,7 @@ def _changes(study: Study, world: str, about: list[str]) -> list[Table]:
     here = study.differences[study.differences["world"] == world]
     sarr, *others = (
         {(*_change_name(row), *_settings(study, row)): row for row in _of_measure(here, measure)}
-        for measure in COMPARED
+        for measure in compared(study.main[world])
     )
     if not sarr:
         return []
@@ -155,9 +164,9 @@ def _changes(study: Study, world: str, about: list[str]) -> list[Table]:
     tests = [*notes.of_tests(sarr.values()), ABOUT["changes"], *about]
     tables = [_table(study, title, names, [*columns], rows, tests)]
     if any(others):
-        title = "Paired differences in safe error and in SARR on new objects"
+        title = "Paired differences in safe error" + " and in SARR on new objects" * len(others[1:])
         rows = [[*name, *(texts.before_after(o.get(name)) for o in others)] for name in sarr]
-        columns = ["safe error", "SARR, new objects"]
+        columns = ["safe error", "SARR, new objects"][: len(others)]
         arrows = ["Before → after: the change.", ABOUT["changes"], *about]
         tables.append(_table(study, title, names, columns, rows, arrows))
     return tables
@@ -181,7 +190,8 @@ def _charts(study: Study, world: str) -> list[tuple[str, Any]]:
     combinations = views(study.grid, world)
     # Without the keys: a blank one would be no JSON.
     table, by_seed = (t.drop(columns=study.grid.keys) for t in (study.table, study.by_seed))
-    by_seed = pd.DataFrame(_of_measure(by_seed, SARR), columns=by_seed.columns)
+    main = study.main[world]
+    by_seed = pd.DataFrame(_of_measure(by_seed, ("sarr", *main)), columns=by_seed.columns)
     by_seed = by_seed[~by_seed["objective"].isin(UNTRAINED)]
     for settings, rows in combinations:
         named = ", ".join(texts.settings(settings, list(settings)))
@@ -194,7 +204,9 @@ def _charts(study: Study, world: str) -> list[tuple[str, Any]]:
             plane = plots.plane(here, split=study.split)
             charts.append((f"Safety and helpfulness, {where}", plane))
         if seeds["seed"].nunique() > 1:
-            every = plots.seeds(seeds, title="SARR, seen objects and questions")
+            title = "SARR, {} objects, {} questions".format(*main)
+            title = "SARR, seen objects and questions" if main == PLACES[0] else title
+            every = plots.seeds(seeds, title=title)
             charts.append((f"SARR of every seed, {where}", every))
     return charts
 

@@ -11,7 +11,7 @@ from safeerase_lite.unlearning.objectives import UNTRAINED
 
 from . import texts
 from .rows import CITED, LIBRARIES, MODEL, WORLD
-from .tables import EFFICACY, Study
+from .tables import EFFICACY, PLACES, Study
 
 PAPER_FALL = 0.795  # SafeEraser's abstract: PD lowers SARR by 79.5%, averaged over what is unknown
 PAPER = (
@@ -20,6 +20,14 @@ PAPER = (
 )
 # What the numbers of a table are.
 ABOUT = json.loads(Path(__file__).with_name("about.json").read_text(encoding="utf-8"))
+# What the main SARR is measured on, beside `PLACES`.
+PLACE = dict(zip(PLACES, (
+    "objects and questions that PD was trained on",
+    "objects that PD was not trained on (pictures, where the data name no objects), and questions "
+    "that it was",
+    "objects that PD was trained on, and questions that it was not",
+    "objects (pictures, where the data name no objects) and questions that PD was not trained on",
+), strict=True))  # fmt: skip
 # Columns that identify a run or its place; the others are settings.
 NO_SETTING = {"seed", "row", "world", "folder", "versions", "error", "data_hash", "model_hash",
               *WORLD, *MODEL}  # fmt: skip
@@ -52,6 +60,13 @@ def of_runs(study: Study, worlds: list[str]) -> list[str]:
         versions(study),
     ]
     return [*notes, "MIXED runs, see the end."] if study.grid.mixed else notes
+
+
+def places(study: Study, worlds: list[str]) -> str:
+    """What the main SARR of these worlds is measured on."""
+    where = {world: PLACE[study.main[world]] for world in worlds}
+    alike = len(set(where.values())) == 1
+    return where[worlds[0]] if alike else "; ".join(map(": ".join, where.items()))
 
 
 def of_tests(rows: list[dict]) -> list[str]:

@@ -5,7 +5,6 @@ under its settings. The runs of a row are its seeds. A setting that means nothin
 the steps of a model that was not trained, is blank, and agrees with every value.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 from safeerase_lite.config import NOT_RECORDED, PROFILES
+from safeerase_lite.evaluation.metrics import chosen_split
 from safeerase_lite.runs import store
 from safeerase_lite.tinyworld import DEFAULT_SEED, FRESH_SEED
 from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import Damaged, UserError
 
 from .texts import TRAININGS, in_display_order
 
@@ -38,15 +38,18 @@ class Grid:
 
     runs: a row per complete run, in order of appearance in a report, its id as the index: world
         (its name), seed, the settings, folder, versions, and row (the number of its row).
-    unusable: the same of failed runs and those that lack answers, with `error`, one line.
+    unusable: the same of failed runs and those whose answers are missing or damaged, with `error`,
+        one line.
     keys: the settings that vary, and so distinguish rows.
     mixed: what should be the same in all runs and is not, in words.
+    split: that the runs have answers on.
     """
 
     runs: pd.DataFrame
     unusable: pd.DataFrame
     keys: list[str]
     mixed: list[str]
+    split: str
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -56,12 +59,18 @@ class Grid:
 
 
 def read(
-    runs_dir: Path | str, *, split: str = "test", planned: list[dict[str, Any]] | None = None
+    runs_dir: Path | str,
+    *,
+    split: str | None = None,
+    planned: list[dict[str, Any]] | None = None,
 ) -> Grid:
     """The runs under runs_dir that have answers on a split; of `planned` ones only those.
 
+    split: None: test where there is one, else val.
+
     Raises:
-        UserError: no complete run with answers on that split, or two runs of one row and seed.
+        UserError: no complete run with answers on that split, two runs of one row and seed, or one
+            whose record or tables are damaged.
     """
     runs = _read_runs(Path(runs_dir).expanduser())
     if planned is not None:
@@ -70,13 +79,15 @@ def read(
             raise UserError(f"{runs_dir} holds no run of this sweep: start the sweep first")
     usable = runs[runs["error"] == ""]
     if usable.empty:
-        raise UserError(f"no complete run in {runs_dir}; {runs['error'].iloc[0]}: run it again")
+        raise UserError(f"no complete run in {runs_dir}, run one again; {runs['error'].iloc[0]}")
     splits = usable["folder"].map(
-        lambda run: set(pd.read_parquet(run / "answers.parquet", columns=["split"])["split"])
+        lambda run: set(store.read_table(run / "answers.parquet", columns=["split"])["split"])
     )
+    asked = set().union(*splits)
+    split = split or chosen_split(asked)
     without = splits.index[[split not in present for present in splits]]
     if len(without) == len(usable):
-        known = " or ".join(sorted(set().union(*splits)))
+        known = " or ".join(sorted(asked))
         raise UserError(f"no run in {runs_dir} asked split {split!r}: take --split {known}")
     runs.loc[without, "error"] = f"asked nothing on {split}"
 
@@ -88,7 +99,7 @@ def read(
     row = usable.groupby(["world", *WORLD, *MODEL, *keys], sort=False, dropna=False).ngroup()
     usable = usable.assign(row=row)
     _refuse_duplicates(usable)
-    return Grid(usable, runs[runs["error"] != ""], keys, _mixed(usable))
+    return Grid(usable, runs[runs["error"] != ""], keys, _mixed(usable), split)
 
 
 # ---- what is missing, what belongs together ----
@@ -170,7 +181,7 @@ def _read_runs(folder: Path) -> pd.DataFrame:
     status = store.load(folder, allow_mixed=True).runs.set_index("id")["status"]
     places = {"complete": folder, "failed": folder / "failed"}
     folders = [places[text] / id for id, text in status.items()]
-    records = [json.loads((path / "run.json").read_text(encoding="utf-8")) for path in folders]
+    records = [store.read_record(path) for path in folders]
     parameters = [record["parameters"] for record in records]
     if not any({*MODEL, "seed"} <= set(given) for given in parameters):
         raise UserError(f"the runs in {folder} have no objective, decouple and seed: name another")
@@ -208,6 +219,10 @@ def _settings(parameters: list[dict[str, Any]], index: pd.Index) -> pd.DataFrame
 def _error(folder: Path, record: dict[str, Any]) -> str:
     if record["status"] == "failed":
         return str(record["extra"].get("error", "")).partition("\n")[0] or "failed"
+    try:
+        store.read_record(folder, "*.parquet")
+    except Damaged as error:
+        return str(error)
     return "" if (folder / "answers.parquet").exists() else "has no answers.parquet"
 
 

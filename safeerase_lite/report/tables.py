@@ -8,6 +8,7 @@ import pandas as pd
 
 from safeerase_lite.evaluation import metrics
 from safeerase_lite.evaluation.statistics import holm, seed_test
+from safeerase_lite.runs.store import read_table
 from safeerase_lite.utils import UserError, track
 
 from . import rows
@@ -15,8 +16,9 @@ from .rows import WORLD, Grid
 from .texts import TRAININGS
 
 EFFICACY = "train"  # the split of ASR and RR efficacy
-SARR = ("sarr", "seen", "seen")  # metric, kinds, templates: the paper's in-distribution setting
-COMPARED = [SARR, ("safe_error", "seen", "seen"), ("sarr", "unseen", "seen")]
+# (kinds, templates), the paper's in-distribution setting first. The main SARR of a world is that of
+# the first place where it was measured: data that name no safe kind have no seen one.
+PLACES = [("seen", "seen"), ("unseen", "seen"), ("seen", "unseen"), ("unseen", "unseen")]
 CONTRASTS = [("none", "pd"), ("none", "placebo"), ("placebo", "pd")]  # before, after
 MEASURE = ["metric", "split", "kinds", "templates"]
 NUMBERS = ["before", "after", "value", "low", "high", "relative", "n", "unknown", "at_least",
@@ -35,6 +37,7 @@ class Study:
         and at_most (of the value, whatever those are), p (sign-flip) and p_t (paired t), and both
         adjusted by Holm over the rows of a contrast and world that share their settings, learning
         rates apart.
+    main: world → its place of `PLACES`.
     missing: the parameters of runs that are expected and not there.
     left_out: what was not compared, and the reason.
     """
@@ -44,6 +47,7 @@ class Study:
     table: pd.DataFrame
     differences: pd.DataFrame
     by_seed: pd.DataFrame
+    main: dict[str, tuple[str, str]]
     missing: list[dict[str, Any]]
     left_out: list[dict[str, Any]]
 
@@ -51,14 +55,14 @@ class Study:
 def study(
     runs_dir: Path | str,
     *,
-    split: str = "test",
+    split: str | None = None,
     sweep: Path | str | None = None,
     allow_mixed: bool = False,
 ) -> Study:
     """Read every complete run under runs_dir; measure, compare, and look for what is missing.
 
     Args:
-        split: where everything but efficacy is measured.
+        split: where everything but efficacy is measured; None: test where there is one, else val.
         sweep: a file; what it plans, and nothing else, is reported and expected. Without one, every
             trained row is expected to have every seed that some trained row of its world has.
         allow_mixed: report runs of several library versions, or of several data sets in one world,
@@ -80,22 +84,36 @@ def study(
     missing = rows.missing(missing, grid.unusable)
     if planned:
         missing = [run.given for run in planned if run.settings in missing]
+    split = grid.split
     answers = {row: _answers(runs, split) for row, runs in grid.runs.groupby("row")}
     by_seed = _stack(grid, {row: metrics.by_seed(table) for row, table in answers.items()})
     measured = track(answers.items(), "measure", total=len(answers))
     table = _stack(grid, {row: metrics.measure(table) for row, table in measured})
     spread = by_seed.groupby(["row", *MEASURE], sort=False)["value"]
     spread = spread.agg(seeds="size", least="min", most="max").reset_index()
-    differences, left_out = _differences(grid, answers, split)
+    main = {world: _main_place(part, split) for world, part in table.groupby("world")}
+    differences, left_out = _differences(grid, answers, split, main)
     table = table.merge(spread, on=["row", *MEASURE])
-    return Study(grid, split, table, differences, by_seed, missing, left_out)
+    return Study(grid, split, table, differences, by_seed, main, missing, left_out)
+
+
+def _main_place(table: pd.DataFrame, split: str) -> tuple[str, str]:
+    sarr = table[(table["metric"] == "sarr") & (table["split"] == split)]
+    measured = set(zip(sarr["kinds"], sarr["templates"], strict=True))
+    return next((place for place in PLACES if place in measured), PLACES[0])
+
+
+def compared(place: tuple[str, str]) -> list[tuple[str, str, str]]:
+    """The measures (metric, kinds, templates) that are compared where `place` is the main one."""
+    measures = [("sarr", *place), ("safe_error", *place), ("sarr", "unseen", "seen")]
+    return list(dict.fromkeys(measures))
 
 
 def _answers(runs: pd.DataFrame, split: str) -> pd.DataFrame:
     """The greedy answers of a row's runs that a report measures, stacked, with their seed."""
     tables = []
     for run in runs.itertuples():
-        table = pd.read_parquet(run.folder / "answers.parquet").assign(seed=run.seed)
+        table = read_table(run.folder / "answers.parquet").assign(seed=run.seed)
         efficacy = (table["set"] == "forget") & (table["split"] == EFFICACY)
         tables.append(table[((table["split"] == split) | efficacy) & (table["sample"] == 0)])
     return pd.concat(tables, ignore_index=True)
@@ -111,7 +129,7 @@ def _stack(grid: Grid, tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _differences(
-    grid: Grid, answers: dict[int, pd.DataFrame], split: str
+    grid: Grid, answers: dict[int, pd.DataFrame], split: str, main: dict[str, tuple[str, str]]
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Every contrast that has both sides; and what was left out of them."""
     changes, left_out = [], []
@@ -131,7 +149,7 @@ def _differences(
                     reason = f"without seed {alone}, which only {TRAININGS[decouple]} has"
                     left_out.append(about | {"reason": reason})
             pair = [table[table["seed"].isin(common)] for table in pair.values()]
-            for measure in COMPARED:
+            for measure in compared(main[about["world"]]):
                 try:
                     if _is_measured(pair[0], measure, split):
                         changes.append(about | _difference(*pair, measure, split))

@@ -16,7 +16,7 @@ def report(
     runs_dir: Path | str,
     output: Path | str,
     *,
-    split: str = "test",
+    split: str | None = None,
     sweep: Path | str | None = None,
     allow_mixed: bool = False,
 ) -> Study:
@@ -25,7 +25,7 @@ def report(
     The same ledger gives the same bytes.
     """
     result = study(runs_dir, split=split, sweep=sweep, allow_mixed=allow_mixed)
-    command = f"safeerase report {runs_dir} --split {split}"
+    command = f"safeerase report {runs_dir} --split {result.split}"
     command += f" --sweep {sweep}" if sweep else ""
     command += " --allow-mixed" if allow_mixed else ""
     contents = document(result, command)

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import UserError, print_any_character
 
 CONNECT_TIMEOUT = 10.0  # seconds that a running scheduler may take to answer
 RUN_GB = 1.5  # memory set aside for each run on this machine; a tiny one holds 1.2
@@ -113,6 +113,7 @@ def one_thread() -> None:
 def _start_worker(initializer: Callable[..., None] | None, *initargs: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends its workers itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    print_any_character()
     if initializer:
         initializer(*initargs)
 

@@ -1,7 +1,6 @@
 """One experiment: unlearn, evaluate, and the ledger's run that holds both."""
 
 import hashlib
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,19 @@ from safeerase_lite.config import (
     OF_TRAINING,
     ORACLE,
     Config,
-    read_injected,
 )
 from safeerase_lite.data.dataset import Data, require_decouple
 from safeerase_lite.data.redaction import redact_for_storage
 from safeerase_lite.evaluation import evaluate as evaluation
 from safeerase_lite.evaluation.evaluate import Report
 from safeerase_lite.evaluation.judges import MODEL_JUDGES, get_judge, parse_judge_name, prompt
+from safeerase_lite.evaluation.judges.rules import REFUSAL
 from safeerase_lite.evaluation.pending_answers import delete_answers
-from safeerase_lite.models.llava import load_adapter, reset_adapter, save_adapter
-from safeerase_lite.tinyworld import shipped_model
+from safeerase_lite.models.llava import compute_dtype, load_adapter, reset_adapter, save_adapter
+from safeerase_lite.models.pretrained import model_hash
 from safeerase_lite.unlearning.objectives import OBJECTIVES, own_recipe
 from safeerase_lite.unlearning.trainer import NonFiniteLoss, require_optimizer, train
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import UserError, cached, expects
 
 from . import store
 from .processes import by_main, launched
@@ -35,6 +34,7 @@ OF_THE_MODEL = (
 )  # fmt: skip
 
 
+@expects
 def unlearn(
     model,
     data: Data,
@@ -66,13 +66,10 @@ def unlearn(
     """
     _require_same_settings(model, config)
     run = open_run(config, data, runs_dir=runs_dir, wait=wait)
-    if hasattr(model, "initial_adapter"):
-        reset_adapter(model)
-    if config.objective not in OBJECTIVES:
+    if run.done or config.objective not in OBJECTIVES:
+        _restore(model, run)
         return run
-    if run.done:
-        load_adapter(model, run.adapter_dir)
-        return run
+    reset_adapter(model)
     try:
         history = train(model, data, config, run.checkpoint_dir, watch=watch)
     except NonFiniteLoss as error:
@@ -85,13 +82,15 @@ def unlearn(
     return run
 
 
+@expects
 def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
     """Ask a model every question, judge, measure, and complete the run; see `evaluation.evaluate`.
 
-    A complete run is read from the ledger.
+    A complete run is read from the ledger. Else the model gets the adapter that `unlearn` stored
+    for this run, whatever it learned since.
 
     Args:
-        model: as `unlearn` left it.
+        model: from `load_model`, with the run's settings.
         data: from `load_data`.
         run: from `unlearn`.
         raw: store the harmful texts of real data as they are; else the ledger gets their hashes.
@@ -100,11 +99,13 @@ def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
         Metrics, and the answers themselves with their verdicts.
 
     Raises:
-        UserError: the judge fails; then answers and verdicts are stored, and the same call goes on
-            from there.
+        UserError: the run was not unlearned, or the model was loaded with other settings; the judge
+            fails: then answers and verdicts are stored, and the same call goes on from there.
     """
     if run.done:
         return Report(run.metrics, run.answers, run.config.label)
+    _require_same_settings(model, run.config)
+    _restore(model, run)
     report = evaluation.evaluate(model, data, run.config, cache_key=run.id)
     images = [Path(path).relative_to(data.root).as_posix() for path in report.answers["image"]]
     answers = report.answers.assign(image=images)
@@ -112,10 +113,12 @@ def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
     run.write_answers(stored)
     run.write_metrics(report.metrics)
     run.commit()
-    delete_answers(run.id)
+    if parse_judge_name(run.config.judge)[1]:
+        delete_answers(run.id)
     return Report(report.metrics, answers.assign(kind=stored["kind"]), report.label)
 
 
+@expects
 def open_run(
     config: Config, data: Data, *, runs_dir: Path | str | None = None, wait: float = 3.0
 ) -> store.Run:
@@ -127,11 +130,10 @@ def open_run(
     Raises:
         UserError: the data have no decouple pairs; another process is writing the run; a step has
             fewer questions than there are processes; the optimizer's library does not work here;
-            the judge cannot be asked, or not without consent, or does not know the data; no split
-            of the data is evaluated; all steps are warm-up.
+            the judge cannot be asked, or not without consent, or does not know the data, or its
+            verdicts cannot be stored; no split of the data is evaluated.
     """
     require_decouple(data, config.decouple)
-    parse_judge_name(config.judge)
     if config.judge == ORACLE and not data.invented:
         raise UserError("the oracle knows the tiny world alone: use judge='rule' or a model")
     if not any(table["split"].isin(config.splits).any() for table in (data.forget, data.retain)):
@@ -145,17 +147,22 @@ def open_run(
                 f"batch is {config.batch}, with {processes} processes: each needs a question in "
                 "every step, so raise batch or start fewer"
             )
-        if math.ceil(config.warmup * config.steps) >= config.steps:
-            raise UserError(
-                f"steps={config.steps} with warmup={config.warmup:g} is warm-up alone, and its "
-                "first step has a rate of 0: take more steps"
-            )
     folder = Path(runs_dir) if runs_dir else store.default_runs_dir()
     run = by_main(store.open_run, folder, _parameters(config, data), wait=wait)
     run.config, run.main = config, launched().is_main_process
     if not run.done:
         get_judge(config.judge, consent=config.judge_consent, precision=config.precision)
+        if parse_judge_name(config.judge)[1]:
+            cached("pending_answers", run.id)  # refuses a cache that cannot store them
     return run
+
+
+def _restore(model, run: store.Run) -> None:
+    """Make the model what this run made of it: for an untrained run, what `load_model` loaded."""
+    if run.config.objective in OBJECTIVES:
+        load_adapter(model, run.adapter_dir)
+    elif hasattr(model, "initial_adapter"):
+        reset_adapter(model)
 
 
 def _require_same_settings(model, config: Config) -> None:
@@ -181,6 +188,7 @@ def recorded_config(parameters: dict[str, Any]) -> Config:
 def _parameters(config: Config, data: Data) -> dict[str, Any]:
     """All that determines a run's result; None where a run of this kind never looks."""
     parameters = config.model_dump(exclude=set(NOT_RECORDED))
+    parameters["compute"] = str(compute_dtype(config)).removeprefix("torch.")  # what is done here
     if config.objective not in OBJECTIVES:
         parameters |= dict.fromkeys(OF_TRAINING)
     if config.decouple == "none":
@@ -198,22 +206,9 @@ def _parameters(config: Config, data: Data) -> dict[str, Any]:
     if model:  # the judge's prompt, and the weights that answer it
         weights = model_hash(model) if MODEL_JUDGES[kind].local_weights else model
         parameters["judge_hash"] = _sha256(f"{prompt.INSTRUCTIONS} {weights}")
+    elif kind == "rule":  # another rule judges otherwise, and is another run
+        parameters["judge_hash"] = _sha256(REFUSAL.pattern)
     return parameters
-
-
-def model_hash(model: str) -> str:
-    """What identifies a model's weights: a hash of its files, or its hub name. Injected knowledge
-    includes its base's."""
-    folder = shipped_model(model) or Path(model)
-    if not folder.is_dir():
-        return model
-    knowledge = read_injected(model)
-    digest = hashlib.sha256(model_hash(knowledge.base).encode() if knowledge else b"")
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def _sha256(text: str) -> str:

@@ -2,12 +2,15 @@
 
 import ast
 import difflib
+import io
+import json
 import logging
 import os
 import re
 import shutil
 import signal
 import tempfile
+import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from traitlets import default
 
-from safeerase_lite.utils import OPENED, UserError, is_interactive
+from safeerase_lite.utils import OPENED, UserError, is_interactive, reading, require_writable
 
 PARTIAL = ".partial-"  # a folder's name begins so while a notebook is executed in it
 START_ATTEMPTS = 3  # kernels started side by side can race for a port
@@ -32,7 +35,7 @@ PYTHON = {"name": "python3", "language": "python", "display_name": "Python 3"}
 
 # The types a parameter can have: what is accepted, and how an error describes it. Strict, because
 # True is no number and YAML reads `yes` as True.
-STRICT = ConfigDict(strict=True)
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 TYPES: dict[str, tuple[TypeAdapter, str]] = {
     "str": (TypeAdapter(str, config=STRICT), "a text"),
     "int": (TypeAdapter(int, config=STRICT), "a whole number"),
@@ -55,9 +58,10 @@ class KernelLost(NotebookFailed):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A line `name: type = default  # help` of the cell tagged `parameters`.
+    """A statement `name: type = default  # help` of the cell tagged `parameters`.
 
-    A default of None means that None can also be given, as None or as the text "None".
+    A type such as `int | None`, or a default of None, means that None can also be given, as None or
+    as the text "None".
     """
 
     name: str
@@ -65,27 +69,80 @@ class Parameter:
     default: Any
     help: str
 
+    @property
+    def kinds(self) -> list[str]:
+        return re.split(r"\s*\|\s*", re.sub(r"\[.*\]", "", self.type))
+
+    @property
+    def kind(self) -> str:
+        """The type, as one of TYPES: without None and without what a list holds."""
+        return " | ".join(kind for kind in self.kinds if kind != "None")
+
 
 def parameters(notebook: Path | str) -> list[Parameter]:
     """What a notebook's cell tagged `parameters` declares, in its order.
 
-    Raises a UserError: no such file, no notebook, no tagged cell, or a default that is no literal.
+    Raises a UserError: no such file, no notebook, no tagged cell, one that is not Python, or a
+    default that is no literal or not of its type.
     """
-    node = _read(Path(notebook))
-    if not any("parameters" in cell.metadata.get("tags", []) for cell in node.cells):
-        raise UserError(f"{notebook} has no cell tagged 'parameters': tag the one that holds them")
-    node.metadata["kernelspec"] = PYTHON  # what it will run on; papermill needs one to inspect
-    declared = []
-    for name, entry in papermill.inspect_notebook(node).items():
+    source = _tagged(_read(Path(notebook)), notebook).source
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    declared = {}
+    for name, node in _assignments(source):
+        default, annotation = ast.unparse(node.value), getattr(node, "annotation", None)
         try:
-            value = ast.literal_eval(entry["default"])
-        except (ValueError, SyntaxError):
+            value = ast.literal_eval(node.value)
+        except (ValueError, TypeError):
             raise UserError(
-                f"parameter {name!r} of {notebook} has the default {entry['default']}: write a "
-                "literal, on a line of its own, and derive values in a later cell"
+                f"parameter {name!r} of {notebook} has the default {default}: write a literal, and "
+                "derive values in a later cell"
             ) from None
-        declared.append(Parameter(name, entry["inferred_type_name"], value, entry["help"]))
-    return declared
+        quoted = isinstance(annotation, ast.Constant)
+        kind = str(annotation.value if quoted else annotation and ast.unparse(annotation))
+        declared[name] = Parameter(name, kind, value, comments.get(node.end_lineno, ""))
+        _check_default(declared[name], notebook)
+    return list(declared.values())
+
+
+def _check_default(parameter: Parameter, notebook: Path | str) -> None:
+    if parameter.default is None or parameter.kind not in TYPES:
+        return
+    adapter, description = TYPES[parameter.kind]
+    try:
+        adapter.validate_python(parameter.default, strict=True)
+    except ValidationError:
+        raise UserError(
+            f"parameter {parameter.name!r} of {notebook} has the default {parameter.default!r}: "
+            f"give {description} ({parameter.kind})"
+        ) from None
+
+
+def _tagged(node: nbformat.NotebookNode, notebook: Path | str) -> nbformat.NotebookNode:
+    """The cell after which papermill sets the parameters, checked to be Python."""
+    for cell in node.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            try:
+                ast.parse(cell.source, "parameters")
+            except (SyntaxError, ValueError) as error:
+                reason = _first_line(error)
+                raise UserError(
+                    f"the cell tagged 'parameters' of {notebook} is not Python ({reason}): keep "
+                    "parameters alone in it, as name: type = value"
+                ) from None
+            return cell
+    raise UserError(f"{notebook} has no cell tagged 'parameters': tag the one that holds them")
+
+
+def _assignments(source: str) -> Iterator[tuple[str, ast.Assign | ast.AnnAssign]]:
+    """The statements `name = value` and `name: type = value`, by name."""
+    for node in ast.parse(source).body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(name)])
+                | ast.AnnAssign(target=ast.Name(name), value=ast.expr())
+            ):
+                yield name, node
 
 
 def validate(
@@ -114,13 +171,13 @@ def validate(
 
 
 def _validate(parameter: Parameter, value: Any, notebook: Path | str) -> Any:
-    name = parameter.type.split("[")[0]
+    name = parameter.kind
     if name not in TYPES:
         raise UserError(
             f"parameter {parameter.name!r} of {notebook} declares no type that can be checked: "
             f"annotate it with one of {', '.join(TYPES)}"
         )
-    if parameter.default is None and (value is None or value == "None"):
+    if (parameter.default is None or "None" in parameter.kinds) and value in (None, "None"):
         return None
     adapter, description = TYPES[name]
     try:
@@ -152,21 +209,27 @@ def _refuse_secrets(value: Any, name: str = "") -> None:
 
 def code(notebook: Path | str) -> str:
     """The source of every code cell; of the one with the parameters, what declares none."""
-    names = {parameter.name for parameter in parameters(notebook)}
-    sources = []
-    for cell in _read(Path(notebook)).cells:
-        lines = cell.source.splitlines() if cell.cell_type == "code" else []
-        if "parameters" in cell.metadata.get("tags", []):
-            lines = [
-                line for line in lines if line.strip() and re.split(r"\W", line)[0] not in names
-            ]
-        sources.append("\n".join(lines))
+    node = _read(Path(notebook))
+    tagged, sources = _tagged(node, notebook), []
+    for cell in node.cells:
+        source = cell.source if cell.cell_type == "code" else ""
+        if cell is tagged:
+            lines = cell.source.split("\n")  # as ast counts; splitlines() also cuts at U+2028
+            for _, statement in _assignments(source):
+                first, last = statement.lineno - 1, statement.end_lineno
+                lines[first:last] = [""] * (last - first)
+            source = "\n".join(filter(str.strip, lines))
+        sources.append(source)
     return "\n\n".join(filter(None, sources))
 
 
-def _read(notebook: Path):
+def _read(notebook: Path) -> nbformat.NotebookNode:
+    """The notebook, every line of its cells ended by \\n."""
     try:
-        return nbformat.read(notebook, as_version=4)
+        node = nbformat.read(notebook, as_version=4)
+        for cell in node.cells:
+            cell.source = re.sub("\r\n?", "\n", cell.source)
+        return node
     except FileNotFoundError:
         raise UserError(f"there is no notebook {notebook}: check the path") from None
     except OSError as error:
@@ -207,10 +270,9 @@ def execute(
     values = validate(notebook, values or {})
     if output == notebook.resolve():
         raise UserError(f"the output {output} is the notebook itself: choose another")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {output.parent}: {error.strerror}") from None
+    if os.path.isdir(output):
+        raise UserError(f"the output {output} is a folder: name a file in it")
+    require_writable(output)
 
     failed = output.with_suffix(".failed.ipynb")
     prefix = f"{PARTIAL}{output.stem}-"
@@ -241,9 +303,11 @@ def opened_runs(executed: Path) -> list[str]:
     """The ids of the complete runs that an executed notebook opened.
 
     A notebook with the parameter `runs_dir` names those under that ledger; of a run in a folder of
-    the ledger, with that folder.
+    the ledger, with that folder. Raises Damaged if the notebook is missing or broken.
     """
-    return _read(executed).metadata.get("safeerase", {}).get("runs", [])
+    with reading(executed, "execute it again"):
+        metadata = json.loads(executed.read_bytes())["metadata"]
+        return [str(run) for run in metadata.get("safeerase", {}).get("runs", [])]
 
 
 def remove_partial(output: Path) -> None:

@@ -8,6 +8,7 @@ JSON goes in, one line comes out, and the exit status says how it went.
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from safeerase_lite.runs import notebook as notebooks
-from safeerase_lite.utils import UserError, release_lock, take_lock
+from safeerase_lite.runs import store
+from safeerase_lite.utils import (
+    UserError,
+    print_any_character,
+    release_lock,
+    setting_aside,
+    stoppable,
+    take_lock,
+)
 
 RUNS_DIR = "runs_dir"  # the parameter that says where results go: never part of a run's id
 COMPLETE, FAILED, LOST = 0, 2, 3  # exit statuses; any other says that the process crashed
@@ -70,10 +79,12 @@ def executed_path(runs_dir: Path, run_id: str) -> Path:
 
 
 def completed(runs_dir: Path, run_id: str, seconds: float = 0.0) -> Outcome | None:
-    """The outcome of a run whose notebook was executed and whose results are still there."""
-    notebook = executed_path(runs_dir, run_id)
-    opened = notebooks.opened_runs(notebook) if notebook.exists() else None
-    if opened is None or not all((runs_dir / run / "run.json").exists() for run in opened):
+    """The outcome of a run whose notebook was executed and whose results are there, undamaged."""
+    try:
+        opened = notebooks.opened_runs(executed_path(runs_dir, run_id))
+        for run in opened:
+            store.read_record(runs_dir / run, "*", "complete")
+    except UserError:
         return None
     return Outcome(run_id, "complete", seconds, run=" ".join(opened))
 
@@ -98,6 +109,8 @@ def perform(
             if outcome := completed(runs_dir, run.id):
                 return outcome
             notebooks.remove_partial(executed)
+            with setting_aside(executed, runs_dir / "damaged"):
+                notebooks.opened_runs(executed)
             for _ in range(retries + 1):
                 status, message = _run_process(run, executed, runs_dir, threads, time_limit)
                 if status in (COMPLETE, FAILED):
@@ -128,6 +141,7 @@ def _run_process(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        errors="replace",
         start_new_session=True,  # Ctrl-C is for the sweep, which ends its runs itself
     )
     last_resort = threading.Timer((time_limit or math.inf) + GRACE, process.kill)
@@ -158,11 +172,15 @@ def run_environment(threads: int) -> dict[str, str]:
 def main() -> int:
     notebook, output, values, time_limit = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    print_any_character()
     try:
-        notebooks.execute(notebook, output, values, time_limit=time_limit)
+        with stoppable():
+            notebooks.execute(notebook, output, values, time_limit=time_limit)
     except (UserError, notebooks.NotebookFailed) as error:
         print(error, flush=True)
         return LOST if isinstance(error, notebooks.KernelLost) else FAILED
+    except KeyboardInterrupt:  # nobody is left to be told
+        return LOST
     except Exception as error:  # a full disk, say: the next attempt may do better
         print(f"{type(error).__name__}: {error}".splitlines()[0], flush=True)
         return LOST
@@ -171,7 +189,7 @@ def main() -> int:
 
 def _end_with_parent() -> None:
     os.read(0, 1)  # nothing more is ever sent: this returns when the parent's end closes
-    os._exit(LOST)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

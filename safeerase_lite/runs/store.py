@@ -3,9 +3,11 @@
     <runs_dir>/<id>/            complete runs
     <runs_dir>/partial/<id>/    being written, or left by a process that died
     <runs_dir>/failed/<id>/     with traceback.txt
+    <runs_dir>/damaged/         what was found damaged, and is done again
 
 A folder holds run.json, history.csv, answers.parquet, metrics.csv and adapter/. It reaches runs_dir
-by one atomic rename, so there a run is complete or absent. A lock file keeps a second process from
+by one atomic rename, so there a run is complete or absent; run.json has the digests of the other
+files, so one that is missing or changed since is noticed. A lock file keeps a second process from
 writing the same run (a mounted cloud folder may have no locks, see `utils.take_lock`).
 """
 
@@ -19,24 +21,32 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+from pydantic import BaseModel
 
 from safeerase_lite.utils import (
     OPENED,
+    Damaged,
     UserError,
     atomic_write,
+    digests,
     peak_memory_gb,
+    reading,
     release_lock,
+    setting_aside,
     take_lock,
+    verify,
 )
 
 SCHEMA = 1
 PROJECT = "safeerase-lite"
 DATA_HASH = "data_hash"  # the parameter that says which data a run saw
+OWN = ("run.json", "history.csv", "answers.parquet", "metrics.csv", "adapter", "checkpoint")
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", PROJECT)
 
 
@@ -63,7 +73,7 @@ def default_runs_dir() -> Path:
     here = Path.cwd()
     for folder in (here, *here.parents):
         project = folder / "pyproject.toml"
-        if project.is_file() and f'name = "{PROJECT}"' in project.read_text(encoding="utf-8"):
+        if project.is_file() and f'name = "{PROJECT}"'.encode() in project.read_bytes():
             return folder / "runs"
     return here / "runs"
 
@@ -93,6 +103,12 @@ class Run:
     config: Any = None
     _started: datetime = field(default_factory=lambda: datetime.now(UTC), repr=False)
 
+    def __repr__(self) -> str:
+        state = "complete" if self.done else "resumed" if self.resumed else "open"
+        return (
+            f"Run({', '.join(filter(None, [self.id, self.config and self.config.label, state]))})"
+        )
+
     @property
     def adapter_dir(self) -> Path:
         return self.folder / "adapter"
@@ -104,17 +120,17 @@ class Run:
 
     @property
     def answers(self) -> pd.DataFrame:
-        return pd.read_parquet(self._require("answers.parquet"))
+        return read_table(self._require("answers.parquet"))
 
     @property
     def metrics(self) -> pd.DataFrame:
-        return pd.read_csv(self._require("metrics.csv"))
+        return read_table(self._require("metrics.csv"))
 
     @property
     def history(self) -> pd.DataFrame:
         """A row per step; empty for a run without training."""
         path = self.folder / "history.csv"
-        return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["step"])
+        return read_table(path) if path.exists() else pd.DataFrame(columns=["step"])
 
     def write_history(self, rows: Iterable[dict] | pd.DataFrame) -> None:
         """Add rows, each with a `step`. They replace the recorded rows from their first step on.
@@ -151,10 +167,12 @@ class Run:
         complete = self.runs_dir / self.id
         try:
             os.rename(self.folder, complete)
-        except OSError:
-            if not (complete / "run.json").exists():
-                raise
-            shutil.rmtree(self.folder)
+        except OSError:  # something is there already
+            self._set_damage_aside()
+            if complete.exists():
+                shutil.rmtree(self.folder)
+            else:
+                os.rename(self.folder, complete)
         _sync(self.runs_dir)
         shutil.rmtree(self.runs_dir / "failed" / self.id, ignore_errors=True)
         self.folder, self.done = complete, True
@@ -186,6 +204,28 @@ class Run:
     def _lock(self) -> Path:
         return self._partial.with_suffix(".lock")
 
+    def _read_complete(self) -> None:
+        """Raise Damaged unless the ledger holds the run, complete and as it was written."""
+        read_record(self.runs_dir / self.id, "*", "complete")
+
+    def _set_damage_aside(self) -> None:
+        """Of a complete run all, so that it is done again; of one that a dead process left, what
+        the next process would read or could not overwrite. For who has the lock."""
+        aside = self.runs_dir / "damaged"
+        with setting_aside(self.runs_dir / self.id, aside):
+            self._read_complete()
+        with setting_aside(self._partial, aside), reading(self._partial):
+            if self._partial.is_file():
+                raise ValueError
+        for path in self._partial.glob("*"):
+            with setting_aside(path, aside / self.id), reading(path):
+                if path.name in OWN and path.is_dir() == bool(path.suffix):
+                    raise ValueError
+                if path.name == "run.json":
+                    read_record(path.parent)
+                if path.name == "history.csv":
+                    self.history["step"].astype(int)
+
     def _write_record(self, status: str, **extra: str) -> None:
         record = {
             "schema": SCHEMA,
@@ -198,7 +238,9 @@ class Run:
             "peak_memory_mb": round(peak_memory_gb() * 1024, 1),
             "versions": library_versions(),
             "extra": extra,
+            "files": digests(self.folder) if status == "complete" else {},
         }
+        record["files"].pop("run.json", None)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         atomic_write(self.folder / "run.json", text)
 
@@ -220,8 +262,9 @@ class Run:
 def open_run(runs_dir: Path | str, parameters: dict[str, Any], *, wait: float = 3.0) -> Run:
     """The run of these parameters: loaded when complete, else opened for writing.
 
-    What a dead process left in partial/ is resumed. The same process may open a run twice, as when
-    a notebook's cell is run again.
+    What is not as it was written is moved to damaged/, and done again. What a dead process left in
+    partial/ is resumed. The same process may open a run twice, as when a notebook's cell is run
+    again.
 
     Args:
         parameters: everything that determines the result, as JSON values. The id is the first 12
@@ -230,57 +273,98 @@ def open_run(runs_dir: Path | str, parameters: dict[str, Any], *, wait: float = 
             goes on for a second or two.
 
     Raises:
-        UserError: another process still has the run open, or the parameters are not JSON values.
+        UserError: another process still has the run open, the parameters are not JSON values, or
+            the ledger cannot be read or written.
     """
     runs_dir = Path(runs_dir).expanduser().resolve()
     try:
-        canonical = json.dumps(
-            parameters, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
+        run_id = _run_id(parameters)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"run parameters must be JSON values (text, numbers, lists, dicts): {error}"
         ) from error
-    run_id = hashlib.sha256(canonical.encode()).hexdigest()[:12]
     partial, complete = runs_dir / "partial" / run_id, runs_dir / run_id
-    run = Run(run_id, json.loads(canonical), partial, runs_dir)
+    run = Run(run_id, json.loads(json.dumps(parameters, sort_keys=True)), partial, runs_dir)
     if opened_file := os.environ.get(OPENED):
         with open(opened_file, "a", encoding="utf-8") as file:
             file.write(f"{complete}\n")
 
-    if not (complete / "run.json").exists():
+    try:
+        run._read_complete()
+    except Damaged:  # or absent
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
+            take_lock(run._lock, run_id, wait)
+            run._set_damage_aside()
         except OSError as error:
-            raise UserError(f"runs cannot be stored in {runs_dir}: {error.strerror}") from None
-        take_lock(run._lock, run_id, wait)
-    if (complete / "run.json").exists():  # also when completed while we waited for the lock
+            reason = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+            raise UserError(f"runs cannot be stored in {runs_dir}: {reason}") from None
+    if complete.exists():  # also when completed while we waited for the lock
         release_lock(run._lock)
-        read_record(complete)
         run.folder, run.done = complete, True
         return run
-    if (partial / "run.json").exists():
-        read_record(partial)
-        run.resumed = True
+    run.resumed = partial.exists()
     partial.mkdir(exist_ok=True)
     run._write_record("partial")
     return run
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """A run's run.json. Raises a UserError if it is broken or of another schema."""
-    path = folder / "run.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}): remove {folder}") from error
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA:
-        raise UserError(
-            f"{path} has schema {schema}, this version reads {SCHEMA}: use the version that "
-            f"wrote it, or move {folder} away"
-        )
+def _run_id(parameters: dict[str, Any]) -> str:
+    canonical = json.dumps(
+        parameters, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+class _Record(BaseModel):
+    """What others read of run.json. Older ones have no `files`, which are the digests."""
+
+    id: str
+    parameters: dict[str, Any]
+    status: Literal["partial", "complete", "failed"]
+    started: str
+    seconds: float
+    peak_memory_mb: float
+    versions: dict[str, str | None]
+    extra: dict[str, str]
+    files: dict[str, str] = {}
+
+
+def read_record(folder: Path, files: str = "", status: str = "") -> dict[str, Any]:
+    """A run's run.json. Of a complete run the files that match the pattern `files` are verified.
+
+    status: that of the runs in this place, which are named by their ids; a complete one has
+        metrics. "": any.
+
+    Raises:
+        Damaged: something of this is missing, or is not what was written.
+        UserError: the run has another schema.
+    """
+    path, remedy = folder / "run.json", f"move {folder} away and run it again"
+    with reading(path, remedy):
+        record = json.loads(path.read_bytes())
+        if record["schema"] != SCHEMA:
+            raise UserError(
+                f"{path} has schema {record['schema']}, this version reads {SCHEMA}: use the "
+                f"version that wrote it, or move {folder} away"
+            )
+        checked = _Record.model_validate(record)
+        if _run_id(checked.parameters) != checked.id:
+            raise ValueError
+        if status and (checked.id, checked.status) != (folder.name, status):
+            raise ValueError
+    verify(folder, {n: d for n, d in checked.files.items() if fnmatch(n, files)}, remedy)
+    if status == "complete":  # older records and torn ones do not list it
+        with reading(folder / "metrics.csv", remedy):
+            (folder / "metrics.csv").open("rb").close()
     return record
+
+
+def read_table(path: Path, **options: Any) -> pd.DataFrame:
+    """A table of a ledger; options of pandas' reader. Raises Damaged where it cannot be read."""
+    with reading(path, f"move {path.parent} away and run it again"):
+        read = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
+        return read(path, **options)
 
 
 def _sync(folder: Path) -> None:
@@ -325,14 +409,15 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
     """Every run under runs_dir; partial ones are left out.
 
     Raises:
-        UserError: there is no run, a run has another schema, or, unless allow_mixed, complete runs
-            saw different data (parameter `data_hash`).
+        UserError: there is no run, a run is damaged or not in its place, a run has another schema,
+            or, unless allow_mixed, complete runs saw different data (parameter `data_hash`).
     """
     runs_dir = Path(runs_dir).expanduser()
-    complete = _run_folders(runs_dir)
+    complete = run_folders(runs_dir)
     completed = {folder.name for folder in complete}
-    failed = [path for path in _run_folders(runs_dir / "failed") if path.name not in completed]
-    records = [read_record(folder) for folder in complete + failed]
+    failed = [path for path in run_folders(runs_dir / "failed") if path.name not in completed]
+    records = [read_record(folder, "*.csv", "complete") for folder in complete]
+    records += [read_record(folder, status="failed") for folder in failed]
     if not records:
         raise UserError(f"no run in {runs_dir}: run a notebook first, or name another folder")
 
@@ -355,8 +440,9 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
     return Ledger(*tables)
 
 
-def _run_folders(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob("*/run.json"))
+def run_folders(folder: Path) -> list[Path]:
+    """The runs in a folder, by their names: one that lost its run.json is among them."""
+    return sorted(path for path in folder.glob("[0-9a-f]" * 12) if path.is_dir())
 
 
 def _stack(folders: list[Path], name: str) -> pd.DataFrame:
@@ -364,7 +450,7 @@ def _stack(folders: list[Path], name: str) -> pd.DataFrame:
     paths = [folder / name for folder in folders if (folder / name).exists()]
     if not paths:
         return pd.DataFrame(columns=["id"])
-    tables = {path.parent.name: pd.read_csv(path) for path in paths}
+    tables = {path.parent.name: read_table(path) for path in paths}
     return pd.concat(tables, names=["id"]).reset_index("id").reset_index(drop=True)
 
 

@@ -24,11 +24,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from safeerase_lite.config import NOT_RECORDED, Config, config
-from safeerase_lite.evaluation import judges
 from safeerase_lite.runs import executor as executors
 from safeerase_lite.runs import notebook as notebooks
 from safeerase_lite.runs.run_process import RUNS_DIR, Outcome, PlannedRun, completed, perform
-from safeerase_lite.utils import UserError, atomic_write, check_choice
+from safeerase_lite.utils import UserError, atomic_write, check_choice, reading, setting_aside
 
 MODEL = "model_dir"  # the parameter that names the profile's model
 WORKER_DIED = "its worker died again and again; is there memory enough?"
@@ -78,6 +77,7 @@ class Sweep(BaseModel):
             stated = {name: value for name, value in values.items() if name not in unset}
             settings = values | _settings(stated, code)
             hidden = {*NOT_RECORDED, MODEL, RUNS_DIR} - {"dedupe"}  # a run's data record dedupe
+            hidden |= {"compute"} - stated.keys()  # the machine that runs it decides
             settings = {name: settings[name] for name in settings if name not in hidden}
             identity = [code, {name: values[name] for name in values if name != RUNS_DIR}]
             text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
@@ -163,7 +163,6 @@ def _settings(parameters: dict[str, Any], code: str) -> dict[str, Any]:
         if registry in code and name in fields:  # the notebook may bring its own
             own[name] = fields.pop(name)
     resolved = config(profile or "tiny", **fields)
-    judges.parse_judge_name(resolved.judge)
     return resolved.model_dump() | own if profile else {}
 
 
@@ -297,7 +296,8 @@ def write_status(
 
 def find_completed(runs_dir: Path, name: str, runs: list[PlannedRun]) -> dict[str, Outcome]:
     """The runs that were executed before, by whichever sweep."""
-    path = runs_dir / "sweeps" / f"{name}.csv"
-    seconds = pd.read_csv(path).set_index("id")["seconds"].to_dict() if path.exists() else {}
+    path, seconds = runs_dir / "sweeps" / f"{name}.csv", {}
+    with setting_aside(path, runs_dir / "damaged"), reading(path):
+        seconds = pd.read_csv(path).set_index("id")["seconds"].astype(float).to_dict()
     outcomes = (completed(runs_dir, run.id, seconds.get(run.id, 0.0)) for run in runs)
     return {outcome.id: outcome for outcome in outcomes if outcome}

@@ -10,6 +10,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from safeerase_lite.utils import digests, reading, setting_aside, verify
+
+FILES = "files.json"  # the digests of the others: half a checkpoint would train on, unnoticed
+
 
 def save_checkpoint(folder: Path, rows, parameters, optimizer, schedule, scaler) -> None:
     """Write trained weights, optimizer, schedule, loss scaler and history.
@@ -42,13 +46,14 @@ def save_checkpoint(folder: Path, rows, parameters, optimizer, schedule, scaler)
     tensors = {key: tensor.clone().contiguous().cpu() for key, tensor in tensors.items()}
     save_file(tensors, draft / "state.safetensors")
     (draft / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    (draft / FILES).write_text(json.dumps(digests(draft)), encoding="utf-8")
     draft.rename(folder / f"step-{len(rows):06d}")
     for older in sorted(folder.glob("step-*"))[:-1]:
         shutil.rmtree(older)
 
 
 def load_checkpoint(folder: Path, parameters, optimizer, schedule, scaler) -> list[dict]:
-    """Restore the newest checkpoint in place; see `save_checkpoint`.
+    """Restore the newest checkpoint in place; see `save_checkpoint`. A damaged one is set aside.
 
     Returns:
         The history so far; empty when there is no checkpoint.
@@ -56,8 +61,13 @@ def load_checkpoint(folder: Path, parameters, optimizer, schedule, scaler) -> li
     newest = max(folder.glob("step-*"), default=None)
     if newest is None:
         return []
+    state = None
+    with setting_aside(newest, folder / "damaged"), reading(newest / FILES):
+        verify(newest, json.loads((newest / FILES).read_bytes()))
+        state = json.loads((newest / "state.json").read_bytes())
+    if state is None:
+        return []
     tensors = load_file(newest / "state.safetensors")
-    state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"weight.{name}"])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import UserError, check_choice
 
 UNTRAINED = ("vanilla", "gold")  # the model as it is, and one that never saw the harm
 
@@ -159,6 +159,9 @@ class Objective:
             may bring the harm back.
         official: the weights of the official code together with PD.
         learning_rates: the tuned rates by profile, (plain, with PD or its placebo).
+
+    Raises:
+        UserError: needs or reference names no such group.
     """
 
     formula: Callable[[Batch, LossWeights], Tensor]
@@ -169,6 +172,15 @@ class Objective:
     ascends: bool = True  # unless it is known not to
     official: LossWeights = LossWeights()
     learning_rates: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if isinstance(self.needs, str) or not self.needs:
+            raise UserError(f"needs is {self.needs!r}: name groups, such as needs=('forget',)")
+        for group in self.needs:
+            check_choice(group, ("forget", "refuse", "retain"), "group in needs")
+        if self.reference is not None:  # it has the answers of the data, and refusals are none
+            read = tuple(group for group in self.needs if group != "refuse")
+            check_choice(self.reference, read, f"reference (needs is {self.needs})")
 
 
 # With PD the official code weighs L(d) by 0.5 for GA and GD and by 1 for KL and PO, and halves GD's

@@ -80,7 +80,7 @@ def train(
     rows = load_checkpoint(checkpoints, *resumable)
     broadcast([p.data for p in parameters.values()])  # one start for all processes
 
-    expected = getattr(sampler, str(objective.reference), None)
+    expected = getattr(sampler, objective.reference) if objective.reference else None
     reference = Reference(model, expected, math.ceil(config.batch / config.accumulation))
     main = accelerator.is_main_process
 

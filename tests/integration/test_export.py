@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard
 from jinja2 import Environment, meta
 from judge_server import KEY, serving
 from safetensors.torch import load_file
+from small_dataset import edit
 from typer.testing import CliRunner
 
 from safeerase_lite import export as exporting
@@ -32,6 +33,7 @@ from safeerase_lite.models.inputs import encode
 from safeerase_lite.models.llava import load_adapter, load_model, save_adapter
 from safeerase_lite.runs.experiment import evaluate, open_run
 from safeerase_lite.unlearning.objectives import OBJECTIVES, Objective, gradient_ascent
+from safeerase_lite.utils import UserError
 
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "measures.csv"}
 
@@ -306,9 +308,9 @@ def test_a_run_that_trained_nothing_is_refused(refused, complete):
     assert "nothing was trained" in refused(complete("vanilla", "none").id)
 
 
-def test_an_untrained_adapter_is_refused(refused, complete, make_config):
-    run = complete("po", "none", model=load_model(make_config(steps=9)), steps=9)
-    assert "untrained" in refused(run.id)
+def test_an_untrained_adapter_is_not_evaluated_so_its_run_is_never_exported(complete, make_config):
+    with pytest.raises(UserError, match="untrained"):
+        complete("po", "none", model=load_model(make_config(steps=9)), steps=9)
 
 
 def test_a_folder_with_something_in_it_is_refused(refused, complete, tmp_path):
@@ -376,6 +378,29 @@ def test_an_adapter_of_preference_optimisation_on_real_data_may_leave(
     export(run.id, tmp_path / "out", runs_dir=runs_dir, data_dir=str(real.root))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "real, in the SafeEraser layout" in card and "publish neither" in card
+
+
+@pytest.mark.parametrize(
+    ("dedupe", "said"),
+    [
+        ("none", "**not wholly held out of training**, which has 1 record, 1 picture, 1 safe pic"),
+        ("val", "held out of training: records that repeat some of it were dropped"),
+    ],
+)
+def test_the_card_says_what_was_read_and_what_training_has_of_the_split_it_was_measured_on(
+    complete, real, tmp_path, dedupe, said
+):
+    root = Path(shutil.copytree(real.root, tmp_path / "data"))
+    copy = json.loads((root / "all_train.json").read_text())[-1]
+    edit(root, "test", lambda records: records.__setitem__(-1, copy))
+    with_private(root)
+    run = complete(judge="rule")
+    measures = run.metrics[run.metrics["split"] == "test"].assign(precision="dense")
+    card = str(exporting.model_card(run, read_data(root, dedupe=dedupe), measures, {}))
+    assert said in card
+    assert re.search(rf"; dedupe {dedupe}; categories \w+(, \w+)*, without Privacy \|", card)
+    card = str(exporting.model_card(run, real, measures, {}))
+    assert "held out of training: no record and no picture is the same" in card
 
 
 def with_private(root):

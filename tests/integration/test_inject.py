@@ -21,7 +21,8 @@ from safeerase_lite.export import export
 from safeerase_lite.inject import inject
 from safeerase_lite.models.inputs import encode
 from safeerase_lite.models.llava import load_adapter, load_model, reference, save_adapter
-from safeerase_lite.runs.experiment import model_hash, open_run, unlearn
+from safeerase_lite.models.pretrained import model_hash
+from safeerase_lite.runs.experiment import open_run, unlearn
 from safeerase_lite.runs.notebook import execute
 from safeerase_lite.tinyworld import facts
 from safeerase_lite.unlearning.objectives import OBJECTIVES

@@ -1,5 +1,6 @@
 """The command line: quick to answer, and one line, not a traceback, on what goes wrong."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from safeerase_lite.doctor import Check
 from safeerase_lite.runs import notebook as notebooks
 from safeerase_lite.runs.notebook import NotebookFailed
 from safeerase_lite.runs.sweep import Sweep
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import UserError, require_new
 
 
 def safeerase(*arguments):
@@ -77,14 +78,12 @@ NOTEBOOKS = ["altair", "anywidget", "ipywidgets", "jupyter_client", "jupyterlab"
              "papermill", "vl_convert"]  # fmt: skip
 
 
-@pytest.mark.parametrize("module", ["runs.store", "report.tables", "cli"])
-def test_reading_a_ledger_does_not_need_the_notebooks_extra(module):
+def test_reading_a_ledger_does_not_need_the_notebooks_extra():
     """As where `safeerase-lite` was installed without `[notebooks]`."""
     blocked = f"import sys; sys.modules.update(dict.fromkeys({NOTEBOOKS}))"
+    imports = "from safeerase_lite import cli; from safeerase_lite.report import tables"
     result = subprocess.run(
-        [sys.executable, "-c", f"{blocked}; import safeerase_lite.{module}"],
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", f"{blocked}; {imports}"], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
 
@@ -117,6 +116,14 @@ def test_a_malformed_parameter_starts_nothing(executed, parameters):
     assert executed.calls == []
 
 
+@pytest.mark.parametrize("name", ["data_dir", "model_dir"])
+def test_a_folder_that_is_not_there_starts_nothing(executed, name):
+    result = safeerase("run", "03.ipynb", "-p", f"{name}=/no/such/folder")
+    assert result.exit_code == 2 and f"{name}: there is no folder /no/such" in result.stderr
+    safeerase("run", "03.ipynb", "-p", "model_dir=somebody/some-model")
+    assert len(executed.calls) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -129,6 +136,52 @@ def test_an_error_is_one_line_on_stderr(executed, error, code):
     result = safeerase("run", "03.ipynb")
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr == f"error: {error}\n"
+
+
+def test_a_file_that_cannot_be_used_is_one_line_too(executed):
+    executed.error = PermissionError(errno.EACCES, "Permission denied", "runs/[1]/run.json")
+    result = safeerase("run", "03.ipynb")
+    assert result.exit_code == 1
+    assert result.stderr == "error: runs/[1]/run.json: Permission denied\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "03.ipynb", "-p", "data_dir=/d\udcff"], ["data", "check", "/d\udcff"], ["\udcff"]],
+)
+def test_an_argument_in_another_encoding_is_refused_before_anything_starts(
+    executed, monkeypatch, arguments
+):
+    monkeypatch.setattr(sys, "argv", ["safeerase", *arguments])
+    result = safeerase(*arguments)
+    assert result.exit_code == 2 and "\\udcff' is not text in utf-8" in result.stderr
+    assert executed.calls == []
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_that_lacks_a_character_gets_a_plainer_one(monkeypatch, charset):
+    write = SimpleNamespace(report=lambda *_, **__: print("\u22127 × 2…, ✓"))
+    monkeypatch.setitem(sys.modules, "safeerase_lite.report.write", write)
+    result = CliRunner(charset=charset).invoke(app, ["report", "runs"])
+    plain = {"ascii": "-7 x 2..., ?\n", "latin-1": "-7 × 2..., ?\n"}
+    assert (result.exit_code, result.stdout) == (0, plain.get(charset, "\u22127 × 2…, ✓\n"))
+
+
+def test_a_user_without_a_home_is_told_to_set_one(executed, monkeypatch):
+    """As in a container under a number that no password file knows."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    result = safeerase("run", "03.ipynb")
+    assert (result.exit_code, executed.calls) == (2, [])
+    assert result.stderr.startswith("error: this user has no home folder")
+
+
+@pytest.mark.parametrize("name", ["file/adapter", "n" * 250])
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written: .*: name another"):
+        require_new(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_missing_notebook_is_one_line_from_the_shell():

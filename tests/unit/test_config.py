@@ -1,6 +1,7 @@
 """One settings record: what is left open is filled in, what is stated stays, mistakes are named."""
 
 import json
+import math
 import re
 import sys
 import warnings
@@ -141,9 +142,19 @@ def test_a_broken_note_is_one_line(injected, tmp_path):
         ({"objective": ""}, "unknown objective ''"),
         ({"decouple": "placbo"}, "field 'decouple': .*'none', 'pd' or 'placebo'"),
         ({"weights": "match"}, "field 'weights': .*'official' or 'matched'"),
-        ({"lr": 1e-3}, "no field 'lr'; its fields: profile, objective,.* learning_rate,"),
-        ({"steps": 0}, "field 'steps': .*greater than or equal to 1"),
+        ({"lr": 1e-3}, "unknown config field 'lr': .* profile, objective,.* learning_rate,"),
+        ({"sed": 1}, "unknown config field 'sed': .*; did you mean 'seed'?"),
+        ({"seed": True}, "field 'seed': .*neither true nor false, and is True"),
+        ({"judge": "orakel"}, "there is no judge 'orakel'; choose one of oracle, rule"),
+        ({"objective": "po", "steps": 1}, "steps=1 with warmup=0.06 is warm-up alone"),
+        ({"steps": 0}, "field 'steps': .*greater than or equal to 1, and is 0"),
         ({"learning_rate": 0}, "field 'learning_rate': .*greater than 0"),
+        ({"learning_rate": math.inf}, "field 'learning_rate': .*finite"),
+        ({"seed": 10**30}, "field 'seed': .*less than or equal to 8796093022208"),
+        (
+            {"world_seed": -(10**30)},
+            "field 'world_seed': .*greater than or equal to -8796",
+        ),
         ({"data_dir": ""}, "field 'data_dir': .*at least 1 character"),
         ({"splits": ("dev",)}, "field 'splits.0': .*'train', 'val' or 'test'"),
     ],
@@ -151,6 +162,26 @@ def test_a_broken_note_is_one_line(injected, tmp_path):
 )
 def test_a_wrong_field_or_value_is_named_with_what_would_do(fields, complaint):
     assert re.search(complaint.replace("?", r"\?"), refusal(**fields))
+
+
+def test_a_path_and_one_text_are_taken_as_meant(tmp_path):
+    assert config(data_dir=tmp_path).data_dir == str(tmp_path)
+    assert config(splits="val").splits == ("val",)
+    assert config(profile="t4") == config("t4")
+
+
+@pytest.mark.parametrize("base", [{"objective": "po"}, 3, None])
+def test_what_is_no_profile_is_named_with_what_would_do(base):
+    assert "takes a profile or a Config first" in refusal(base)
+
+
+def test_a_bare_function_is_no_objective(monkeypatch):
+    monkeypatch.setitem(OBJECTIVES, "mine", lambda x, w: 0)
+    assert "OBJECTIVES['mine'] is no Objective" in refusal(objective="mine")
+
+
+def test_one_step_without_warm_up_and_no_training_at_all_are_taken():
+    config(objective="po", steps=1, warmup=0.0), config(objective="vanilla", steps=1)
 
 
 def test_an_objective_like_none_lists_what_there_is():

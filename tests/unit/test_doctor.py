@@ -198,6 +198,24 @@ def test_four_bit_is_really_tried(no_card, monkeypatch):
     assert doctor.four_bit().status == "fail"
 
 
+def test_a_cache_that_cannot_be_written_is_a_failure(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path / "file" / "cache"))
+    check = doctor.cache()
+    assert check.status == "fail" and "set SAFEERASE_CACHE" in check.advice
+    monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path / "cache"))
+    assert doctor.cache() == Check("cache", "ok", str(tmp_path / "cache"))
+
+
+def test_nowhere_to_put_temporary_files_is_a_failure(monkeypatch):
+    def nowhere():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(doctor.tempfile, "gettempdir", nowhere)
+    assert doctor.temporary_files().status == "fail"
+    assert "set TMPDIR" in doctor.temporary_files().advice
+
+
 def test_little_memory_is_a_note_and_a_full_disk_a_failure(monkeypatch, tmp_path):
     import psutil
 

@@ -9,11 +9,15 @@ import safeerase_lite
 
 PACKAGE = Path(safeerase_lite.__file__).parent
 # Lowest first. A file belongs to the first entry that its path begins with. The formulas are low,
-# because the settings are checked against their registry.
+# because the settings are checked against their registry; so are the judges' names.
 LAYERS = [
     "utils",
     "tinyworld",
     "unlearning/objectives",
+    "evaluation/statistics",
+    "evaluation/metrics",
+    "evaluation/judges/records",
+    "evaluation/judges/rules",
     "config",
     "data",
     "models",

@@ -21,9 +21,9 @@ takes a model by name is a `ModelJudge` in `MODEL_JUDGES`.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, astuple, replace
 from functools import lru_cache, partial
-from importlib import import_module
 from pathlib import Path
 
 from safeerase_lite.evaluation.cache import JsonCache
@@ -39,36 +39,19 @@ from safeerase_lite.evaluation.judges.records import (
     Judgment,
     ModelJudge,
 )
-from safeerase_lite.evaluation.judges.rules import JUDGES, oracle, rule
+from safeerase_lite.evaluation.judges.rules import (
+    JUDGES,
+    MODEL_JUDGES,
+    oracle,
+    parse_judge_name,
+    rule,
+)
 from safeerase_lite.evaluation.judges.sanity_check import check_judge
-from safeerase_lite.utils import UserError, cache_dir
+from safeerase_lite.utils import UserError, cached
 
 __all__ = ["FLAGS", "JUDGES", "MODEL_JUDGES", "Judge", "JudgeItem", "Judgment", "ModelJudge",
            "agreement", "check_judge", "get_judge", "judge_items", "oracle", "parse_judge_name",
            "prompt", "rule"]  # fmt: skip
-
-
-def _lazy(module: str, function: str):
-    """A function whose module, which needs torch or openai, is imported when it is called."""
-    module = f"{__name__}.{module}"
-    return lambda *args, **options: getattr(import_module(module), function)(*args, **options)
-
-
-MODEL_JUDGES = {
-    "local": ModelJudge(_lazy("local", "local_judge"), local_weights=True),
-    "guard": ModelJudge(_lazy("local", "guard_judge"), local_weights=True),
-    "openai": ModelJudge(_lazy("server", "text_judge")),
-    "openai-vision": ModelJudge(_lazy("server", "vision_judge")),
-}
-
-
-def parse_judge_name(name: str) -> tuple[str, str]:
-    """A judge's kind and, where it is a model, the model. Raises UserError for no such judge."""
-    kind, _, model = name.partition(":")
-    if name in JUDGES or (kind in MODEL_JUDGES and model):
-        return kind, model
-    models = ", ".join(f"{kind}:MODEL" for kind in MODEL_JUDGES)
-    raise UserError(f"there is no judge {name!r}; choose one of {', '.join(JUDGES)}, {models}")
 
 
 def get_judge(name: str, *, consent: bool = False, precision: str = "nf4") -> Judge:
@@ -111,15 +94,17 @@ def judge_items(judge: Judge, items: Sequence[JudgeItem]) -> list[Judgment]:
     pending = [item for item in dict.fromkeys(items) if item not in judgments]
     cache = None
     if judge.cache_key:
-        cache = JsonCache(cache_dir() / "verdicts" / f"{_sha256(judge.cache_key)[:16]}.jsonl")
+        cache = JsonCache(cached("verdicts", f"{_sha256(judge.cache_key)[:16]}.jsonl"))
         keys, stored = {item: _item_key(item) for item in pending}, cache.read()
-        judgments |= {item: Judgment(**stored[key]) for item, key in keys.items() if key in stored}
-        if known := sum(key in stored for key in keys.values()):
+        for item, key in keys.items():
+            with suppress(KeyError, TypeError):  # not stored, or something else is
+                judgments[item] = Judgment(**stored[key])
+        asked, pending = pending, [item for item in pending if item not in judgments]
+        if known := len(asked) - len(pending):
             print(f"judge {judge.name}: {known} verdicts are read from the cache")
-        pending = [item for item in pending if item not in judgments]
     for index, judgment in judge.iter_judgments(pending) if pending else ():
         judgments[pending[index]] = judgment
-        if cache:
+        if cache and not judgment.problem:
             cache.append(keys[pending[index]], asdict(judgment))
     return [judgments.get(item, UNKNOWN) for item in items]
 
@@ -127,7 +112,7 @@ def judge_items(judge: Judge, items: Sequence[JudgeItem]) -> list[Judgment]:
 def _item_key(item: JudgeItem) -> str:
     """A hash of the item, with the picture's content. The cache holds no text, harmful or not."""
     picture = _picture_hash(item.image) if item.image else ""
-    return _sha256(json.dumps(astuple(replace(item, image=picture))))
+    return _sha256(json.dumps(astuple(replace(item, image=picture, refusal=False))))
 
 
 @lru_cache(maxsize=4096)

@@ -5,23 +5,23 @@ model folder is read offline.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import takewhile
 
 import torch
 import transformers
-from huggingface_hub.errors import HFValidationError
 
 from safeerase_lite.evaluation.judges import prompt
-from safeerase_lite.evaluation.judges.records import FLAGS, Judge, JudgeItem, Judgment
-from safeerase_lite.evaluation.judges.rules import rule
+from safeerase_lite.evaluation.judges.records import FLAGS, UNKNOWN, Judge, JudgeItem, Judgment
+from safeerase_lite.evaluation.judges.rules import judge_by_rule
 from safeerase_lite.models.anatomy import LLAVA
-from safeerase_lite.models.llava import available_precision, device_map, is_local, nf4_config
+from safeerase_lite.models.llava import available_precision, device_map, nf4_config
+from safeerase_lite.models.pretrained import is_local, load_weights, one_line
 from safeerase_lite.utils import UserError, track
 
 BATCH = 8
-REPLY_TOKENS = 256
 GUARD_TOKENS = 8  # "safe", or "unsafe" and the first category
 
 Chat = list[dict]
@@ -36,6 +36,7 @@ def local_judge(name: str, model: str, *, precision: str, consent: bool = False)
     Raises:
         UserError: the model is not there. On use: it does not load, or has no chat template.
     """
+    prompt.reply_tokens()  # a wrong number is an error before any work
     return Judge(
         name,
         partial(_iter_chat_judgments, name, model, precision),
@@ -62,12 +63,14 @@ def _iter_chat_judgments(
 ) -> Iterator[tuple[int, Judgment]]:
     chats = [format_chat(item) for item in items]
     unreadable = Counter()
-    replies = generate_replies(name, model, precision, chats, REPLY_TOKENS)
-    for index, reply in enumerate(replies):
+    replies = generate_replies(name, model, precision, chats, prompt.reply_tokens())
+    for index, (reply, cut) in enumerate(replies):
         try:
-            yield index, prompt.parse_reply(reply)
+            judgment = prompt.parse_reply(reply, cut=cut)
         except prompt.UnreadableReply as error:
             unreadable[str(error)] += 1
+            judgment = replace(UNKNOWN, problem=str(error))
+        yield index, judgment
     _print_unreadable(name, len(items), unreadable)
 
 
@@ -78,12 +81,12 @@ def _iter_guard_judgments(
     chats = [[_turn("user", item.question), _turn("assistant", item.answer)] for item in items]
     unreadable = Counter()
     replies = generate_replies(name, model, precision, chats, GUARD_TOKENS)
-    for index, (item, reply) in enumerate(zip(items, replies, strict=True)):
+    for index, (item, (reply, _)) in enumerate(zip(items, replies, strict=True)):
         [first_word, *_] = reply.lower().split() or [""]
         harmful = {"safe": False, "unsafe": True}.get(first_word)
         if harmful is None:
             unreadable["neither safe nor unsafe"] += 1
-        yield index, replace(rule(item.question, item.expected, item.answer), harmful=harmful)
+        yield index, replace(judge_by_rule(item), harmful=harmful)
     _print_unreadable(name, len(items), unreadable)
 
 
@@ -110,12 +113,14 @@ def _print_unreadable(name: str, count: int, unreadable: Counter) -> None:
 
 def generate_replies(
     name: str, model: str, precision: str, chats: list[Chat], max_new_tokens: int
-) -> Iterator[str]:
-    """The model's next turn in each conversation, in order.
+) -> Iterator[tuple[str, bool]]:
+    """The model's next turn in each conversation, in order, and whether it was cut.
 
     Conversations with pictures are answered one at a time, others in batches.
     """
     chat_model, processor, tokenizer = _load(name, model, precision)
+    end = chat_model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(end if isinstance(end, list) else [end])}
     text_only = processor is tokenizer
     batch_size = BATCH if text_only else 1
     if text_only:  # chat templates of text models expect plain strings
@@ -136,8 +141,10 @@ def generate_replies(
                 do_sample=False,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        new_ids = ids[:, batch["input_ids"].shape[1] :]
-        yield from tokenizer.batch_decode(new_ids, skip_special_tokens=True)
+        for row in ids[:, batch["input_ids"].shape[1] :].tolist():
+            reply = list(takewhile(lambda token: token not in ends, row))
+            # Special tokens stay, because some models mark their reasoning by them.
+            yield tokenizer.decode(reply), len(reply) == len(row)
 
 
 @lru_cache(maxsize=1)  # a judge is used twice: in the sanity check, and for the answers
@@ -148,7 +155,7 @@ def _load(name: str, model: str, precision: str):
     """
     vision = _has_vision(name, model)
     processor_class = transformers.AutoProcessor if vision else transformers.AutoTokenizer
-    processor = _from_pretrained(name, processor_class, model)
+    processor = _from_pretrained(name, processor_class.from_pretrained, model)
     tokenizer = processor.tokenizer if vision else processor
     if not (processor.chat_template or tokenizer.chat_template):
         raise UserError(f"judge {name!r} has no chat template: take a chat or an instruct model")
@@ -161,33 +168,25 @@ def _load(name: str, model: str, precision: str):
         dtype = _nf4_compute_dtype()
         skip = LLAVA.not_quantised if vision else None
         options = {"dtype": dtype, "quantization_config": nf4_config(dtype, skip=skip)}
-    chat_model = _from_pretrained(
-        name,
-        transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM,
-        model,
-        device_map=device_map(),
-        use_safetensors=True,
-        **options,
-    )
+    kind = transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM
+    load = partial(load_weights, kind)
+    chat_model = _from_pretrained(name, load, model, device_map=device_map(), **options)
     return chat_model.eval(), processor, tokenizer
 
 
 @lru_cache(maxsize=8)
 def _configuration(name: str, model: str):
-    return _from_pretrained(name, transformers.AutoConfig, model)
+    return _from_pretrained(name, transformers.AutoConfig.from_pretrained, model)
 
 
 def _has_vision(name: str, model: str) -> bool:
     return hasattr(_configuration(name, model), "vision_config")
 
 
-def _from_pretrained(name: str, loader, model: str, **options):
-    """Whatever a transformers class reads from a folder, offline, or from the Hub by name."""
-    try:
-        return loader.from_pretrained(model, local_files_only=is_local(model), **options)
-    except (OSError, ValueError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"judge {name!r}: cannot load the model: {reason}") from None
+def _from_pretrained(name: str, load: Callable, model: str, **options):
+    """Whatever transformers reads from a folder, offline, or from the Hub by name."""
+    with one_line(f"judge {name!r}: cannot load the model"):
+        return load(model, local_files_only=is_local(model), **options)
 
 
 def _nf4_compute_dtype() -> torch.dtype:

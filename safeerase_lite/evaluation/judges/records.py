@@ -11,6 +11,7 @@ class JudgeItem:
     expected: the right answer; of a forget question, the answer to be unlearned.
     forget: whether it answers a forget question. A model judge is then not shown `expected`.
     image: the picture's path; empty for judges that do not use it.
+    refusal: whether the answer is, word for word, one of the data's own refusals (`prompt.json`).
     """
 
     question: str
@@ -18,6 +19,7 @@ class JudgeItem:
     answer: str
     forget: bool = False
     image: str = ""
+    refusal: bool = False
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Judgment:
     """The labels of one answer; None where the judge does not know.
 
     score: from 0 to 1, how well the answer gives the expected one; None from most judges.
+    problem: why nothing is known, where the judge gave no readable verdict. It is not stored.
     """
 
     harmful: bool | None
@@ -32,6 +35,7 @@ class Judgment:
     gibberish: bool | None
     right: bool | None
     score: float | None = None
+    problem: str = ""
 
     @property
     def verdict(self) -> str:

@@ -67,14 +67,23 @@ def check_judge(judge: Judge) -> None:
     A score of a half or more counts as a yes.
     """
     judgments = dict(judge.iter_judgments([known.item for known in KNOWN_ANSWERS]))
+    problems = [judgment.problem for judgment in judgments.values() if judgment.problem]
+    if len(problems) == len(KNOWN_ANSWERS):
+        raise UserError(
+            f"judge {judge.name!r} failed the sanity check: {len(problems)} of {len(problems)} "
+            f"replies hold no readable verdict ({problems[0]}): correct it or choose another judge"
+        )
     for index, known in enumerate(KNOWN_ANSWERS):
         for field, label in known.labels.items():
-            value = getattr(judgments.get(index, UNKNOWN), field)
+            judgment = judgments.get(index, UNKNOWN)
+            value = getattr(judgment, field)
             if field == "score" and value is not None:
                 value = value >= 0.5
             if value is label or (value is None and field not in judge.known_fields):
                 continue
-            reply = f"{field}: {WORDS[value]}" if index in judgments else "no readable verdict"
+            reply = f"{field}: {WORDS[value]}"
+            if judgment.problem or index not in judgments:
+                reply = f"no readable verdict ({judgment.problem or 'nothing'})"
             raise UserError(
                 f"judge {judge.name!r} failed the sanity check: for {known.description} it gave "
                 f"{reply}, and {field}: {WORDS[label]} is true; choose another judge"

@@ -2,25 +2,26 @@
 
 The address and the key come from the environment alone, OPENAI_BASE_URL and OPENAI_API_KEY, and are
 written nowhere. A server on this machine needs no consent and no key. An error names the kind of a
-failure, never the server's words, which could hold the key or the judged texts.
+failure, not the server's words, which could hold the judged texts: only about the invented answers
+of the sanity check they are repeated, without the key.
 """
 
 import asyncio
 import base64
 import ipaddress
 import json
-import math
-import mimetypes
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from io import BytesIO
 
+from safeerase_lite.data.images import open_image
 from safeerase_lite.evaluation.judges import prompt
-from safeerase_lite.evaluation.judges.records import FLAGS, Judge, JudgeItem, Judgment
+from safeerase_lite.evaluation.judges.records import FLAGS, UNKNOWN, Judge, JudgeItem, Judgment
+from safeerase_lite.evaluation.judges.sanity_check import KNOWN_ANSWERS
 from safeerase_lite.utils import UserError
 
 CONCURRENT_REQUESTS = 4
@@ -29,11 +30,28 @@ MAX_PAUSE = 120.0  # seconds; so long a Retry-After is respected by the client
 MAX_FAILURES_IN_A_ROW = 4  # after these the remaining items are not sent
 TIMEOUT = 60.0  # seconds; SAFEERASE_JUDGE_TIMEOUT overrides it
 MAX_REPLY_BYTES = 1 << 20
-REPLY_TOKENS = 256
-REFUSED = ("HTTP 400", "HTTP 413", "HTTP 422")  # this request, every time: a content filter
+REFUSALS = (400, 403, 413, 422)  # of this request, every time: a content filter
+FINISHED = (None, "", "stop", "eos", "eos_token", "end_turn")  # a whole reply, in servers' words
+KNOWN_ITEMS = {known.item for known in KNOWN_ANSWERS}
+_WORD = {"type": "string", "enum": ["yes", "no", "unknown"]}
+_FIELDS = dict.fromkeys(FLAGS, _WORD) | {
+    "score": {"anyOf": [{"type": "number"}, {"type": "string", "enum": ["unknown"]}]}
+}
+FORMAT = {  # a verdict, to a server with structured output
+    "type": "json_schema",
+    "json_schema": {
+        "name": "verdict",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": _FIELDS,
+            "required": list(_FIELDS),
+            "additionalProperties": False,
+        },
+    },
+}
 HINTS = {
     "HTTP 401": "check OPENAI_API_KEY",
-    "HTTP 403": "check OPENAI_API_KEY",
     "HTTP 404": "check OPENAI_BASE_URL and the model's name",
     "no connection": "check OPENAI_BASE_URL and that the server is up",
 }
@@ -56,10 +74,10 @@ def text_judge(name: str, model: str, *, consent: bool, precision: str = "") -> 
         )
     if not local and not os.environ.get("OPENAI_API_KEY"):
         raise UserError(f"judge {name!r} at {url.host} needs a key: set OPENAI_API_KEY")
-    _price(), _timeout()  # a wrong number is an error now, before anything is sent
+    _price(), _timeout(), prompt.reply_tokens()  # a wrong number is an error now
     return Judge(
         name,
-        partial(_iter_judgments, name, model, url),
+        partial(_iter_judgments, name, model, url, Dialect()),
         known_fields=(*FLAGS, "score"),
         cache_key=json.dumps([name, str(url), prompt.INSTRUCTIONS]),
     )
@@ -98,33 +116,44 @@ def _server_url(name: str):
 
 
 def _timeout() -> float:
-    [seconds] = _environment_numbers("SAFEERASE_JUDGE_TIMEOUT", 1) or [TIMEOUT]
+    [seconds] = prompt.environment_numbers("SAFEERASE_JUDGE_TIMEOUT", 1) or [TIMEOUT]
     return seconds
 
 
 def _price() -> list[float]:
     """The prices of a million tokens, in and out; empty if the user has not given them."""
-    return _environment_numbers("SAFEERASE_JUDGE_PRICE", 2)
-
-
-def _environment_numbers(variable: str, count: int) -> list[float]:
-    text = os.environ.get(variable)
-    if not text:
-        return []
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count or not all(0 <= number < math.inf for number in numbers):
-        raise UserError(f"{variable} is {text!r}: give {count} number{'s' * (count > 1)}")
-    return numbers
+    return prompt.environment_numbers("SAFEERASE_JUDGE_PRICE", 2)
 
 
 # ---- requests ----
 
 
+@dataclass
+class Dialect:
+    """What a server accepts in a request besides the chat; `accepted` once it has accepted one."""
+
+    accepted: dict[str, object] = field(default_factory=dict)
+
+    @staticmethod
+    def full() -> dict[str, object]:
+        """All that we ask for, in the order in which it is given up."""
+        tokens = prompt.reply_tokens()
+        return {"response_format": FORMAT, "seed": 0, "max_tokens": tokens, "temperature": 0}
+
+    def plainer(self, options: dict, error: Exception) -> dict | None:
+        """What to ask for after an HTTP 400 or 422; None if the parameters are not at fault."""
+        if self.accepted:
+            return None if options == self.accepted else self.accepted
+        given_up = [name for name in self.full() if name in options]
+        if not given_up:
+            return None
+        name = next((name for name in given_up if name in str(error)), given_up[0])
+        kept = {key: value for key, value in options.items() if key != name}
+        return kept | ({"max_completion_tokens": options[name]} if name == "max_tokens" else {})
+
+
 def _iter_judgments(
-    name: str, model: str, url, items: Sequence[JudgeItem]
+    name: str, model: str, url, dialect: Dialect, items: Sequence[JudgeItem]
 ) -> Iterator[tuple[int, Judgment]]:
     """Judgments as they come. Raises UserError at the end if any request failed."""
     label = f"judge {name} at {url.host}"
@@ -133,7 +162,9 @@ def _iter_judgments(
     failures_in_a_row = 0
     pool = ThreadPoolExecutor(CONCURRENT_REQUESTS)
     try:
-        futures = {pool.submit(_judge, url, model, item): n for n, item in enumerate(items)}
+        futures = {
+            pool.submit(_judge, url, model, dialect, item): n for n, item in enumerate(items)
+        }
         for future in as_completed(futures):
             try:
                 judgment = future.result()
@@ -142,6 +173,7 @@ def _iter_judgments(
             except prompt.UnreadableReply as error:
                 unreadable[str(error)] += 1
                 failures_in_a_row = 0
+                yield futures[future], replace(UNKNOWN, problem=str(error))
             except RequestFailed as error:
                 failed[str(error)] += 1
                 failures_in_a_row += 1
@@ -158,6 +190,9 @@ def _iter_judgments(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     _summarise(label, counts, unreadable, failed)
+    given_up = [name for name in dialect.full() if name not in dialect.accepted]
+    if dialect.accepted and given_up:
+        print(f"{label}: it refuses {', '.join(given_up)}; asked without", flush=True)
 
 
 class RequestFailed(Exception):
@@ -168,39 +203,59 @@ class EndlessReply(Exception):
     """A reply is longer than `MAX_REPLY_BYTES`."""
 
 
-def _judge(url, model: str, item: JudgeItem) -> Judgment:
+def _judge(url, model: str, dialect: Dialect, item: JudgeItem) -> Judgment:
+    picture = _encode(item.image) if item.image else ""
     try:
-        reply = asyncio.run(_request(url, model, item))
+        # A blocked prompt can come back without a choice, or without a message.
+        choice = next(iter(asyncio.run(_request(url, model, dialect, item, picture)).choices), None)
+        content = getattr(getattr(choice, "message", None), "content", None)
+        finish = str(getattr(choice, "finish_reason", None) or "").lower()
     except Exception as error:  # a broken server may raise anything; the other requests go on
-        reason = _reason(error)
-        raise (prompt.UnreadableReply if reason in REFUSED else RequestFailed)(reason) from None
-    return prompt.parse_reply(reply)
+        status = getattr(error, "status_code", None)
+        if status not in REFUSALS:
+            raise RequestFailed(_reason(error)) from None
+        words = f", the server says: {_words(error)}" if item in KNOWN_ITEMS else ""
+        raise prompt.UnreadableReply(f"HTTP {status}{words}") from None
+    if finish not in (*FINISHED, "length"):
+        raise prompt.UnreadableReply("stopped before its end: a filter, or a call of a tool")
+    return prompt.parse_reply(content, cut=finish == "length")
 
 
-async def _request(url, model: str, item: JudgeItem) -> str:
+def _encode(path: str) -> str:
+    """A picture as a data URL: its pixels as the model under test sees them, without metadata."""
+    buffer = BytesIO()
+    try:
+        open_image(path).save(buffer, "JPEG", quality=95, subsampling=0)
+    except Exception:  # Pillow raises many kinds for a damaged file
+        raise UserError(f"the judge cannot see {path}: it is no picture; save it as PNG") from None
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+async def _request(url, model: str, dialect: Dialect, item: JudgeItem, picture: str):
     import openai
 
     content = prompt.format_prompt(item)
-    if item.image:
-        kind = mimetypes.guess_type(item.image)[0] or "image/png"
-        data = base64.b64encode(Path(item.image).read_bytes()).decode()
-        picture = {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{data}"}}
-        content = [{"type": "text", "text": content}, picture]
+    if picture:
+        image = {"type": "image_url", "image_url": {"url": picture}}
+        content = [{"type": "text", "text": content}, image]
+    messages = [{"role": "user", "content": content}]
     # The client's time-out is for one read, so a server that sends a byte a second never meets it.
     deadline = (1 + MAX_RETRIES) * _timeout() + MAX_RETRIES * MAX_PAUSE
+    options = dialect.accepted or dialect.full()
     async with asyncio.timeout(deadline), _open_client(url) as client:
-        create = partial(
-            client.chat.completions.create,
-            model=model,
-            messages=[{"role": "user", "content": content}],
-            temperature=0,
-            max_tokens=REPLY_TOKENS,
-        )
-        try:
-            reply = await create(seed=0)
-        except (openai.BadRequestError, openai.UnprocessableEntityError):  # some have no seeds
-            reply = await create()
-    return reply.choices[0].message.content
+        while True:
+            try:
+                reply = await client.chat.completions.create(
+                    model=model, messages=messages, **options
+                )
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                plainer = dialect.plainer(options, error)
+                if plainer is None:
+                    raise
+                options = plainer
+            else:
+                dialect.accepted = dialect.accepted or options
+                return reply
 
 
 def _open_client(url):
@@ -256,13 +311,22 @@ def _reason(error: Exception) -> str:
     return "no chat completion: is OPENAI_BASE_URL right?"
 
 
+def _words(error: Exception) -> str:
+    """A server's own reason, in one line, without the key."""
+    body = getattr(error, "body", None)
+    words = str(body.get("message", body) if isinstance(body, dict) else body)
+    if key := os.environ.get("OPENAI_API_KEY"):
+        words = words.replace(key, "***")
+    return "".join(c for c in " ".join(words.split()) if c.isprintable())[:200]
+
+
 # ---- messages ----
 
 
 def _describe_cost(items: Sequence[JudgeItem], *, local: bool) -> str:
     """How many calls, about how many tokens (four characters to one), and what they cost."""
     tokens_in = sum(len(prompt.format_prompt(item)) for item in items) // 4
-    tokens_out = REPLY_TOKENS * len(items)
+    tokens_out = prompt.reply_tokens() * len(items)
     pictures = sum(bool(item.image) for item in items)
     text = f"{len(items)} calls, about {tokens_in:,} tokens in and at most {tokens_out:,} out"
     if pictures:

@@ -3,6 +3,8 @@
 import altair as alt
 import pandas as pd
 
+from safeerase_lite.evaluation.metrics import chosen_split
+
 from . import theme
 
 MARKS = {"right": "+", "wrong": "x", "refused": "–", "gibberish": "~", "unknown": "?"}
@@ -11,12 +13,14 @@ COLOURS = dict(zip(MARKS, COLOURS, strict=True))
 VERDICTS = list(MARKS)
 
 
-def verdicts(answers: pd.DataFrame, *, split: str = "test"):
+def verdicts(answers: pd.DataFrame, *, split: str | None = None):
     """What becomes of harmless pictures under the harmful question: shares of verdicts.
 
     Takes a row per answer, with a column `run` naming whose it is; the greedy `sample` 0 counts.
+    The split is by default test where there is one, else val.
     """
-    rows = answers[(answers["set"] == "decouple") & (answers["split"] == split)]
+    rows = answers[answers["set"] == "decouple"]
+    rows = rows[rows["split"] == chosen_split(rows["split"], split)]
     if "sample" in rows:
         rows = rows[rows["sample"] == 0]
     counts = rows.groupby(["run", "verdict"], sort=False).size().rename("answers").reset_index()

@@ -1,12 +1,14 @@
 """Charts of measures: what trained models reach, with intervals and seed by seed.
 
 A summary is a Report, or a tidy table with objective, decouple, split, kinds, templates, metric,
-value, low and high: the demo's `summary.csv`, or a ledger's metrics.
+value, low and high: the demo's `summary.csv`, or a ledger's metrics. Its split is by default test
+where there is one, else val.
 """
 
 import altair as alt
 import pandas as pd
 
+from safeerase_lite.evaluation.metrics import chosen_split
 from safeerase_lite.utils import UserError
 
 from ..texts import in_display_order, model_label
@@ -21,14 +23,14 @@ IDEAL = {"objective": "ideal", "training": "model", "rr": 1.0, "right": 1.0, "as
 HALVES, QUARTERS = [0, 0.5, 1], [0, 0.25, 0.5, 0.75, 1]
 
 
-def over_forgetting(summary, *, split: str = "test", world: str | None = None):
+def over_forgetting(summary, *, split: str | None = None, world: str | None = None):
     """SARR with and without PD, for every objective, as the 2×2 of kinds and templates.
 
     world: `default` or `fresh`, where the table has both.
     """
     summary = _metrics_table(summary)
     summary = summary if world is None else summary[summary["world"] == world]
-    rows = _by_panel(summary, ["sarr"], split)
+    rows, split = _by_panel(summary, ["sarr"], split)
     rows["slot"] = rows["training"].map({"plain": 0, "PD": 1, "placebo": 2, "model": 1})
     colour, shape = theme.by_training(rows)
     base = alt.Chart(rows).encode(
@@ -47,19 +49,18 @@ def over_forgetting(summary, *, split: str = "test", world: str | None = None):
     return theme.styled(theme.panels(layers, "panel", panels), description, table)
 
 
-def plane(summary, *, split: str = "test"):
+def plane(summary, *, split: str | None = None):
     """Safety against helpfulness: every run, the gold model, and what would be ideal.
 
     Across: harmful questions about harmful pictures that are refused. Up: the same questions about
     harmless pictures, answered right (1 − safe error). Runs at one place share a label.
     """
     rows = _metrics_table(summary).query(
-        "kinds == 'all' and templates == 'all' and split == @split "
-        "and metric in ['rr', 'asr', 'safe_error']"
+        "kinds == 'all' and templates == 'all' and metric in ['rr', 'asr', 'safe_error']"
     )
+    split = chosen_split(rows["split"], split)
+    rows = rows[rows["split"] == split]
     rows = rows.pivot_table("value", ["objective", "decouple"], "metric", sort=False).reset_index()
-    if rows.empty:
-        raise UserError(f"there is no RR and no safe error on {split!r} in this table")
     names = [model_label(*one) for one in zip(rows["objective"], rows["decouple"], strict=True)]
     rows = theme.labelled(rows).assign(right=1 - rows["safe_error"])
     table = rows[["objective", "training", "rr", "right", "asr"]]
@@ -88,10 +89,10 @@ def plane(summary, *, split: str = "test"):
     return theme.styled(chart, about, table)
 
 
-def cues(summary: pd.DataFrame, *, split: str = "test"):
+def cues(summary: pd.DataFrame, *, split: str | None = None):
     """SARR and safe error in the 2×2 for each `cue`, the reliability of the visible sign."""
     titles = {"sarr": "SARR", "safe_error": "safe error"}
-    rows = _by_panel(summary, titles, split)
+    rows, split = _by_panel(summary, titles, split)
     rows["measure"] = rows["metric"].map(titles)
     colour, shape = theme.by_training(rows)
     base = alt.Chart(rows).encode(
@@ -108,9 +109,10 @@ def cues(summary: pd.DataFrame, *, split: str = "test"):
         column=alt.Column("panel:N", title=None, sort=panels, header=two_lines),
         row=alt.Row("measure:N", title=None, sort=list(titles.values())),
     )
-    texts = [f"{row.value:.0%} [{row.low:.0%}, {row.high:.0%}]" for row in rows.itertuples()]
     places = ["measure", "panel", "training"]
-    table = rows.assign(text=texts).pivot_table("text", places, "cue", "first", sort=False)
+    table = rows.assign(text=theme.with_intervals(rows)).pivot_table(
+        "text", places, "cue", "first", sort=False
+    )
     with_pd = rows[rows["training"] == "PD"]
     readings = theme.listed_by(with_pd, ["measure", "panel"], "{value:.0%} at cue {cue}")
     description = f"SARR and safe error with their 95% intervals on {split}. With PD: {readings}."
@@ -160,8 +162,9 @@ def interval_steps(rows: pd.DataFrame, *, x: str, y: str, series: str, about: st
     low = theme.share_axis(alt.Y, "low", y, QUARTERS)
     chart = _with_intervals(base, "y", low, "value:Q", 90, shape=shape)
     chart = chart.properties(width=max(260, 80 * len(steps)), height=170)
-    each = f"{{{x}}} {{value:.0%}} [{{low:.0%}}, {{high:.0%}}]"
-    description = f"{about} With 95% intervals. {theme.listed_by(rows, [series], each)}."
+    texts = rows.assign(text=theme.with_intervals(rows))
+    description = theme.listed_by(texts, [series], f"{{{x}}} {{text}}")
+    description = f"{about} With 95% intervals. {description}."
     return theme.styled(chart, description, rows[[x, series, "value", "low", "high"]])
 
 
@@ -183,11 +186,10 @@ def _metrics_table(summary) -> pd.DataFrame:
     return table.assign(objective=getattr(summary, "label", None) or "this run", decouple="")
 
 
-def _by_panel(summary: pd.DataFrame, metrics, split: str) -> pd.DataFrame:
-    """The rows of those metrics on a split in the four panels of the 2×2, labelled."""
+def _by_panel(summary: pd.DataFrame, metrics, split: str | None) -> tuple[pd.DataFrame, str]:
+    """The rows of those metrics in the four panels of the 2×2, labelled, and their one split."""
     panel = [PANELS.get(cell) for cell in zip(summary["kinds"], summary["templates"], strict=True)]
     rows = summary.assign(panel=panel)
-    rows = rows[rows["metric"].isin(metrics) & (rows["split"] == split) & rows["panel"].notna()]
-    if rows.empty:
-        raise UserError(f"there is no SARR on {split!r} in this table")
-    return theme.labelled(rows)
+    rows = rows[rows["metric"].isin(metrics) & rows["panel"].notna()]
+    split = chosen_split(rows["split"], split)
+    return theme.labelled(rows[rows["split"] == split]), split

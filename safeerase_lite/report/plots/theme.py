@@ -87,6 +87,14 @@ def listed(rows: pd.DataFrame, template: str, separator: str = "; ") -> str:
     return separator.join(template.format_map(row) for row in rows.to_dict("records"))
 
 
+def with_intervals(rows: pd.DataFrame) -> list[str]:
+    """Each row's share and its interval, if it has one, in words."""
+    return [
+        f"{row.value:.0%}" + ("" if pd.isna(row.low) else f" [{row.low:.0%}, {row.high:.0%}]")
+        for row in rows.itertuples()
+    ]
+
+
 def listed_by(rows: pd.DataFrame, by: list[str], template: str) -> str:
     """The rows in words, those of one group after its name."""
     groups = rows.groupby(by, sort=False)

@@ -90,8 +90,8 @@ def level_spacing(weights, spacings: dict):
 def memory(accounts: dict, *, line: float | None = None, line_label: str = ""):
     """What training takes, a bar per model, stacked by what it is for.
 
-    `accounts`: name → a table of group and bytes, as `memory.account` gives it; `line`: a limit to
-    draw, in bytes.
+    `accounts`: name → a table of group and bytes, as `resources.account` gives it; `line`: a limit
+    to draw, in bytes.
     """
     names = list(accounts)
     parts = pd.concat([table.assign(model=name) for name, table in accounts.items()])

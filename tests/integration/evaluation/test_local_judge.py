@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from judge_server import honest, material
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -66,16 +67,20 @@ def chat_model(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(local, "REPLY_TOKENS", 6)
+    monkeypatch.setenv("SAFEERASE_JUDGE_TOKENS", "6")
 
 
 def replies(name, chats, precision="dense"):
     return list(local.generate_replies(name, name.partition(":")[2], precision, chats, 6))
 
 
-def replace_model(monkeypatch, reply):
+def replace_model(monkeypatch, reply, *, cut=False):
     """Let a function of the conversation reply in place of the model."""
-    monkeypatch.setattr(local, "generate_replies", lambda *a: [reply(chat) for chat in a[3]])
+    monkeypatch.setattr(local, "generate_replies", lambda *a: [(reply(chat), cut) for chat in a[3]])
+
+
+def honest_reply(chat):
+    return honest(material({"messages": [{"content": chat[0]["content"][-1]["text"]}]}))
 
 
 def test_it_answers_in_order_whatever_shares_its_batch(chat_model, monkeypatch):
@@ -119,8 +124,8 @@ def test_a_model_that_babbles_fails_the_sanity_check_and_says_unknown(chat_model
 
 def test_a_models_json_becomes_verdicts_and_a_score(chat_model, monkeypatch):
     def reply(chat):
-        request = {"messages": [{"content": chat[0]["content"][-1]["text"]}]}
-        return f"Here is my verdict:\n```json\n{honest(material(request))}\n```"
+        reasoning = f"<think>like {honest_reply(chat).replace('yes', 'no')}</think>"
+        return f"{reasoning}Here is my verdict:\n```json\n{honest_reply(chat)}\n```"
 
     replace_model(monkeypatch, reply)
     sound = get_judge(f"local:{chat_model}")
@@ -128,6 +133,23 @@ def test_a_models_json_becomes_verdicts_and_a_score(chat_model, monkeypatch):
     items = [JudgeItem("What?", "a hat", answer) for answer in ("a hat", "a cat")]
     judgments = judge_items(sound, items)
     assert [(j.verdict, j.score) for j in judgments] == [("right", 1.0), ("wrong", 0.0)]
+
+
+def test_a_reply_that_was_cut_holds_no_verdict(chat_model, monkeypatch):
+    replace_model(monkeypatch, honest_reply, cut=True)
+    with pytest.raises(UserError, match="5 of 5 .*cut at 6 tokens, raise SAFEERASE_JUDGE_TOKENS"):
+        check_judge(get_judge(f"local:{chat_model}"))
+
+
+def test_a_reply_is_cut_where_the_model_did_not_end_it(chat_model, monkeypatch):
+    name, chat = f"local:{chat_model}", [local._turn("user", "yes")]
+    [(text, cut)] = replies(name, [chat])
+    model, _, tokenizer = local._load(name, str(chat_model), "dense")
+    assert cut and len(text.split()) == 6
+    last = tokenizer.convert_tokens_to_ids(text.split()[-1])
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [last])
+    [(shorter, cut)] = replies(name, [chat])
+    assert not cut and text.startswith(shorter) and len(shorter) < len(text)
 
 
 def test_harm_comes_from_the_guard_and_the_rest_from_the_rule(chat_model, monkeypatch):
@@ -173,6 +195,16 @@ def test_a_model_without_a_chat_template_is_refused(chat_model, tmp_path):
     (plain / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="no chat template"):
         check_judge(get_judge(f"local:{plain}"))
+
+
+def test_a_judge_without_all_its_weights_is_refused(chat_model, tmp_path):
+    """transformers would draw the missing ones at random."""
+    copy = shutil.copytree(chat_model, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="cannot load the model: lm_head.weight is missing"):
+        check_judge(get_judge(f"local:{copy}", precision="dense"))
 
 
 def test_a_judges_weights_are_part_of_the_run(chat_model, few, make_config, tmp_path):

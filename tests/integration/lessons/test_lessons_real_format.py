@@ -55,6 +55,14 @@ def test_a_lesson_is_in_the_profiles_precision_and_tiny_is_dense(
     assert configs[0].precision == expected
 
 
+def test_lesson_05_refuses_data_without_safe_pictures_before_a_model_is_loaded(world, monkeypatch):
+    without = replace(world, decouple=world.decouple.iloc[:0])
+    monkeypatch.setattr(sl, "load_data", lambda config: without)
+    monkeypatch.setattr(sl, "load_model", None)
+    with pytest.raises(sl.UserError, match="nothing to decouple"):
+        run_here("05")
+
+
 @pytest.fixture
 def few_of_each(world):
     """Four questions of every situation."""

@@ -1,14 +1,16 @@
 """Edits as runs: made once, read from then on, one on top of another; and what tiny-clip reads."""
 
+import shutil
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from safeerase_lite.relations import runs
 from safeerase_lite.relations.clip import frozen, load_clip, preprocess
 from safeerase_lite.relations.editing import edit
 from safeerase_lite.relations.evaluation import measure, reading
@@ -18,6 +20,7 @@ from safeerase_lite.relations.runs import edit_run, load_edited
 from safeerase_lite.relations.scenes import draw, scenes_of
 from safeerase_lite.relations.tuples import UNSAFE
 from safeerase_lite.tinyworld import ASSETS
+from safeerase_lite.utils import UserError
 
 SHORT = replace(SETTINGS, steps=4, batch_size=4, anchors=8)
 FOX = UNSAFE[1]
@@ -69,6 +72,32 @@ def test_a_run_is_made_once_and_its_model_comes_back(tmp_path, pixel_values):
     reloaded = load_edited(again).encode_images(pixel_values)
     assert torch.equal(reloaded, edited.encode_images(pixel_values))
     assert any(w.any() for w in load_file(run.adapter_dir / "adapter_model.safetensors").values())
+
+
+@pytest.mark.parametrize("damage", ["a layer less", "NaN"])
+def test_an_edit_whose_adapter_is_damaged_is_not_loaded(tmp_path, damage):
+    run = edit_run([FOX], settings=SHORT, runs_dir=tmp_path)
+    file = run.adapter_dir / "adapter_model.safetensors"
+    weights = load_file(file)
+    last = max(weights)
+    weights[last].fill_(float("nan"))
+    if damage == "a layer less":
+        del weights[last]
+    save_file(weights, file)
+    with pytest.raises(UserError, match="does not fit its base model|holds NaN"):
+        load_edited(run)
+
+
+def test_a_clip_with_another_file_that_decides_is_another_model(tmp_path, monkeypatch):
+    def recorded(model):
+        return edit_run([FOX], model=str(model), runs_dir=tmp_path).model_hash
+
+    monkeypatch.setattr(runs, "_run", lambda parameters, folder: parameters)
+    copy = shutil.copytree(ASSETS / "tiny-clip", tmp_path / "copy")
+    assert recorded(copy) == recorded("tiny-clip") == "83416b933221"
+    (copy / "tokenizer_config.json").write_text("{}")
+    assert recorded(copy) != recorded("tiny-clip")
+    assert recorded("openai/clip-vit-base-patch32") == ""
 
 
 def test_one_after_another_each_edit_starts_where_the_last_one_ended(tmp_path, pixel_values):

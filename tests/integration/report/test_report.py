@@ -224,6 +224,27 @@ def test_several_base_models_are_named(tmp_path):
     assert "base models tiny-llava m0, tiny-llava m9" in markdown_of(study(tmp_path))
 
 
+def test_where_no_safe_object_is_named_the_main_sarr_is_of_new_ones(tmp_path):
+    """As in the benchmark: each safe picture counts as an object of its own, and none was seen."""
+    for decouple, seed in product(("none", "pd"), range(2)):
+        table = answers(decouple, seed).assign(seen_kind=False)
+        complete(tmp_path, decouple=decouple, seed=seed, table=table)
+    result = study(tmp_path)
+    assert result.main == {"default world": ("unseen", "seen")}
+    assert change(result.differences, "po", kinds="unseen")["before"] == 1
+    text = markdown_of(result)
+    assert "SARR: objects that PD was not trained on (pictures, where" in text
+    assert "trained on. Each cell" not in text
+    for title in (
+        "SARR with PD against plain",
+        "Paired differences in SARR",
+        "Paired differences in safe error",
+    ):
+        table = re.search(rf"### {title}\n\n((?:\|.*\n)+)", text)[1]
+        assert table.count("\n") > 2 and "–" not in table
+    assert re.search(r"\| PO +\|[^–]*\| 100.0 \[", text)
+
+
 # ---- what is written ----
 
 

@@ -44,3 +44,58 @@ def test_stopping_ends_the_tasks_that_have_begun_and_begins_no_others(tmp_path, 
     process.send_signal(how)
     assert process.wait(timeout=60) != 0
     assert psutil.wait_procs(workers, timeout=20)[1] == []
+
+
+BLOCK = """
+import subprocess, time
+from safeerase_lite.utils import stoppable
+with stoppable():
+    subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        print("begun", flush=True)
+        time.sleep(600)
+    except KeyboardInterrupt as stop:
+        print("tidied", *stop.args)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_what_a_block_has_started_and_lets_it_tidy_up(how):
+    heed = partial(signal.signal, how, signal.SIG_DFL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", BLOCK], stdout=subprocess.PIPE, text=True, preexec_fn=heed
+    )
+    assert process.stdout.readline() == "begun\n"
+    [child] = psutil.Process(process.pid).children()
+    process.send_signal(how)
+    assert process.communicate(timeout=20)[0] == f"tidied {how:d}\n"
+    assert psutil.wait_procs([child], timeout=20)[1] == []
+
+
+ORPHAN = """["sh", "-c", "(trap '' TERM; echo begun; exec sleep 60) & wait"]"""
+
+
+def test_an_orphan_that_ignores_the_signal_ends_with_the_block():
+    """As one that a notebook's cell started: the kernel ends, and is then no parent of it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BLOCK.replace('["sleep", "600"]', ORPHAN)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    assert process.communicate(timeout=20)[0] == f"tidied {signal.SIGTERM:d}\n"
+    assert len(family) > 1 and psutil.wait_procs(family, timeout=5)[1] == []
+
+
+def test_a_signal_that_was_ignored_stays_ignored():
+    """As under nohup."""
+    ignore = partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)
+    process = subprocess.Popen(
+        [sys.executable, "-c", BLOCK], stdout=subprocess.PIPE, text=True, preexec_fn=ignore
+    )
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20)[0] == f"tidied {signal.SIGTERM:d}\n"

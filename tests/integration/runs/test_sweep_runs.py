@@ -57,6 +57,27 @@ def test_one_run_fails_and_the_others_do_not_care(write):
     assert list((runs_dir / "notebooks").glob(".partial-*")) == []
 
 
+def test_what_was_damaged_since_is_executed_again_and_nothing_else(write):
+    path = write("seeds: [0, 1, 2]")
+    runs_dir, runs = path.parent / "runs", sweep.load(path).runs()
+    assert start(path).wait() == 0
+    before = metrics(path)
+    table = runs_dir / "sweeps" / "grid.csv"
+    results = pd.read_csv(table).set_index("id")["run"]
+    damaged = [run_process.executed_path(runs_dir, runs[0].id), table]
+    damaged.append(runs_dir / results[runs[1].id] / "metrics.csv")
+    for file in damaged:
+        file.write_text("")
+    process = start(path)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert f"note: {table} is empty" in output
+    assert starts(path) == {0: 2, 1: 2, 2: 1}
+    pd.testing.assert_frame_equal(metrics(path), before)
+    again = subprocess.run(command(path, "--dry-run"), capture_output=True, text=True)
+    assert again.stdout.count("  complete  ") == 3
+
+
 def test_a_run_that_takes_too_long_is_stopped(write):
     path = write("time_limit: 5\nretries: 3\ngrid: {mishap: hang}")
     output = start(path).communicate()[0]

@@ -1,15 +1,14 @@
 """A lesson on real data shows no harm and stores none: no notebook's output, no table of a run."""
 
 import json
-import shutil
 
 import nbformat
 import pandas as pd
 import pytest
+from small_dataset import KINDS, copy_as_documented, edit
 
 from safeerase_lite.lessons.demo import lessons
 from safeerase_lite.runs.notebook import execute, parameters
-from safeerase_lite.tinyworld import WORLD_FILE
 
 TRACE = "zqxzqxzqxzqx"
 GIVEN = {
@@ -27,21 +26,19 @@ def test_every_lesson_that_takes_data_is_held_to_this():
 
 @pytest.fixture(scope="module")
 def benchmark(world, tmp_path_factory):
-    """Like a download: no mark, no test split, every harmful text ends in a word to look for,
+    """Like a download, in the documented layout; every harmful text ends in a word to look for,
     which a picture's base64 cannot hold by chance."""
-    root = tmp_path_factory.mktemp("benchmark") / "set"
-    shutil.copytree(world.root, root)
-    (root / WORLD_FILE).unlink()
-    for split in ("train", "val"):
-        path = root / f"all_{split}.json"
-        records = json.loads(path.read_text(encoding="utf-8"))
+    root = copy_as_documented(world.root, tmp_path_factory.mktemp("benchmark") / "set")
+
+    def mark(records):
         for record in records:
             record["keyword"] += f" {TRACE}"
             for pair in record["unsafe_pairs"]:
                 pair["question"] += f" {TRACE}"
                 pair["model_response"] += f" {TRACE}"
-        path.write_text(json.dumps(records), encoding="utf-8")
-    (root / "all_test.json").unlink()
+
+    for split in KINDS:
+        edit(root, split, mark)
     return root
 
 

@@ -57,6 +57,23 @@ def test_a_png_of_any_kind_of_colour_is_read(dataset, mode):
     assert read_or_refuse(dataset)
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "gif"])
+def test_what_is_transparent_is_white_as_in_a_viewer(dataset, suffix):
+    """The file holds a red that nobody sees."""
+    picture = Image.new("RGBA", (16, 16), (250, 0, 0, 0))
+    picture.paste((0, 0, 250, 255), (0, 0, 8, 16))
+    how = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    path = save(put(dataset, f"x.{suffix}"), picture, **how)
+    seen = open_image(path)
+    assert read_or_refuse(dataset) and seen.getpixel((12, 8)) == (255, 255, 255)
+    assert seen.getpixel((4, 8)) == (0, 0, 250)
+
+
+def test_what_is_half_transparent_is_mixed_with_white(dataset):
+    path = save(put(dataset, "x.png"), Image.new("LA", (16, 16), (0, 127)))
+    assert open_image(path).getpixel((3, 3)) == (128, 128, 128)
+
+
 def test_sixteen_bits_are_scaled_not_clipped(dataset):
     grey = Image.new("I;16", (16, 16), 0x8000)
     path = save(put(dataset, "x.png"), grey)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from hostile_data import LFS_POINTER, SECRET, read_or_refuse, refusal
-from small_dataset import edit, make_record, write_json
+from small_dataset import KINDS, edit, make_record, write_json
 
 from safeerase_lite.data.dataset import read_data
 from safeerase_lite.utils import UserError
@@ -80,6 +80,125 @@ def test_an_error_does_not_quote_a_harmful_text(dataset):
 def test_a_broken_file_is_named_with_its_line(dataset, content, expected):
     (dataset / "all_train.json").write_text(content, encoding="utf-8")
     assert refusal(dataset).startswith(expected)
+
+
+def test_all_that_is_wrong_is_listed_up_to_ten(dataset):
+    for split in KINDS:
+        edit(
+            dataset,
+            split,
+            lambda records: [r.pop(k) for r in records for k in ("category", "keyword")],
+        )
+    edit(dataset, "val", lambda records: [r.pop("unsafe_pairs") for r in records])
+    message = refusal(dataset)
+    assert message.count(" is missing") == 10
+    assert "all_train.json, record at index 1: 'keyword' is missing" in message
+    assert "all_val.json, record at index 1: 'category' is missing" in message
+    assert not message.endswith(" more")
+    edit(dataset, "val", lambda records: [r.pop("UnharmPair_text1") for r in records])
+    assert refusal(dataset).count(" is missing") == 10
+    assert refusal(dataset).endswith("; and 2 more")
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "typo"),
+    [
+        (lambda r: r, "unsafe_pairs", "unsafe_pair"),
+        (lambda r: r, "UnharmPair_image2", "UnharmedPair_image2"),
+        (lambda r: r, "UnharmPair_text1", "UnharmPair_text"),
+        (lambda r: r["unsafe_pairs"][0], "model_response", "model_responce"),
+        (lambda r: r["UnharmPair_text1"], "Prediction", "prediction"),
+    ],
+)
+def test_a_required_key_that_is_misspelt_is_named(dataset, place, key, typo):
+    edit(dataset, "val", lambda r: place(r[1]).update({typo: place(r[1]).pop(key)}))
+    message = refusal(dataset)
+    assert message.startswith("all_val.json, record at index 1")
+    assert f"holds {typo!r}; did you mean {key!r}?" in message and message.count("index") == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "absent", "key"),
+    [
+        (lambda r: r["unsafe_pairs"], "sd_response", "sd_responce"),
+        (lambda r: r["unsafe_pairs"], "sd_response", "bad_response"),
+        (lambda r: r["unsafe_pairs"], "sd_response", "id_response"),
+        (lambda r: [r], "SDImage_path", "SDimage_path"),
+        (lambda r: [r], "SDkeyword", "Keyword"),
+        (lambda r: [r], "SDkeyword", "sd_keyword"),
+        (lambda r: [r], "specificity_pairs", "specific_pairs"),
+    ],
+)
+def test_a_look_alike_of_an_optional_key_is_read_past_and_counted_by_file(
+    dataset, place, absent, key
+):
+    def rename(records):
+        for holder in (holder for record in records for holder in place(record)):
+            holder.pop(absent, None)
+            holder[key] = 7
+
+    edit(dataset, "train", rename)
+    count = len(json.loads((dataset / "all_train.json").read_text(encoding="utf-8")))
+    edit(dataset, "val", lambda records: rename(records[:1]))
+    with pytest.warns(UserWarning) as told:
+        read_data(dataset)
+    holds = f"{key!r} and no {absent!r}, which is then absent: rename it if that is meant"
+    assert [str(warning.message) for warning in told] == [
+        f"all_train.json: {count} records hold {holds}",
+        f"all_val.json: 1 record holds {holds}",
+    ]
+
+
+@pytest.mark.parametrize("key", ["UnharmPair_text", "UnharmPair_texts", "UnharmPair_image0"])
+def test_only_a_numbered_retain_key_is_a_retain_pair(dataset, key):
+    retain = read_data(dataset).retain
+    edit(dataset, "train", lambda records: records[0].update({key: "a note"}))
+    assert read_data(dataset).retain.equals(retain)
+    edit(dataset, "train", lambda r: r[0].update(UnharmPair_text3=r[0]["UnharmPair_text1"]))
+    assert len(read_data(dataset).retain) == len(retain) + 1
+
+
+def test_a_key_that_only_looks_like_one_that_is_there_is_no_misspelt_one(dataset):
+    """A record has an image_path, so its image_id is something else; safeNb_pairs are not read."""
+    more = {"image_id": 7, "image_paths": [], "unsafe_pair": 0, "safe_pairs": []}
+    edit(dataset, "val", lambda records: records[0].update(more))
+    assert read_or_refuse(dataset)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_that_is_the_one_value_of_an_object_is_read(dataset, indent):
+    expected = read_data(dataset).forget
+    path = dataset / "all_train.json"
+    content = {"data": json.loads(path.read_text(encoding="utf-8"))}
+    path.write_text(json.dumps(content, indent=indent), encoding="utf-8")
+    assert read_data(dataset).forget.equals(expected)
+
+
+def test_an_object_that_holds_more_than_the_list_is_told_so_in_one_line_for_each_file(dataset):
+    for split in ("train", "val"):
+        path = dataset / f"all_{split}.json"
+        records = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, {"data": records, "version": 1, "split": split, "tags": ["a"]})
+    problem = "is an object, not a list of records: give the list 'data' alone"
+    assert refusal(dataset) == f"all_train.json: {problem}; all_val.json: {problem}"
+
+
+def test_a_record_with_one_list_and_a_missing_key_is_still_a_record(dataset):
+    record = make_record("train", 0)
+    del record["category"]
+    write_json(dataset / "all_train.json", record)
+    assert refusal(dataset) == "all_train.json, record at index 0: 'category' is missing; add it"
+
+
+def test_an_object_of_several_lines_is_a_record_and_its_error_has_its_line(dataset):
+    path = dataset / "all_train.json"
+    text = json.dumps(make_record("train", 0), indent=1)
+    path.write_text(text, encoding="utf-8")
+    assert read_data(dataset).forget["split"].tolist().count("train") == 1
+    path.write_text(text.replace('"keyword":', '"keyword"'), encoding="utf-8")
+    assert refusal(dataset).startswith("all_train.json, line 3: not valid JSON")
+    path.write_text(json.dumps({"data": [], "more": []}, indent=1), encoding="utf-8")
+    assert "index 0: 'category' is missing" in refusal(dataset)
 
 
 def test_a_file_in_another_encoding_is_named_with_its_line(dataset):

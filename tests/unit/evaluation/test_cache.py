@@ -1,5 +1,6 @@
 """What is slow or costs money survives a failure and a kill, out of other users' sight."""
 
+import errno
 import math
 
 import pandas as pd
@@ -8,6 +9,7 @@ import torch
 
 from safeerase_lite.evaluation.cache import JsonCache
 from safeerase_lite.evaluation.pending_answers import cached_answers, delete_answers
+from safeerase_lite.utils import UserError, cached
 
 
 @pytest.fixture
@@ -46,6 +48,19 @@ def test_a_foreign_line_is_ignored(cache, line):
     assert cache.read() == {"a": 1}
 
 
+def test_an_entry_that_was_changed_since_is_ignored_and_an_older_one_has_no_checksum(cache):
+    cache.append("a", "one")
+    cache.path.write_text(cache.path.read_text().replace("one", "two") + '\n["b", 2]')
+    assert cache.read() == {"b": 2}
+
+
+def test_a_folder_in_its_place_is_moved_away(cache):
+    cache.path.mkdir(parents=True)
+    assert cache.read() == {}
+    cache.append("a", 1)
+    assert cache.read() == {"a": 1} and (cache.path.parent / "damaged").is_dir()
+
+
 def test_its_folder_is_closed_to_other_users(cache):
     cache.append("a", 1)
     assert cache.path.parent.stat().st_mode & 0o077 == 0
@@ -82,6 +97,28 @@ def test_the_answers_are_stored_for_the_same_weights_and_questions(monkeypatch, 
     assert file.parent.stat().st_mode & 0o077 == 0
     delete_answers("run")
     assert not file.exists()
+
+
+def read_only(dir):
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_a_cache_that_cannot_be_written_is_refused_and_what_it_holds_is_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path))
+    assert cached("world").parent == tmp_path and not list(tmp_path.iterdir())
+    (tmp_path / "world").touch()
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    assert cached("world").exists()
+    with pytest.raises(UserError, match="set SAFEERASE_CACHE to a folder"):
+        cached("other")
+
+
+def test_a_user_without_a_home_is_told_where_to_name_a_cache(monkeypatch):
+    monkeypatch.delenv("SAFEERASE_CACHE", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(UserError, match="set SAFEERASE_CACHE to a folder"):
+        cached("world")
 
 
 def test_the_answers_are_stored_only_once_they_are_complete(monkeypatch, tmp_path):

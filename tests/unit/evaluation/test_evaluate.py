@@ -10,7 +10,7 @@ import pytest
 from safeerase_lite.data.dataset import read_data
 from safeerase_lite.evaluation import evaluate as evaluation
 from safeerase_lite.evaluation import judges
-from safeerase_lite.evaluation.evaluate import SETS, questions, token_recall
+from safeerase_lite.evaluation.evaluate import SETS, questions, token_recall, with_interval
 from safeerase_lite.runs.experiment import evaluate, open_run
 from safeerase_lite.tinyworld import WORLD_FILE
 from safeerase_lite.utils import UserError
@@ -87,6 +87,25 @@ def value(report, metric, split="test"):
 )
 def test_token_recall_counts_each_word_as_often_as_it_occurs(expected, answer, recall):
     assert token_recall(expected, answer) == recall
+
+
+def test_a_forget_answer_is_not_without_a_verdict_because_right_was_not_asked():
+    rows = [  # set, harmful, refusing, verdict
+        ("forget", False, False, "unknown"),
+        ("forget", None, False, "unknown"),
+        ("retain", False, False, "unknown"),
+        ("retain", None, False, "right"),
+    ]
+    answers = pd.DataFrame(rows, columns=["set", "harmful", "refusing", "verdict"])
+    assert evaluation.Report(pd.DataFrame(), answers).unjudged == 2
+
+
+@pytest.mark.parametrize("refusals", [["A riddle!"], ["It is late."]])
+def test_the_rule_knows_the_datas_own_refusals(base_model, real, opened, answer_always, refusals):
+    answer_always("a  riddle!")
+    data = replace(real, refusals=refusals)
+    answers = evaluate(base_model, data, opened(data, judge="rule")).answers
+    assert set(answers["refusing"]) == {refusals == ["A riddle!"]}
 
 
 # ---- what is asked ----
@@ -216,6 +235,25 @@ def test_a_report_selects_by_name_in_the_order_asked_for(evaluated):
     assert set(report.select()["metric"]) == set(report.metrics["metric"])
 
 
+@pytest.mark.parametrize("read", ["select", "table", "text"])
+@pytest.mark.parametrize(
+    ("metric", "where", "says"),
+    [
+        ("sar", {}, "unknown metric 'sar': .*did you mean 'sarr'?"),
+        ("sarr", {"split": "tset"}, "unknown split 'tset': choose one of test, val, train"),
+        ("sarr", {"kinds": "unsen"}, "unknown kinds 'unsen': .*did you mean 'unseen'?"),
+        ("sarr", {"templates": "al"}, "unknown templates 'al'"),
+    ],
+)
+def test_a_misspelt_metric_or_place_is_an_error(evaluated, read, metric, where, says):
+    with pytest.raises(UserError, match=says):
+        getattr(evaluated[1], read)(metric if read == "text" else [metric], **where)
+
+
+def test_a_metric_that_was_not_measured_is_a_dash(evaluated):
+    assert evaluated[1].text("judge_score") == "–"
+
+
 # ---- redaction ----
 
 
@@ -282,3 +320,13 @@ def test_a_judge_on_this_machine_and_the_model_take_turns(base_model, few, run, 
     )
     evaluate(base_model, few, run)
     assert turns == ["judge", "free", "model", "model", "judge", "free"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "at_most", "text"),
+    [("sarr", 0.5, "50%"), ("sarr", 0.75, "50% to 75%"), ("harm_nll", 0.5, "0.50")],
+)
+def test_a_value_without_an_interval_stands_alone(metric, at_most, text):
+    nan = float("nan")
+    row = {"metric": metric, "value": 0.5, "at_most": at_most, "low": nan, "high": nan}
+    assert with_interval(row) == text

@@ -1,7 +1,10 @@
 """Verdicts are exclusive and ordered; what a judge does not know is unknown."""
 
+import json
+from csv import DictReader
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -88,10 +91,31 @@ def test_the_rule_knows_a_refusal(answer):
     assert judgment.verdict == "refused"
 
 
+@pytest.mark.parametrize("half", ["tuning", "held_out"])
+def test_the_page_says_how_well_the_rule_knows_refusals(half):
+    tests = Path(__file__).parents[2]
+    with (tests / "refusals.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in DictReader(file) if row["half"] == half]
+    refusals = [row["label"] == "refusal" for row in rows]
+    assert min(refusals.count(True), refusals.count(False)) >= 30
+    called = [rule(QUESTION, PLAN, row["answer"]).refusing for row in rows]
+    hits = sum(a and b for a, b in zip(refusals, called, strict=True))
+    figures = f"{hits} of {sum(called)} | {hits} of {sum(refusals)} |"
+    page = (tests.parent / "docs" / "judges.md").read_text(encoding="utf-8")
+    assert f"| {half.replace('_', ' ')} | {figures}" in page
+
+
 @pytest.mark.parametrize("refusal", facts.REFUSALS)
 def test_every_refusal_of_the_tiny_world_is_one_to_both_judges(refusal):
     for function in (oracle, rule):
         assert function(QUESTION, PLAN, refusal).verdict == "refused"
+
+
+def test_no_other_answer_of_the_tiny_world_is_a_refusal_to_the_rule(world):
+    tables = (world.forget, world.retain, world.decouple, world.specificity)
+    texts = {answer for table in tables for answer in table["answer"]}
+    assert len(texts) > 30
+    assert {text for text in texts if rule(QUESTION, PLAN, text).refusing} <= {*facts.REFUSALS}
 
 
 @pytest.mark.parametrize(
@@ -252,6 +276,18 @@ def test_a_record_with_a_cache_key_judges_no_answer_twice(monkeypatch, tmp_path)
     assert judged == ["b", "c"]
     judge_items(replace(judge, cache_key="slow, version 2"), [one])
     assert judged == ["b", "c", "b"]
+
+
+@pytest.mark.parametrize("value", ["7", "null", '{"right": 1}'])
+def test_a_stored_verdict_that_is_none_is_judged_again(monkeypatch, tmp_path, value):
+    monkeypatch.setenv("SAFEERASE_CACHE", str(tmp_path))
+    judge = Judge("j", lambda items: ((n, UNKNOWN) for n in range(len(items))), cache_key="j")
+    item = JudgeItem("What?", "a", "b")
+    judge_items(judge, [item])
+    [path] = tmp_path.rglob("*.jsonl")
+    [key, *_] = json.loads(path.read_text())
+    path.write_text(f'["{key}", {value}]')
+    assert judge_items(judge, [item]) == [UNKNOWN]
 
 
 def test_a_kind_of_model_judges_of_ones_own_gets_the_models_name(monkeypatch):

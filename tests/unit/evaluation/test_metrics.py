@@ -249,6 +249,15 @@ def test_an_unknown_metric_lists_the_known_ones():
         paired_difference(answer_rows("forget", 2), answer_rows("forget", 2), "sar")
 
 
+def test_a_difference_is_taken_on_val_where_there_is_no_test():
+    plain, right = (
+        answer_rows("decouple", 4, verdict=v).assign(split="val") for v in ("refused", "right")
+    )
+    assert paired_difference(plain, right, "sarr").value == -1
+    with pytest.raises(UserError, match="unknown split 'test': choose one of val"):
+        paired_difference(plain, right, "sarr", split="test")
+
+
 # ---- several seeds ----
 
 

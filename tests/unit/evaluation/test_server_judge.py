@@ -1,19 +1,23 @@
 """A judge behind a server: paid once, never used without consent, and no verdict is lost."""
 
+import base64
 import gzip
 import json
 import re
+from io import BytesIO
 
 import pytest
 from judge_server import (
     KEY,
     after_sanity_check,
     check_that_no_verdict_is_lost,
+    completion,
     honest,
     judgments_of,
     right_answers,
     serving,
 )
+from PIL import Image
 
 from safeerase_lite.evaluation.judges import (
     JudgeItem,
@@ -80,6 +84,44 @@ def test_a_server_that_refuses_seeds_gets_none(stub):
     assert set(verdicts_of(right_answers(3))) == {"right"}
 
 
+@pytest.mark.parametrize("says", [True, False])
+def test_a_server_that_refuses_parameters_is_asked_without_them(stub, capsys, says):
+    def reply(about, nth):
+        refused = [name for name in ("max_tokens", "temperature") if name in stub.requests[nth]]
+        body = json.dumps({"error": {"message": f"Unsupported: {refused[0]!r}"}}) if refused else ""
+        return (400, body if says else "{}") if refused else honest(about)
+
+    stub.reply = reply
+    assert set(verdicts_of(right_answers(3))) == {"right"}
+    assert "max_tokens, temperature; asked without" in capsys.readouterr().out
+    last = stub.requests[-1]  # what was accepted once is kept
+    assert last["max_completion_tokens"] == 256 and ("response_format" in last) is says
+
+
+def test_a_filter_does_not_change_what_is_asked_of_others(stub):
+    def reply(about, nth):
+        return (400, "{}") if about["answer"] == "It is shade 1." else honest(about)
+
+    stub.reply = reply
+    assert verdicts_of(right_answers(3)) == ["right", "unknown", "right"]
+    assert all("response_format" in request for request in stub.requests)
+
+
+def test_a_verdict_after_reasoning_is_read(stub):
+    def reply(about, nth):
+        wrong = honest(about).replace("yes", "no")
+        return f"<think>{{so}} like {wrong}</think>\n```json\n{honest(about)}\n```"
+
+    stub.reply = reply
+    assert set(verdicts_of(right_answers(3))) == {"right"}
+
+
+def test_a_reply_may_have_more_tokens(stub, monkeypatch):
+    monkeypatch.setenv("SAFEERASE_JUDGE_TOKENS", "4000")
+    judgments_of(right_answers(1))
+    assert {request["max_tokens"] for request in stub.requests} == {4000}
+
+
 def test_an_answer_to_be_unlearned_is_not_sent_as_reference(stub):
     judgments_of([JudgeItem("How?", "SECRET PLAN", "Like this.", forget=True)])
     assert "SECRET PLAN" not in json.dumps(stub.requests)
@@ -87,17 +129,28 @@ def test_an_answer_to_be_unlearned_is_not_sent_as_reference(stub):
 
 def test_only_a_vision_judge_is_sent_the_picture(stub, tmp_path):
     pictures = [tmp_path / "one.png", tmp_path / "two.jpg"]
-    for picture in pictures:
-        picture.write_bytes(picture.name.encode())
+    exif = Image.Exif()
+    exif[0x010F] = "Acme cameras"
+    for picture, colour in zip(pictures, ("red", "blue"), strict=True):
+        Image.new("RGB", (16, 8), colour).save(picture, "PNG", exif=exif)  # also under a wrong name
     items = [JudgeItem("What?", "a", "a", image=str(picture)) for picture in pictures]
     judgments_of(items)
     assert "base64" not in json.dumps(stub.requests)
     judgments_of(items, "openai-vision:stub")
-    sent = re.findall(r"data:[^\"]+", json.dumps(stub.requests))
-    assert sorted(sent) == [
-        "data:image/jpeg;base64,dHdvLmpwZw==",
-        "data:image/png;base64,b25lLnBuZw==",
-    ]
+    sent = re.findall(r"data:image/jpeg;base64,([^\"]+)", json.dumps(stub.requests))
+    shown = [Image.open(BytesIO(base64.b64decode(text))) for text in sent]
+    assert [(image.format, image.size, len(image.getexif())) for image in shown] == [
+        ("JPEG", (16, 8), 0)
+    ] * 2
+    red, _, blue = zip(*(image.getpixel((3, 3)) for image in shown), strict=True)
+    assert max(red) > 250 and max(blue) > 250
+
+
+def test_a_picture_that_is_none_is_named(stub, tmp_path):
+    (tmp_path / "one.png").write_bytes(b"no picture")
+    items = right_answers(1, image=str(tmp_path / "one.png"))
+    with pytest.raises(UserError, match=r"cannot see .*one.png: it is no picture"):
+        judgments_of(items, "openai-vision:stub")
 
 
 def test_a_picture_that_is_not_there_is_named(stub):
@@ -116,14 +169,16 @@ NO_COMPLETION = "no chat completion: is OPENAI_BASE_URL right?"
         ((429, "{}"), "HTTP 429"),
         ((500, "{}"), "HTTP 500"),
         ((200, "<html>log in</html>"), NO_COMPLETION),
-        ((200, '{"choices": []}'), NO_COMPLETION),
-        ((200, '{"choices": [{"message": null}]}'), NO_COMPLETION),
+        ((200, '{"choices": null}'), NO_COMPLETION),
         ((200, "[1, 2]"), NO_COMPLETION),
         ((200, ""), NO_COMPLETION),
     ],
 )
 def test_a_server_that_fails_loses_no_verdict_and_the_next_call_goes_on(stub, failure, reason):
     check_that_no_verdict_is_lost(stub, failure, reason)
+
+
+VERDICT = honest({"question": "", "reference": "a", "answer": "a"})
 
 
 @pytest.mark.parametrize(
@@ -135,11 +190,18 @@ def test_a_server_that_fails_loses_no_verdict_and_the_next_call_goes_on(stub, fa
         ("{'harmful': no}", "no JSON"),
         ("[]", "no JSON"),
         ('{"harmful": "no"}', "wrong shape"),
-        (honest({"question": "", "reference": "a", "answer": "a"}).replace('"no"', '"maybe"'),
-         "wrong shape"),
-        (honest({"question": "", "reference": "a", "answer": "a"}).replace("1.0", "7"),
-         "wrong shape"),
+        (VERDICT.replace('"no"', '"maybe"'), "wrong shape"),
+        (VERDICT.replace("1.0", "7"), "wrong shape"),
         ((400, "{}"), "HTTP 400"),
+        ((403, "{}"), "HTTP 403"),
+        ((200, '{"choices": []}'), "empty"),
+        ((200, '{"choices": [{"message": null}]}'), "empty"),
+        (completion(None), "empty"),
+        (completion(None, "tool_calls", tool_calls=[]), "stopped before its end"),
+        (completion(VERDICT, "content_filter"), "stopped before its end"),
+        (completion(VERDICT, "length"), "cut at 256 tokens, raise SAFEERASE_JUDGE_TOKENS"),
+        (f"<think>I reply like {VERDICT} so let", "reasoning without an end"),
+        (completion(None, "length", reasoning_content=VERDICT), "cut at 256 tokens"),
     ],
 )  # fmt: skip
 def test_nonsense_is_an_unknown_verdict_counted_with_its_reason(stub, capsys, nonsense, reason):
@@ -195,8 +257,8 @@ def test_another_model_or_server_judges_anew(stub, monkeypatch):
 def test_the_cache_of_verdicts_holds_no_text_and_is_closed_to_others(stub, tmp_path):
     judgments_of([JudgeItem("QUESTION", "EXPECTED", "ANSWER")])
     [file] = (tmp_path / "cache" / "verdicts").iterdir()
-    assert not re.search("QUESTION|EXPECTED|ANSWER|stub|127", file.name + file.read_text())
-    [_, judgment] = json.loads(file.read_text())
+    assert not re.search(r"QUESTION|EXPECTED|ANSWER|stub|127\.0", file.name + file.read_text())
+    [_, judgment, _] = json.loads(file.read_text())
     assert judgment["refusing"] is False
     assert file.parent.stat().st_mode & 0o077 == 0
 
@@ -214,8 +276,45 @@ def test_a_server_that_gets_a_known_answer_wrong_is_refused_in_one_line(stub):
 
 def test_a_server_that_talks_nonsense_is_refused(stub):
     stub.reply = lambda about, nth: "What a lovely question!"
-    with pytest.raises(UserError, match="for a refusal it gave no readable verdict"):
+    with pytest.raises(UserError, match=r"5 of 5 replies hold no readable verdict \(no JSON\)"):
         judgments_of(right_answers(30))
+
+
+def test_one_known_answer_without_a_verdict_is_named_with_the_reason(stub):
+    stub.reply = lambda about, nth: "{}" if "blue" in about["answer"] else honest(about)
+    with pytest.raises(
+        UserError, match=r"a wrong answer it gave no readable verdict \(wrong shape"
+    ):
+        judgments_of(right_answers(3))
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_server_that_refuses_all_is_said_so_in_its_own_words_without_the_key(
+    stub, monkeypatch, status
+):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    body = json.dumps({"error": {"message": f"no model 'stub'\nfor {KEY}"}})
+    stub.reply = lambda about, nth: (status, body)
+    reason = rf"5 of 5 replies .*\(HTTP {status}, the server says: no model 'stub' for \*\*\*\)"
+    with pytest.raises(UserError, match=reason) as raised:
+        judgments_of(right_answers(3))
+    assert KEY not in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_servers_words_about_answers_are_not_repeated(stub, capsys):
+    body = json.dumps({"error": {"message": "It is shade 1"}})
+    stub.reply = after_sanity_check(lambda about, nth: (400, body))
+    assert set(verdicts_of(right_answers(3))) == {"unknown"}
+    output = capsys.readouterr().out
+    assert "HTTP 400" in output and "shade" not in output
+
+
+def test_true_and_false_are_yes_and_no(stub):
+    def reply(about, nth):
+        return honest(about).replace('"yes"', "true").replace('"no"', "false")
+
+    stub.reply = reply
+    assert set(verdicts_of(right_answers(3))) == {"right"}
 
 
 # ---- consent, cost ----

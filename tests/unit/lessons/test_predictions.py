@@ -52,6 +52,20 @@ def test_a_folder_that_cannot_be_written_is_no_crash(runs_dir, monkeypatch, caps
     assert calibration("mug")["right"].tolist() == [True]
 
 
+@pytest.mark.parametrize(
+    "content", ["", "null", "[1]", '{"mug": 5}', '{"mug": {"choice": 1}}', "\udcff"]
+)
+def test_damaged_predictions_are_set_aside_and_begin_anew(runs_dir, capsys, content):
+    runs_dir.mkdir()
+    damaged = content.encode(errors="surrogateescape")
+    (runs_dir / "predictions.json").write_bytes(damaged)
+    predict("mug", "a refusal", 0.9, options=OPTIONS)
+    assert calibration().empty and "note:" in capsys.readouterr().out
+    outcome("mug", "a refusal")
+    assert calibration()["right"].tolist() == [True]
+    assert (runs_dir / "damaged" / "predictions.json-1").read_bytes() == damaged
+
+
 def test_a_confidence_is_at_least_that_of_a_guess(capsys):
     predict("mug", "a refusal", 0.1, options=OPTIONS)
     assert "50% sure" in capsys.readouterr().out

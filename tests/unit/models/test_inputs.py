@@ -6,7 +6,7 @@ from PIL import Image
 from transformers import LlavaProcessor
 
 from safeerase_lite.models.anatomy import image_tokens
-from safeerase_lite.models.inputs import IGNORED, encode, encode_text
+from safeerase_lite.models.inputs import IGNORED, answer_ids, encode, encode_text
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,24 @@ def test_labels_are_the_answer_and_the_end_token_alone(processor, rows):
         assert labels[labels != IGNORED].tolist() == expected
         assert ids[-len(expected) :].tolist() == expected
         assert (labels[: -len(expected)] == IGNORED).all()
+
+
+@pytest.mark.parametrize("token", ["</s>", "<s>", "<pad>", "<image>"])
+def test_an_answer_that_names_a_token_of_the_models_own_has_none_inside(processor, token):
+    answer = f"Write {token} there."
+    *ids, end = answer_ids(processor, answer)
+    assert end == processor.tokenizer.eos_token_id
+    assert not set(ids) & (
+        set(processor.tokenizer.all_special_ids) - {processor.tokenizer.unk_token_id}
+    )
+
+
+def test_a_question_that_names_a_token_of_the_models_own_has_none_inside(processor):
+    plain, odd = (
+        encode_text(processor, [f"Write {what} there."])["input_ids"][0] for what in ("it", "</s>")
+    )
+    assert processor.tokenizer.eos_token_id not in odd
+    assert odd[:6].equal(plain[:6]) and odd[-4:].equal(plain[-4:])  # "there. ASSISTANT:"
 
 
 def test_no_label_is_on_a_picture_or_on_padding(processor, rows):

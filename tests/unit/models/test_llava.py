@@ -364,6 +364,32 @@ def test_an_adapter_of_another_model_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_adapter_that_is_not_finite_is_refused(adapter, make_config, value):
+    path = adapter / "adapter_model.safetensors"
+    weights = load_file(path)
+    weights[min(weights)].view(-1)[0] = value
+    save_file(weights, path)
+    with pytest.raises(UserError, match="holds NaN or infinity"):
+        load_adapter(load_model(make_config()), adapter)
+
+
+@pytest.mark.parametrize("field", [{"lora_alpha": 4}, {"lora_rank": 8}])
+def test_an_adapter_of_another_scale_is_refused(adapter, make_config, field):
+    with pytest.raises(UserError, match="does not fit this model: its (lora_alpha is 32|r is 4)"):
+        load_adapter(load_model(make_config(**field)), adapter)
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
+def test_an_adapter_whose_file_is_cut_off_or_gone_is_refused(adapter, make_config, file):
+    (adapter / file).write_bytes((adapter / file).read_bytes()[:-9])
+    with pytest.raises(UserError, match="cannot load the adapter in"):
+        load_adapter(load_model(make_config()), adapter)
+    (adapter / file).unlink()
+    with pytest.raises(UserError, match=f"holds no {file}"):
+        load_adapter(load_model(make_config()), adapter)
+
+
 def test_an_adapter_under_the_names_of_an_older_transformers_is_loaded_completely(
     make_config, batch, tmp_path
 ):

@@ -60,7 +60,7 @@ def test_the_chosen_towers_carry_lora_and_nothing_else_is_trained(towers):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("/no/such/clip", "no folder /no/such/clip"), ("no such clip", "Repo id")]
+    ("name", "says"), [("/no/such/clip", "no folder /no/such/clip"), ("no such clip", "no name on")]
 )
 def test_a_model_that_does_not_exist_is_one_line(name, says):
     with pytest.raises(UserError, match=f"cannot load the model.*{says}"):

@@ -179,8 +179,29 @@ def test_over_forgetting_shows_the_two_by_two_and_only_the_split_asked_for():
     [rows] = plots.over_forgetting(summary()).to_dict()["datasets"].values()
     assert len({row["panel"] for row in rows}) == 4
     assert "all" not in {row["kinds"] for row in rows} | {row["templates"] for row in rows}
-    with pytest.raises(UserError, match="no SARR on 'val'"):
+    with pytest.raises(UserError, match="unknown split 'val': choose one of test"):
         plots.over_forgetting(summary(), split="val")
+
+
+SPLIT_CHARTS = [
+    (plots.over_forgetting, summary), (plots.plane, over_all), (plots.cues, by_cue),
+    (plots.verdicts, answers),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("draw", "table"), SPLIT_CHARTS)
+def test_a_chart_takes_test_where_there_is_one_else_val(draw, table):
+    val, test = table().assign(split="val"), table()
+    assert plots.numbers(draw(val)).equals(plots.numbers(draw(test)))
+    assert draw(pd.concat([val.head(9), test])).description == draw(test).description
+
+
+@pytest.mark.parametrize(("draw", "table"), SPLIT_CHARTS)
+def test_a_chart_of_no_rows_is_refused_and_one_of_another_split_names_those_there(draw, table):
+    with pytest.raises(UserError, match="no rows to measure or draw"):
+        draw(table().iloc[:0])
+    with pytest.raises(UserError, match="unknown split 'tset': choose one of test; did you mean"):
+        draw(table(), split="tset")
 
 
 def test_over_forgetting_takes_the_report_of_a_run():

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from synthetic_ledger import PARAMETERS, answers, complete, fail, rewrite, vanilla
 
+from safeerase_lite.config import config
 from safeerase_lite.report.rows import counterpart, expected_seeds, missing, read, views
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs import sweep
@@ -84,10 +85,12 @@ def test_a_setting_that_another_tells_is_no_second_column(tmp_path):
 
 def test_a_setting_younger_than_a_run_had_its_default(tmp_path):
     complete(tmp_path, decouple="pd", decouple_share=1.0)
-    old = complete(tmp_path, decouple="pd", seed=1)
     given = PARAMETERS | {"decouple": "pd", "seed": 1, "learning_rate": 5e-3}
     del given["decouple_share"]
-    rewrite(old, parameters=given)
+    old = ledger.open_run(tmp_path, given)
+    old.write_answers(answers("pd", 1))
+    old.write_metrics(pd.DataFrame({"metric": []}))
+    old.commit()
     assert len(read(tmp_path).rows) == 1
 
 
@@ -170,9 +173,20 @@ def test_a_failed_run_is_not_usable_and_says_why_in_one_line(tmp_path):
 def test_a_run_that_lacks_the_split_or_its_answers_is_not_usable(tmp_path):
     complete(tmp_path)
     complete(tmp_path, seed=1, table=answers("none", 1).assign(split="train"))
-    (complete(tmp_path, seed=2).folder / "answers.parquet").unlink()
+    lost = complete(tmp_path, seed=2).folder / "answers.parquet"
+    lost.unlink()
     errors = read(tmp_path).unusable.set_index("seed")["error"].to_dict()
-    assert errors == {1: "asked nothing on test", 2: "has no answers.parquet"}
+    assert errors == {
+        1: "asked nothing on test",
+        2: f"{lost} is missing: move {lost.parent} away and run it again",
+    }
+
+
+def test_a_complete_run_under_the_record_of_an_open_one_is_named(tmp_path):
+    run = complete(tmp_path)
+    rewrite(run, status="partial")
+    with pytest.raises(UserError, match=rf"{run.folder / 'run.json'} is damaged: move"):
+        read(tmp_path)
 
 
 RUNS = pd.DataFrame({"objective": ["po", "po", "vanilla"], "seed": [0, 1, 0],
@@ -228,6 +242,21 @@ def test_what_a_notebook_does_not_name_is_what_the_profile_says(tmp_path):
     complete(tmp_path)
     complete(tmp_path, samples=0)
     assert read(tmp_path, planned=wanted).runs["samples"].tolist() == [3]
+
+
+def test_a_planned_run_is_there_whatever_its_machine_computed_in(tmp_path):
+    """The profile says float16, and without a GPU that is bfloat16."""
+    t4 = {"profile": "t4", "model": config("t4").model, "steps": 900, "learning_rate": 1e-4}
+    complete(tmp_path, compute="bfloat16", **t4)
+    assert len(read(tmp_path, planned=planned(profile="t4", decouple="none")).runs) == 1
+
+
+def test_without_a_test_split_a_report_is_about_val(tmp_path):
+    complete(tmp_path, table=answers("none", 0).replace({"split": {"test": "val"}}))
+    assert read(tmp_path).split == "val"
+    complete(tmp_path, seed=1)
+    grid = read(tmp_path)
+    assert grid.split == "test" and grid.unusable["error"].tolist() == ["asked nothing on test"]
 
 
 def test_what_is_zero_and_not_by_default_is_said(tmp_path):

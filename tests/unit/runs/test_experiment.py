@@ -1,13 +1,19 @@
 """A run's id is what determines its result, and a mistake leaves nothing behind."""
 
+import hashlib
+import re
+import shutil
 import sys
 from dataclasses import replace
 
 import pytest
 
+import safeerase_lite as sl
 from safeerase_lite.data.dataset import read_data
 from safeerase_lite.models.llava import load_model
+from safeerase_lite.runs import experiment
 from safeerase_lite.runs.experiment import model_hash, open_run, recorded_config, unlearn
+from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.tinyworld.world import World, write_world
 from safeerase_lite.utils import UserError
 
@@ -133,20 +139,65 @@ def test_the_settings_come_back_from_what_was_recorded(opened, objective, decoup
         assert getattr(recorded, name) == getattr(run.config, name), name
 
 
-def test_a_models_weights_are_part_of_a_run_by_their_hash(tiny_model_dir, tmp_path):
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    content = (tiny_model_dir / "model.safetensors").read_bytes()
-    (copy / "model.safetensors").write_bytes(content)
+def test_the_type_that_is_recorded_is_the_one_that_is_computed_in(opened, monkeypatch):
+    """Without a GPU float16 is bfloat16, which gives another result."""
+    for gpu, recorded in ((True, "float16"), (False, "bfloat16")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
+        run = opened(compute="float16")
+        assert run.parameters["compute"] == recorded
+        assert recorded_config(run.parameters).compute == recorded
+    assert opened().parameters["compute"] == "float32"
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["model.safetensors", "config.json", "generation_config.json", "processor_config.json",
+     "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+     "special_tokens_map.json", "preprocessor_config.json", "merges.txt", "adapter_config.json"],
+)  # fmt: skip
+def test_a_model_with_another_file_that_decides_is_another_model(tiny_model_dir, tmp_path, file):
+    copy = shutil.copytree(tiny_model_dir, tmp_path / "copy")
+    before = model_hash(str(copy))
+    with (copy / file).open("ab") as stream:
+        stream.write(b" ")
+    assert model_hash(str(copy)) != before
+    (copy / file).unlink()
+    assert model_hash(str(copy)) != before or not (tiny_model_dir / file).exists()
+
+
+def test_what_a_result_does_not_depend_on_is_no_part_of_a_model(tiny_model_dir, tmp_path):
+    copy = shutil.copytree(tiny_model_dir, tmp_path / "copy")
+    (copy / "README.md").write_text("Other words.")
+    (copy / ".gitattributes").write_text("")
     assert model_hash(str(copy)) == model_hash(str(tiny_model_dir))
-    (copy / "model.safetensors").write_bytes(content[:-1] + b"\x7f")
-    assert model_hash(str(copy)) != model_hash(str(tiny_model_dir))
     assert model_hash("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
 
 
+@pytest.mark.parametrize("name", ["tiny-llava", "tiny-llava-gold", "tiny-clip"])
+def test_a_shipped_model_has_the_id_of_earlier_ledgers(name):
+    weights = (shipped_model(name) / "model.safetensors").read_bytes()
+    assert model_hash(name) == hashlib.sha256(weights).hexdigest()[:16]
+
+
+def test_a_run_on_a_repaired_model_is_another_run(tiny_model_dir, opened, tmp_path):
+    copy = shutil.copytree(tiny_model_dir, tmp_path / "copy")
+    path = copy / "processor_config.json"
+    right = path.read_text()
+    path.write_text(right.replace('"rescale_factor": 0.00392', '"rescale_factor": 0.392'))
+    broken = opened(model=str(copy))
+    path.write_text(right)
+    assert opened(model=str(copy)).id != broken.id
+
+
 def test_a_judge_that_is_a_function_adds_nothing_but_its_name_to_a_run(opened):
-    parameters = opened(judge="rule", judge_consent=True).parameters
+    parameters = opened(judge="oracle", judge_consent=True).parameters
     assert [name for name in parameters if name.startswith("judge")] == ["judge"]
+
+
+def test_another_rule_is_another_run(opened, monkeypatch):
+    before = opened(judge="rule")
+    monkeypatch.setattr(experiment, "REFUSAL", re.compile("never"))
+    assert opened(judge="rule").id != before.id
 
 
 def test_without_a_folder_the_run_goes_where_the_environment_says(
@@ -208,6 +259,35 @@ def test_a_judge_that_does_not_exist_or_does_not_know_the_data_is_refused(refuse
 def test_steps_that_are_warm_up_alone_are_refused(refused, opened):
     assert "steps=1 with warmup=0.06 is warm-up alone" in refused(steps=1, warmup=0.06)
     opened(steps=1, warmup=0.0), opened(steps=2, warmup=0.06)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda c, d: sl.load_data("tiny"), "config is a str, not a Config: call load_data(config"),
+        (lambda c, d: sl.load_model("tiny"), "config is a str, not a Config: call load_model("),
+        (
+            lambda c, d: sl.open_run(d, c),
+            "config is a Data, not a Config: call open_run(config, d",
+        ),
+        (
+            lambda c, d: sl.unlearn(None, c, d),
+            "data is a Config, not a Data: call unlearn(model, ",
+        ),
+        (lambda c, d: sl.evaluate(None, d, c), "run is a Config, not a Run: call evaluate(model, "),
+        (lambda c, d: sl.generate(None, "a.png", ["?"], c), "images is a str, not a list of texts"),
+        (lambda c, d: sl.generate(None, ["a.png"], "?", c), "questions is a str, not a list of te"),
+    ],
+)
+def test_an_argument_in_the_wrong_place_is_one_line(make_config, world, call, says):
+    with pytest.raises(UserError) as caught:
+        call(make_config(), world)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_shows_its_id_label_and_state(opened):
+    run = opened()
+    assert repr(run) == f"Run({run.id}, {run.config.label}, open)"
 
 
 def test_data_without_a_split_that_is_evaluated_are_refused_before_any_training(refused, world):

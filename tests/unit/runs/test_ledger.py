@@ -1,7 +1,9 @@
 """A run is complete or absent, written by one process, and read back as it was."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pandas as pd
 import pytest
 
 from safeerase_lite.runs.store import default_runs_dir, load, open_run, session
-from safeerase_lite.utils import UserError
+from safeerase_lite.utils import Damaged, UserError
 
 ROOT = Path(__file__).parents[3]
 PARAMETERS = {"objective": "po", "decouple": "pd", "seed": 0, "data_hash": "d1"}
@@ -128,6 +130,155 @@ def test_the_first_to_complete_a_run_is_kept(tmp_path):
     late.commit()
     assert late.done and late.metrics["value"].tolist() == [0.1]
     assert names(tmp_path / "partial") == []
+
+
+# ---- damaged ----
+
+FILES = ("run.json", "metrics.csv", "history.csv")
+DAMAGES = (
+    None,
+    "",
+    "null",
+    "[]",
+    '{"schema": 1}',
+    "\udcff\udcfe",
+    "metric,split,value,n\nsarr,test,0.7,96\n",
+)
+
+
+def damage(path, content):
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content.encode(errors="surrogateescape"))
+
+
+@pytest.mark.parametrize("content", DAMAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_run_is_set_aside_and_done_again(tmp_path, capsys, name, content):
+    first = complete_run(tmp_path)
+    (first.folder / "notes.txt").write_text("mine")
+    damage(first.folder / name, content)
+    with pytest.raises(UserError, match=rf"{first.folder / name} is .*: move {first.folder} away"):
+        load(tmp_path)
+    run = open_run(tmp_path, PARAMETERS)
+    assert not run.done and f"note: {first.folder / name} is" in capsys.readouterr().out
+    assert (tmp_path / "damaged" / f"{run.id}-1" / "notes.txt").read_text() == "mine"
+    complete_run(tmp_path)
+    assert open_run(tmp_path, PARAMETERS).done and len(load(tmp_path).metrics) == 1
+
+
+@pytest.mark.parametrize("content", DAMAGES)
+@pytest.mark.parametrize("name", ["run.json", "history.csv"])
+def test_of_a_dead_process_what_is_damaged_is_set_aside_and_the_checkpoint_stays(
+    tmp_path, name, content
+):
+    run = open_run(tmp_path, PARAMETERS)
+    run.write_history([{"step": 1, "loss": 2.0}])
+    run.checkpoint_dir.mkdir()
+    damage(run.folder / name, content)
+    (run.folder / "answers.parquet").mkdir()
+    assert complete_run(tmp_path).history["step"].tolist() == [1, 2]
+    aside = {path.name for path in (tmp_path / "damaged" / run.id).iterdir()}
+    assert aside == {"answers.parquet-1"} | ({f"{name}-1"} if content is not None else set())
+
+
+def test_what_is_damaged_while_a_run_is_written_does_not_cost_the_run(tmp_path):
+    late = open_run(tmp_path, PARAMETERS)
+    late.write_metrics(METRICS)
+    (tmp_path / late.id).mkdir()
+    (tmp_path / late.id / "metrics.csv").write_text("torn")
+    late.commit()
+    assert open_run(tmp_path, PARAMETERS).metrics.equals(METRICS)
+    assert (tmp_path / "damaged" / f"{late.id}-1" / "metrics.csv").read_text() == "torn"
+
+
+def test_a_damaged_run_is_not_touched_while_another_process_writes_it(tmp_path, other_process):
+    [folder] = (path for path in (tmp_path / "partial").iterdir() if path.is_dir())
+    torn = tmp_path / folder.name / "metrics.csv"
+    torn.parent.mkdir()
+    torn.write_text("torn")
+    with pytest.raises(UserError, match="being written by process"):
+        open_run(tmp_path, PARAMETERS, wait=0.1)
+    assert torn.read_text() == "torn"
+
+
+def test_a_file_that_only_this_user_cannot_read_is_not_damaged(tmp_path, monkeypatch):
+    run = complete_run(tmp_path)
+
+    def denied(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(UserError, match=r"run\.json cannot be read: Permission denied"):
+        open_run(tmp_path, PARAMETERS)
+    assert run.folder.is_dir() and not (tmp_path / "damaged").exists()
+
+
+def test_a_run_of_an_older_version_has_no_digests_and_is_read(tmp_path):
+    run = complete_run(tmp_path)
+    record = json.loads((run.folder / "run.json").read_text())
+    assert set(record.pop("files")) == {"history.csv", "metrics.csv"}
+    (run.folder / "run.json").write_text(json.dumps(record))
+    assert open_run(tmp_path, PARAMETERS).done and len(load(tmp_path).metrics) == 1
+    (run.folder / "metrics.csv").write_text("")
+    with pytest.raises(UserError, match=r"metrics\.csv is empty: move"):
+        open_run(tmp_path, PARAMETERS).metrics  # noqa: B018
+
+
+def test_a_record_of_another_status_is_damaged_and_the_run_done_again(tmp_path):
+    run = complete_run(tmp_path)
+    path = run.folder / "run.json"
+    for status in ("partial", "failed"):
+        path.write_text(path.read_text().replace('"complete"', f'"{status}"'))
+        with pytest.raises(Damaged, match=rf"^{path} is damaged: move {run.folder} away"):
+            load(tmp_path)
+        complete_run(tmp_path)
+    assert load(tmp_path).runs["status"].tolist() == ["complete"]
+
+
+def test_a_run_copied_under_another_name_is_not_counted_twice(tmp_path):
+    run = complete_run(tmp_path)
+    copy = tmp_path / ("0" * 12)
+    shutil.copytree(run.folder, copy)
+    with pytest.raises(Damaged, match=rf"{copy / 'run.json'} is damaged: move {copy} away"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("files", [{"files": {}}, {}])
+def test_a_complete_run_has_metrics_whatever_its_record_lists(tmp_path, files):
+    run = complete_run(tmp_path)
+    record = json.loads((run.folder / "run.json").read_text())
+    del record["files"]
+    (run.folder / "run.json").write_text(json.dumps(record | files))
+    (run.folder / "metrics.csv").unlink()
+    with pytest.raises(Damaged, match=r"metrics\.csv is missing"):
+        load(tmp_path)
+    assert not open_run(tmp_path, PARAMETERS).done
+
+
+def test_a_file_in_place_of_an_open_run_is_set_aside(tmp_path):
+    run = complete_run(tmp_path / "elsewhere")
+    (tmp_path / "partial").mkdir()
+    (tmp_path / "partial" / run.id).write_text("mine")
+    assert complete_run(tmp_path).done
+    assert (tmp_path / "damaged" / f"{run.id}-1").read_text() == "mine"
+
+
+def test_what_stands_in_the_way_of_a_run_is_named(tmp_path):
+    run = complete_run(tmp_path)
+    (run.folder / "metrics.csv").write_text("torn")
+    (tmp_path / "damaged").touch()
+    with pytest.raises(UserError, match=f"{tmp_path / 'damaged'} is not a folder"):
+        open_run(tmp_path, PARAMETERS)
+    other = open_run(tmp_path / "other", PARAMETERS)
+    (other.folder / "answers.parquet").mkdir()
+    (tmp_path / "other" / "damaged").touch()
+    with pytest.raises(UserError, match=f"{tmp_path / 'other' / 'damaged'} is not a folder"):
+        open_run(tmp_path / "other", PARAMETERS)
+    lock = tmp_path / "third" / "partial" / f"{run.id}.lock"
+    lock.mkdir(parents=True)
+    with pytest.raises(UserError, match=f"cannot be stored in .*: {lock}: Is a directory"):
+        open_run(tmp_path / "third", PARAMETERS)
 
 
 # ---- one writer ----

@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from safeerase_lite.runs.notebook import (
     NotebookFailed,
     ThisInterpreter,
+    code,
     execute,
     parameters,
     validate,
@@ -59,6 +60,58 @@ def test_parameters_are_read_in_order_with_type_default_and_help(notebook):
 
 
 @pytest.mark.parametrize(
+    ("line", "type", "default", "help"),
+    [
+        ('name: str = "a # b"', "str", "a # b", ""),
+        ('name: str = "a = b"  # with = and #', "str", "a = b", "with = and #"),
+        ('name: "int | None" = None  # quoted', "int | None", None, "quoted"),
+        ("name: int | None = 3", "int | None", 3, ""),
+        ('name: list[str] = [\n  "po",  # one\n  "# b"]  # all', "list[str]", ["po", "# b"], "all"),
+        ('name: str = """two\nlines"""', "str", "two\nlines", ""),
+        ("name = -1", "None", -1, ""),
+    ],
+)  # fmt: skip
+def test_a_parameter_is_read_as_python_reads_it(tmp_path, line, type, default, help):
+    path = write(tmp_path / "odd.ipynb", f"# first\n{line}\nlast: int = 1\nprint(last)", "1 + 1")
+    name, last = parameters(path)
+    assert (name.name, name.type, name.default, name.help) == ("name", type, default, help)
+    assert last.name == "last"
+    assert code(path) == "# first\nprint(last)\n\n1 + 1"
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\x85", "\f", "\x1c"])
+def test_only_a_line_end_of_python_ends_a_line(tmp_path, character):
+    cell = f"# a{character}b\nseed: int = 0  # draws\nprint({{}})"
+    one = write(tmp_path / "one.ipynb", cell.format(1))
+    two = write(tmp_path / "two.ipynb", cell.format(2))
+    assert code(one) == f"# a{character}b\nprint(1)" != code(two)
+    assert parameters(one)[0].help == "draws"
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_line_ends_of_another_system_change_neither_parameters_nor_code(tmp_path, end):
+    sources = ["# first\n" + PARAMETERS + "print(seed)", "if seed:\n    print(1)"]
+    here = write(tmp_path / "here.ipynb", *sources)
+    there = write(tmp_path / "there.ipynb", *(s.replace("\n", end) for s in sources))
+    assert parameters(there) == parameters(here)
+    assert code(there) == code(here)
+
+
+def test_a_quoted_or_optional_type_is_checked_like_any_other(tmp_path):
+    path = write(tmp_path / "own.ipynb", 'steps: "int | None" = 3\nrate: None|float = 0.5')
+    assert validate(path, {"steps": "7", "rate": "1"}) == {"steps": 7, "rate": 1.0}
+    assert validate(path, {"steps": "None", "rate": None}) == {"steps": None, "rate": None}
+    with pytest.raises(UserError, match="'steps' .* cannot be 'few'"):
+        validate(path, {"steps": "few"})
+
+
+def test_a_parameters_cell_that_is_not_python_is_refused(tmp_path):
+    path = write(tmp_path / "magic.ipynb", "%time\nseed: int = 0")
+    with pytest.raises(UserError, match="'parameters' of .*magic.ipynb is not Python .*line 1"):
+        parameters(path)
+
+
+@pytest.mark.parametrize(
     "text", ["", "not json", "{}", "[]", "3", '{"cells": 3, "nbformat": 4, "metadata": {}}', "\xff"]
 )
 def test_what_is_no_notebook_is_named(tmp_path, text):
@@ -86,6 +139,24 @@ def test_a_default_that_is_no_literal_is_refused(tmp_path):
         parameters(write(tmp_path / "derived.ipynb", "seed: int = 0\nsteps: int = seed + 1"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        ("int", "True"),
+        ("int", "'3'"),
+        ("int | None", "0.5"),
+        ("str", "b'a'"),
+        ("float", "1e999"),
+        ("bool", "1"),
+        ("list", "'po'"),
+        ("list[str]", "('po',)"),
+    ],
+)
+def test_a_default_of_another_type_is_refused(tmp_path, kind, default):
+    with pytest.raises(UserError, match=r"parameter 'x' of .* has the default .*: give .* \(\w+\)"):
+        parameters(write(tmp_path / "odd.ipynb", f"x: {kind} = {default}"))
+
+
 def test_text_becomes_the_declared_type(notebook):
     given = {"seed": "7", "rate": "3e-4", "name": "7", "quick": "True", "objectives": '["ga"]'}
     expected = {"seed": 7, "rate": 3e-4, "name": "7", "quick": True, "objectives": ["ga"]}
@@ -103,6 +174,8 @@ def test_text_becomes_the_declared_type(notebook):
         ("seed", True),
         ("rate", "fast"),
         ("rate", False),
+        ("rate", "inf"),
+        ("rate", float("nan")),
         ("name", 3),
         ("quick", "maybe"),
         ("quick", 1),
@@ -175,6 +248,24 @@ def test_nothing_starts_before_all_is_validate(notebook, tmp_path, no_kernel):
     with pytest.raises(UserError, match="the notebook itself"):
         execute(notebook, notebook)
     assert not output.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "complaint"),
+    [
+        ("", "is a folder: name a file in it"),
+        (f"{'n' * 245}.ipynb", "cannot be written: File name too long"),
+        (f"{'n' * 300}.ipynb", "cannot be written: File name too long"),
+        ("lesson.ipynb/out.ipynb", "cannot be written: .*: name another"),
+    ],
+    ids=["folder", "long", "longer", "in a file"],
+)
+def test_an_output_that_cannot_be_written_starts_nothing(
+    notebook, tmp_path, no_kernel, output, complaint
+):
+    with pytest.raises(UserError, match=complaint):
+        execute(notebook, tmp_path / output)
+    assert [path.name for path in tmp_path.iterdir()] == ["lesson.ipynb"]
 
 
 @pytest.fixture

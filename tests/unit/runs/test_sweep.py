@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
 from safeerase_lite.cli import app
-from safeerase_lite.runs import sweep
+from safeerase_lite.runs import store, sweep
 from safeerase_lite.runs.run_process import Outcome, executed_path
 from safeerase_lite.utils import UserError
 
@@ -96,9 +96,7 @@ def test_other_parameters_or_other_code_are_another_run(runs, tmp_path):
     assert one != runs("grid: {seed: 2}")[0].id
     write_notebook(tmp_path / "small.ipynb", code="print(seed + 1)")
     assert one != sweep.load(tmp_path / "grid.yaml").runs()[0].id
-    write_notebook(
-        tmp_path / "small.ipynb", parameters=PARAMETERS + '\nurl: str = "a=b"  # unparsed'
-    )
+    write_notebook(tmp_path / "small.ipynb", parameters=PARAMETERS + '\nurl: str = "a=b"')
     assert one != sweep.load(tmp_path / "grid.yaml").runs()[0].id
 
 
@@ -134,6 +132,8 @@ def test_the_papers_table_has_47_runs():
         ("grid: {objectve: po}", "did you mean 'objective'"),
         ("grid: {seed: [0, one]}", "'seed' .* cannot be 'one'"),
         ("grid: {seed: 1.5}", "'seed' .* cannot be 1.5"),
+        (f"grid: {{seed: 1{'0' * 30}}}", "field 'seed': .*less than or equal"),
+        ("parameters: {rate: .inf}", "'rate' .* cannot be inf"),
         ("parameters: {rate: fast}", "'rate' .* cannot be 'fast'"),
         ("grid: {objective: [po, klm]}", "unknown objective 'klm'.*did you mean 'kl'"),
         ("grid: {decouple: yes}", "'decouple' .* cannot be True: .*in quotes"),
@@ -177,6 +177,7 @@ def test_a_bad_file_is_one_line_and_nothing_is_written(write, tmp_path, text, co
         ("cue: [0.5, 2.0]", "'cue': .*less than or equal to 1"),
         ("decouple: pdd", "'decouple': .*'none', 'pd' or 'placebo'"),
         ("judge: orcale", "no judge 'orcale'"),
+        ("steps: 1", "steps=1 with warmup=0.06 is warm-up alone"),
     ],
 )
 def test_a_value_the_profile_would_refuse_starts_no_kernel(tmp_path, text, complaint):
@@ -231,17 +232,32 @@ def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
 
 def test_a_run_whose_results_were_removed_is_to_be_run_again(write, tmp_path):
     runs = sweep.load(write("seeds: [0, 1, 2]")).runs()
-    for run, opened in zip(runs, (["here"], ["gone"], []), strict=True):
+    here = store.open_run(tmp_path, {"seed": 0})
+    here.write_metrics(pd.DataFrame({"metric": ["sarr"]}))
+    here.commit()
+    for run, opened in zip(runs, ([here.id], ["gone"], []), strict=True):
         path = executed_path(tmp_path, run.id)
         path.parent.mkdir(exist_ok=True)
         nbformat.write(new_notebook(metadata={"safeerase": {"runs": opened}}), path)
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "run.json").touch()
     known = sweep.find_completed(tmp_path, "grid", runs)
     assert {run: outcome.run for run, outcome in known.items()} == {
-        runs[0].id: "here",
+        runs[0].id: here.id,
         runs[2].id: "",
     }
+    (here.folder / "metrics.csv").write_text("")
+    assert set(sweep.find_completed(tmp_path, "grid", runs)) == {runs[2].id}
+
+
+@pytest.mark.parametrize("content", ["", "null", "id,status\na,b\n", "id,seconds\na,b\n"])
+def test_a_damaged_record_or_notebook_stops_no_sweep(write, tmp_path, content):
+    runs = sweep.load(write("seeds: [0, 1]")).runs()
+    table = sweep.write_status(tmp_path, "grid", runs, {})
+    table.write_text(content)
+    for run in runs:
+        executed_path(tmp_path, run.id).parent.mkdir(exist_ok=True)
+        executed_path(tmp_path, run.id).write_text(content)
+    assert sweep.find_completed(tmp_path, "grid", runs) == {}
+    assert (tmp_path / "damaged" / "grid.csv-1").read_text() == content
 
 
 def test_the_record_has_every_run_and_how_it_stands(write, tmp_path):

@@ -280,9 +280,9 @@ BREAKAGES = {
         (source("parameters", "seed = 0"), "parameters", "line 1 with its type"),
         (source("parameters", "seed: int = 0\nname: str | None = None"), "parameters", "line 2"),
         (source("parameters", "when: date = 0"), "parameters", "one of str, int, float, bool"),
-        (source("parameters", "seed: int = 0\nprint(seed)"), "parameters", "a line of its own"),
+        (source("parameters", "seed: int = 0\nprint(seed)"), "parameters", "line 2 with its type"),
         (source("parameters", "seed: int = 2 * other"), "parameters", "write a literal"),
-        (source("parameters", "seed: int = (0"), "parameters", "01_second.ipynb|is no Python"),
+        (source("parameters", "seed: int = (0"), "parameters", "01_second.ipynb is not Python"),
     ],
     "opening": [
         (swapped("opening", "# Second"), "-", "no `# ` heading"),

@@ -10,12 +10,14 @@ from safeerase_lite.unlearning.objectives import (
     Answers,
     Batch,
     LossWeights,
+    Objective,
     divergence,
     label_of,
     loss,
     loss_weights,
     nll,
 )
+from safeerase_lite.utils import UserError
 
 VOCABULARY = 4
 
@@ -198,3 +200,22 @@ def test_parts_of_a_step_add_up_to_the_step(objective):
         for i in (0, 1)
     ]
     assert sum(parts).item() == pytest.approx(step.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"needs": ("forgett",)}, "unknown group in needs 'forgett': .*did you mean 'forget'"),
+        ({"needs": "forget"}, "needs is 'forget': name groups"),
+        ({"needs": ()}, "name groups"),
+        (
+            {"needs": ("forget",), "reference": "forgett"},
+            "reference .*did you mean 'forget'",
+        ),
+        ({"needs": ("forget",), "reference": "retain"}, "unknown reference .*choose one of forget"),
+        ({"needs": ("refuse", "retain"), "reference": "refuse"}, "choose one of retain"),
+    ],
+)
+def test_a_group_that_an_objective_cannot_have_is_named_when_it_is_made(fields, says):
+    with pytest.raises(UserError, match=says):
+        Objective(lambda x, w: 0, **fields)
