@@ -206,16 +206,16 @@ def generate(config, data) -> dict:
     """Tokens a second: a batch together, and question by question, turn by turn."""
     fresh()
     model, ours, theirs = sl.load_model(config), [], []
-    rows = data.forget.head(config.evaluation_batch)
+    rows = data.forget.head(config.eval_batch_size)
     for turn in range(3):
         begin = now()
         sl.generate(model, rows["image"], rows["question"], config)
-        ours.append(len(rows) * config.new_tokens / (now() - begin))
+        ours.append(len(rows) * config.max_new_tokens / (now() - begin))
         one = rows.iloc[[turn]]
         begin = now()
         with autocast(config, model.device):
             plain.generate(model, one["image"], one["question"], config)
-        theirs.append(config.new_tokens / (now() - begin))
+        theirs.append(config.max_new_tokens / (now() - begin))
     return {"peak_gb": peak(), "tokens_per_s": statistics.median(ours),
             "one_by_one_tokens_per_s": statistics.median(theirs)}  # fmt: skip
 
@@ -239,10 +239,10 @@ def main() -> None:
         pictures = Path(temporary) / "pictures"
         pictures.mkdir()
         data = invented_data(pictures, records=PER_STEP * given.steps)  # no question comes twice
-        new_tokens = 256 if ON_GPU else 32
+        max_new_tokens = 256 if ON_GPU else 32
         config = sl.config("t4", model=str(folder), batch=PER_STEP, accumulation=PER_STEP,
                            steps=given.steps, checkpoint_every=given.steps + 1,
-                           new_tokens=new_tokens, judge="rule")  # fmt: skip
+                           max_new_tokens=max_new_tokens, judge="rule")  # fmt: skip
         rows = []
         for objective in ("po", "kl"):
             paired, name = sl.config(config, objective=objective, decouple="pd"), objective.upper()

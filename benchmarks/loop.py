@@ -93,7 +93,7 @@ def evaluation(config, data, turns: int) -> dict:
     table = questions(data, ["val"])
     pairs = []
     for turn in range(turns):
-        rows = table.sample(config.evaluation_batch, random_state=turn)
+        rows = table.sample(config.eval_batch_size, random_state=turn)
         arguments = (model, rows["image"], rows["question"], config)
         together, singly = seconds(sl.generate, *arguments), seconds(plain.generate, *arguments)
         pairs.append((together / len(rows), singly / len(rows)))

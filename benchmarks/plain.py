@@ -40,6 +40,6 @@ def generate(model, images: Sequence[str], questions: Sequence[str], config: Con
         prompt = encode(model.processor, [image], [question])
         prompt = {key: value.to(model.device) for key, value in prompt.items()}
         with torch.inference_mode():
-            ids = model.generate(**prompt, max_new_tokens=config.new_tokens, do_sample=False)
+            ids = model.generate(**prompt, max_new_tokens=config.max_new_tokens, do_sample=False)
         texts += decode(model.processor.tokenizer, ids[:, prompt["input_ids"].shape[1] :])
     return texts

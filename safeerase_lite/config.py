@@ -70,8 +70,8 @@ class Config(BaseModel):
     judge_consent: bool = False  # may texts and pictures leave this machine to be judged?
     splits: tuple[Split, ...] = ("train", "val", "test")  # the splits that are evaluated
     samples: int = Field(3, ge=0)  # sampled answers to forget questions, beside the greedy one
-    evaluation_batch: int = Field(128, ge=1)
-    new_tokens: int = Field(40, ge=1)  # an answer is cut there
+    eval_batch_size: int = Field(128, ge=1)
+    max_new_tokens: int = Field(40, ge=1)  # an answer is cut there
 
     _given: dict[str, Any] | None = PrivateAttr(None)  # what the user stated; None: every field
 
@@ -120,8 +120,8 @@ _T4 = {
     "learning_rate": 1e-4,  # SafeEraser's code, like rank, alpha, dropout, batch, warm-up and clip
     "steps": 900,  # 28,800 questions of each set: three passes over the benchmark's 9,600
     "checkpoint_every": 5,  # a borrowed session can end at any time
-    "evaluation_batch": 16,  # 12.3 GB with keys and values, more than training; 13B would take 20
-    "new_tokens": 256,  # a plan of 140 words, with a margin
+    "eval_batch_size": 16,  # 12.3 GB with keys and values, more than training; 13B would take 20
+    "max_new_tokens": 256,  # a plan of 140 words, with a margin
 }
 
 # The setting of SafeEraser's code, on a card of 24 GB or more; 13B needs 40 GB.
@@ -136,7 +136,7 @@ _FIELDS: dict[str, dict[str, Any]] = {"tiny": _TINY, "t4": _T4, "full": _FULL}
 PROFILES = {name: Config(profile=name, **fields) for name, fields in _FIELDS.items()}
 
 # A model that needs other numbers than its profile: 13B in 4-bit takes 12.1 GB.
-_OF_MODEL = {("t4", LLAVA_13B): {"evaluation_batch": 4}}
+_OF_MODEL = {("t4", LLAVA_13B): {"eval_batch_size": 4}}
 
 
 def config(base: str | Config = "tiny", **fields: Any) -> Config:

@@ -68,13 +68,13 @@ def account(
         rows: questions in one forward pass; by default those of the config, three groups of
             batch / accumulation each.
         prompt_tokens: text tokens of a question with its template, without the image's tokens.
-        answer_tokens: by default the config's `new_tokens`.
+        answer_tokens: by default the config's `max_new_tokens`.
 
     Returns:
         A row per part: part, group (of `GROUPS`), bytes, how (they were computed).
     """
     rows = rows or SETS_PER_PASS * math.ceil(config.batch / config.accumulation)
-    answer = answer_tokens or config.new_tokens
+    answer = answer_tokens or config.max_new_tokens
     length = image_tokens(llava) + prompt_tokens + answer
     itemsize = _itemsize(config)
 
@@ -143,7 +143,7 @@ def peak_bytes(llava: LlavaConfig, config: Config, *, rows: int | None = None) -
     parts = account(llava, config, rows=rows).set_index("part")["bytes"]
     loaded = parts.drop(["gradients", "optimiser state", "activations", "logits"]).sum()
     text = llava.text_config
-    tokens = config.evaluation_batch * (image_tokens(llava) + 32 + config.new_tokens)
+    tokens = config.eval_batch_size * (image_tokens(llava) + 32 + config.max_new_tokens)
     width = text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
     key_values = tokens * 2 * width * text.num_hidden_layers * _itemsize(config)
     return int(max(parts.sum(), loaded + key_values))
@@ -247,9 +247,9 @@ def step_flops(
 
     Args:
         prompt_tokens: text tokens of a question with its template, without the image's tokens.
-        answer_tokens: by default the config's `new_tokens`, so that this is an upper bound.
+        answer_tokens: by default the config's `max_new_tokens`, so that this is an upper bound.
     """
-    answer = answer_tokens or config.new_tokens
+    answer = answer_tokens or config.max_new_tokens
     length = image_tokens(llava) + prompt_tokens + answer
     layers, width = llava.text_config.num_hidden_layers, llava.text_config.hidden_size
     one_layer = copy.deepcopy(llava)

@@ -55,7 +55,7 @@ def make_config(tiny_model_dir):
     from safeerase_lite.config import config
 
     small = {"precision": "dense", "lora_rank": 4, "batch": 4, "steps": 4, "learning_rate": 1e-3,
-             "new_tokens": 8, "evaluation_batch": 8, "samples": 0}  # fmt: skip
+             "max_new_tokens": 8, "eval_batch_size": 8, "samples": 0}  # fmt: skip
 
     def make(**fields):
         return config("tiny", **({"model": str(tiny_model_dir)} | small | fields))

@@ -57,7 +57,7 @@ class Small:
 
 
 def make(home: Path, data, make_config) -> Small:
-    fields = {"objective": "po", "splits": ("train", "test"), "new_tokens": 2, "steps": 2}
+    fields = {"objective": "po", "splits": ("train", "test"), "max_new_tokens": 2, "steps": 2}
     complete = make_config(**fields)
     killed = make_config(**fields | {"steps": 3, "checkpoint_every": 1})
     small = Small(home, load_model(complete), data, complete, killed)

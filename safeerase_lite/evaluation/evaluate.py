@@ -125,7 +125,7 @@ def evaluate(model, data: Data, config: Config, *, cache_key: str | None = None)
     Args:
         model: from `load_model`, as unlearned.
         data: from `load_data`.
-        config: `judge`, `splits`, `samples`, `evaluation_batch` and `new_tokens`.
+        config: `judge`, `splits`, `samples`, `eval_batch_size` and `max_new_tokens`.
         cache_key: a name under which answers are stored until a model has judged them, so that a
             failing judge or a kill does not cost them.
 

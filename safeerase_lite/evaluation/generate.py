@@ -29,7 +29,7 @@ def generate(
         model: from `load_model`.
         images: paths of pictures, one for each question.
         questions: texts, without the chat template.
-        config: `new_tokens` cuts an answer, `evaluation_batch` questions are generated at a time.
+        config: `max_new_tokens` cuts an answer; `eval_batch_size` questions at a time.
         seed: None: greedy decoding; a number: seeded samples, as in the paper (T = 1, top-p 0.9).
 
     Returns:
@@ -46,11 +46,11 @@ def generate(
         with torch.inference_mode(), autocast(config, model.device):
             states = embed(model, encoded.pop("input_ids"), batch["image"])
             ids = model.generate(
-                inputs_embeds=states, **encoded, max_new_tokens=config.new_tokens, **decoding
+                inputs_embeds=states, **encoded, max_new_tokens=config.max_new_tokens, **decoding
             )
         return decode(model.processor.tokenizer, ids)
 
-    return _in_batches(answers, table, config.evaluation_batch, "generate")
+    return _in_batches(answers, table, config.eval_batch_size, "generate")
 
 
 def answer_nll(model, table: pd.DataFrame, config: Config) -> list[float]:
@@ -66,7 +66,7 @@ def answer_nll(model, table: pd.DataFrame, config: Config) -> list[float]:
             answers = answer_logits(model, batch)
         return (answers.nll / answers.mask.sum(-1)).tolist()
 
-    return _in_batches(nll, table, config.evaluation_batch, "likelihood")
+    return _in_batches(nll, table, config.eval_batch_size, "likelihood")
 
 
 def _in_batches(

@@ -23,8 +23,16 @@ from .texts import TRAININGS, in_display_order
 WORLD = ["world_seed", "cue"]
 MODEL = ["objective", "decouple"]
 NO_KEYS = {"seed", "splits", "samples", "data_hash", *WORLD, *MODEL}  # never a column of a table
-OF_EVALUATION = ["profile", "model", "model_hash", "precision", "compute", "judge", "new_tokens"]
-OF_EVALUATION += ["judge_hash", "evaluation_batch"]  # also mean something for an untrained model
+OF_EVALUATION = [
+    "profile",
+    "model",
+    "model_hash",
+    "precision",
+    "compute",
+    "judge",
+    "max_new_tokens",
+]
+OF_EVALUATION += ["judge_hash", "eval_batch_size"]  # also mean something for an untrained model
 OF_DECOUPLE = ["weights", "decouple_share"]
 OF_OBJECTIVE = ["learning_rate", "objective_hash"]  # differ between objectives by nature
 ZERO_IS_DEFAULT = ("steps", "learning_rate", "decouple_share")  # in a notebook: the profile's

@@ -74,8 +74,8 @@ def test_of_other_data_the_judge_is_the_rule_unless_one_is_named(world, tmp_path
 
 def test_a_model_may_bring_numbers_of_its_own():
     assert config("t4").model == LLAVA_7B
-    assert config("t4", model=LLAVA_13B).evaluation_batch == 4
-    assert config("t4", model=LLAVA_13B, evaluation_batch=2).evaluation_batch == 2
+    assert config("t4", model=LLAVA_13B).eval_batch_size == 4
+    assert config("t4", model=LLAVA_13B, eval_batch_size=2).eval_batch_size == 2
 
 
 def test_gold_takes_the_gold_model_and_gives_it_back(monkeypatch, tiny_model_dir):

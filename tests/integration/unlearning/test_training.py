@@ -433,7 +433,7 @@ def test_what_the_data_cannot_serve_is_refused_before_anything_is_written(
 
 def test_what_was_memorised_is_forgotten(world, make_config, learn):
     """A model overfitted on a few pairs gives them word for word, and after ascent it does not."""
-    fields = {"lora_rank": 16, "lora_alpha": 32, "new_tokens": 20, "steps": 20,
+    fields = {"lora_rank": 16, "lora_alpha": 32, "max_new_tokens": 20, "steps": 20,
               "learning_rate": 5e-3}  # fmt: skip
     config = make_config(**fields)
     train = world.forget[world.forget["split"] == "train"]

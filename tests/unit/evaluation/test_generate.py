@@ -75,7 +75,7 @@ def test_answers_come_in_the_order_of_the_questions_whatever_the_batch(rows, ans
     alone = [answers(rows.iloc[[index]])[0] for index in range(len(rows))]
     assert len(set(alone)) > 5  # pictures and questions do matter to this model
     for size in (1, 4, 128):
-        assert answers(evaluation_batch=size) == alone
+        assert answers(eval_batch_size=size) == alone
 
 
 # ---- decoding ----
@@ -83,7 +83,7 @@ def test_answers_come_in_the_order_of_the_questions_whatever_the_batch(rows, ans
 
 def test_an_answer_ends_at_its_end_token_or_at_the_limit(base_model, answers):
     tokenizer = base_model.processor.tokenizer
-    for short, long in zip(answers(new_tokens=3), answers(new_tokens=8), strict=True):
+    for short, long in zip(answers(max_new_tokens=3), answers(max_new_tokens=8), strict=True):
         assert len(tokenizer(short, add_special_tokens=False).input_ids) <= 3
         assert long.startswith(short)
         assert tokenizer.eos_token not in long
@@ -112,7 +112,7 @@ def test_a_collapsed_model_gives_gibberish_not_an_error(make_config, rows):
         collapsed.lm_head.weight.zero_()
         collapsed.lm_head.bias = torch.nn.Parameter(torch.zeros(len(collapsed.lm_head.weight)))
         collapsed.lm_head.bias[-1] = 1
-    answers = generate(collapsed, rows["image"], rows["question"], make_config(new_tokens=3))
+    answers = generate(collapsed, rows["image"], rows["question"], make_config(max_new_tokens=3))
     assert set(answers) == {"<unk> <unk> <unk>"}
     table = {"question": "?", "expected": "No.", "answer": answers, "set": "decouple"}
     assert set(judge_answers(pd.DataFrame(table), "oracle")["verdict"]) == {"gibberish"}
@@ -123,7 +123,7 @@ def test_a_collapsed_model_gives_gibberish_not_an_error(make_config, rows):
 
 def test_answer_nll_is_the_mean_over_the_answer_and_its_end(base_model, rows, make_config):
     """By hand, a row at a time: −mean log p of the answer's tokens, the end token among them."""
-    computed = answer_nll(base_model, rows, make_config(evaluation_batch=4))
+    computed = answer_nll(base_model, rows, make_config(eval_batch_size=4))
     tokenizer = base_model.processor.tokenizer
     for index in range(len(rows)):
         row = rows.iloc[index : index + 1]

@@ -65,7 +65,7 @@ def test_the_same_experiment_is_the_same_run(opened):
         {"projector": "frozen"},
         {"lora_rank": 8},
         {"judge": "rule"},
-        {"new_tokens": 9},
+        {"max_new_tokens": 9},
         {"optimizer": "paged_adamw_8bit"},
         {"picture_size": 336},
         {"decouple_share": 0.5},
