@@ -178,7 +178,7 @@ def train_plainly(config, data, steps: int) -> dict:
         referred = OBJECTIVES[objective].reference
         second = sl.load_model(config, adapt=False) if referred else None
         sampler = BatchSampler(data, config)
-        factors, speeds = loss_weights(objective, config.weights, config.decouple), []
+        factors, speeds = loss_weights(config), []
         for step in range(steps):
             begin, tables = now(), sampler.batch_at(step)
             for n in range(config.batch):

@@ -51,7 +51,7 @@ def step(config, data, turns: int) -> list[dict]:
     second = sl.load_model(config, adapt=False)
     referred = OBJECTIVES[config.objective].reference
     sampler = BatchSampler(data, config)
-    factors = loss_weights(config.objective, config.weights, config.decouple)
+    factors = loss_weights(config)
     expected = getattr(sampler, str(referred), None)
     reference = Reference(model, expected, config.batch)
 

@@ -63,7 +63,9 @@ class Config(BaseModel):
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
     learning_rate: float | None = Field(None, gt=0)  # None: the objective's tuned rate, else 1e-4
     npo_beta: float = Field(0.1, gt=0)
+    forget_cap: float = Field(4.4, gt=0)  # nats per token, the tiny gold's: bounded ascent's end
     decouple_share: float = Field(1.0, gt=0, le=1)  # of each kind's pictures that PD is given
+    decouple_kinds: int | None = Field(None, ge=1)  # kinds that PD is given; None: all
     checkpoint_every: int = Field(20, ge=1)  # steps
 
     judge: str | None = Field(None, min_length=1)  # None: oracle for the tiny world, else rule
@@ -101,6 +103,7 @@ NOT_RECORDED = ("data_dir", "dedupe", "categories", "checkpoint_every", "judge_c
 OF_TRAINING = (
     "lora_rank", "lora_alpha", "lora_dropout", "projector", "gradient_checkpointing", "batch",
     "accumulation", "steps", "warmup", "gradient_clip", "optimizer", "learning_rate", "npo_beta",
+    "forget_cap",
 )  # fmt: skip
 OF_TINY_WORLDS = ("world_seed", "cue", "picture_size")
 
@@ -196,8 +199,8 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
             "first step has a rate of 0: take more steps"
         )
     elif resolved.learning_rate is None:
-        plain, paired = OBJECTIVES[resolved.objective].learning_rates.get(profile, (1e-4, 1e-4))
-        filled["learning_rate"] = rate = plain if resolved.decouple == "none" else paired
+        rate = OBJECTIVES[resolved.objective].learning_rates.get(profile, 1e-4)
+        filled["learning_rate"] = rate
         if profile == "tiny" and not shipped_model(resolved.model):
             warnings.warn(
                 f"the learning rate {rate:g} was tuned on tiny-llava, and the model is "

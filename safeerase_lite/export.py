@@ -293,13 +293,16 @@ def _weights(config: Config) -> str:
     """The weight preset, and the weights that this objective uses."""
     if config.objective not in OBJECTIVES:
         return config.weights
-    values = loss_weights(config.objective, config.weights, config.decouple, config.npo_beta)
+    values = loss_weights(config)
     used = {
-        "w": values.retain if config.objective in ("gd", "kl") else None,
-        "λ": values.decouple if config.decouple != "none" else None,
-        "β": values.beta if config.objective == "npo" else None,
+        "w": ("gd", "kl", "gd_bounded", "kl_bounded", "npo_rt"),
+        "β": ("npo", "npo_rt"),
+        "cap": ("gd_bounded", "kl_bounded"),
     }
-    stated = [f"{name} = {value:g}" for name, value in used.items() if value is not None]
+    factors = {"w": values.retain, "β": values.beta, "cap": values.cap}
+    stated = [f"{name} = {factors[name]:g}" for name in used if config.objective in used[name]]
+    if config.decouple != "none":
+        stated.append(f"λ = {values.decouple:g}")
     return ", ".join([config.weights, *stated])
 
 

@@ -160,8 +160,9 @@ def select_categories(
     return records, left_out
 
 
-def require_decouple(data: Data, decouple: str) -> None:
-    """Raise UserError when the data cannot serve `decouple` ("pd" or "placebo")."""
+def require_decouple(data: Data, decouple: str, kinds: int | None = None) -> None:
+    """Raise UserError when the data cannot serve `decouple` ("pd" or "placebo"), or have not so
+    many safe kinds."""
     if decouple == "pd" and data.decouple.empty:
         rebuilt = "; a rebuilt copy, its 'safeNb_pairs' show the harmful picture" * data.rebuilt
         raise UserError(
@@ -174,6 +175,11 @@ def require_decouple(data: Data, decouple: str) -> None:
             f"{data.root}: no record has both 'SDImage_path' and 'placebo_pairs', so there is "
             "no placebo; use the tiny world, or decouple='none'"
         )
+    if kinds and decouple != "none":
+        table = data.decouple if decouple == "pd" else data.placebo
+        known = table[table["split"] == "train"]["kind"].nunique()
+        if kinds > known:
+            raise UserError(f"decouple_kinds is {kinds}, and train shows {known} safe kinds")
 
 
 def _tables(records: list[Record], root: Path) -> dict[str, DataFrame]:

@@ -33,7 +33,7 @@ OF_EVALUATION = [
     "max_new_tokens",
 ]
 OF_EVALUATION += ["judge_hash", "eval_batch_size"]  # also mean something for an untrained model
-OF_DECOUPLE = ["weights", "decouple_share"]
+OF_DECOUPLE = ["weights", "decouple_share", "decouple_kinds"]
 OF_OBJECTIVE = ["learning_rate", "objective_hash"]  # differ between objectives by nature
 ZERO_IS_DEFAULT = ("steps", "learning_rate", "decouple_share")  # in a notebook: the profile's
 CITED = ["profile", "precision", "steps", "batch", "learning_rate", "projector", "weights", "judge"]

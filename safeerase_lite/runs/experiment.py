@@ -133,7 +133,7 @@ def open_run(
             the judge cannot be asked, or not without consent, or does not know the data, or its
             verdicts cannot be stored; no split of the data is evaluated.
     """
-    require_decouple(data, config.decouple)
+    require_decouple(data, config.decouple, config.decouple_kinds)
     if config.judge == ORACLE and not data.invented:
         raise UserError("the oracle knows the tiny world alone: use judge='rule' or a model")
     if not any(table["split"].isin(config.splits).any() for table in (data.forget, data.retain)):
@@ -192,7 +192,7 @@ def _parameters(config: Config, data: Data) -> dict[str, Any]:
     if config.objective not in OBJECTIVES:
         parameters |= dict.fromkeys(OF_TRAINING)
     if config.decouple == "none":
-        parameters["decouple_share"] = None
+        parameters |= dict.fromkeys(("decouple_share", "decouple_kinds"))
     if data.dedupe != "none":
         parameters["dedupe"] = data.dedupe
     if data.left_out:

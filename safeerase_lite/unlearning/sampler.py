@@ -34,6 +34,7 @@ class BatchSampler:
         if config.decouple != "none":
             table = {"pd": data.decouple, "placebo": data.placebo}[config.decouple]
             table = _share_of_records(_train(table), config.decouple_share)
+            table = _some_kinds(table, config.decouple_kinds, config.seed)
             self.partners = _partners(self.forget, table)
 
     def batch_at(self, step: int) -> dict[str, pd.DataFrame]:
@@ -74,6 +75,13 @@ def _share_of_records(table: pd.DataFrame, share: float) -> pd.DataFrame:
     """That share of each kind's records, at least one. A larger share contains a smaller one."""
     records = table.groupby("kind")["record"]
     return table[records.rank("dense") <= (share * records.transform("nunique")).map(math.ceil)]
+
+
+def _some_kinds(table: pd.DataFrame, number: int | None, seed: int) -> pd.DataFrame:
+    """The questions of so many kinds (None: of all). A larger number contains a smaller one."""
+    kinds = sorted(table["kind"].unique())
+    order = _shuffled(f"kinds {seed}", len(kinds))
+    return table[table["kind"].isin([kinds[i] for i in order[:number]])]
 
 
 def _partners(forget: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

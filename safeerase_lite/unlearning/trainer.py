@@ -63,7 +63,7 @@ def train(
         NonFiniteLoss: at the first NaN or infinite loss.
     """
     objective = OBJECTIVES[config.objective]
-    factors = loss_weights(config.objective, config.weights, config.decouple, config.npo_beta)
+    factors = loss_weights(config)
     sampler = BatchSampler(data, config)
 
     AcceleratorState._reset_state()  # else the first precision of a process is its only one

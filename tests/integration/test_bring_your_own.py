@@ -239,6 +239,7 @@ def test_a_formula_without_source_is_refused(opened):
 
 def test_official_weights_are_what_the_entry_says_and_matched_are_not():
     OBJECTIVES["mine"] = Objective(forget_hard, ("forget",), official=LossWeights(decouple=0.25))
-    official = loss_weights("mine", "official", "pd", beta=0.3)
-    assert official == LossWeights(decouple=0.25, beta=0.3)
-    assert loss_weights("mine", "matched", "pd") == LossWeights()
+    given = {"objective": "mine", "decouple": "pd", "npo_beta": 0.3, "forget_cap": 2.0}
+    assert loss_weights(sl.config(**given)) == LossWeights(decouple=0.25, beta=0.3, cap=2.0)
+    matched = sl.config(**given, weights="matched")
+    assert loss_weights(matched) == LossWeights(beta=0.3, cap=2.0)

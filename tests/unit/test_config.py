@@ -34,16 +34,11 @@ def test_none_means_the_profiles_own(profile):
     assert resolved.model_dump(exclude={"judge", "learning_rate"}) == own
 
 
-# Chosen by `benchmarks/tune.py`; a changed rate changes every figure of the collection.
-TUNED = {"ga": (1.25e-3, 1e-2), "gd": (1.25e-3, 5e-3), "kl": (2.5e-3, 5e-3), "po": (6e-4, 5e-3),
-         "npo": (1.25e-3, 1e-2)}  # fmt: skip
-
-
-@pytest.mark.parametrize("objective", TUNED)
-def test_the_learning_rate_is_the_tuned_one_of_objective_and_profile(objective):
-    plain, paired = TUNED[objective]
-    for decouple, rate in {"none": plain, "pd": paired, "placebo": paired}.items():
-        assert config(objective=objective, decouple=decouple).learning_rate == rate
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_pd_and_placebo_have_the_plain_rate_so_that_only_their_term_differs(objective):
+    tuned = OBJECTIVES[objective].learning_rates["tiny"]
+    for decouple in ("none", "pd", "placebo"):
+        assert config(objective=objective, decouple=decouple).learning_rate == tuned
         assert config("t4", objective=objective, decouple=decouple).learning_rate == 1e-4
         stated = config(objective=objective, decouple=decouple, learning_rate=2e-3)
         assert stated.learning_rate == 2e-3
@@ -58,9 +53,9 @@ def test_an_objective_without_a_tuned_rate_takes_that_of_the_code(monkeypatch):
 def test_a_config_of_a_config_keeps_what_was_stated_and_resolves_the_rest_anew():
     first = config("tiny", objective="po", precision="dense")
     paired = config(first, decouple="pd")
-    assert (first.learning_rate, paired.learning_rate) == TUNED["po"]
     assert paired.precision == "dense"
-    assert config(paired, objective="ga").learning_rate == TUNED["ga"][1]
+    tuned = OBJECTIVES["kl"].learning_rates["tiny"]
+    assert config(paired, objective="kl").learning_rate == tuned != paired.learning_rate
     stated = config(first, learning_rate=2e-3)
     assert config(stated, decouple="pd").learning_rate == 2e-3
     assert config(first, seed=None) == first
@@ -186,7 +181,7 @@ def test_one_step_without_warm_up_and_no_training_at_all_are_taken():
 
 def test_an_objective_like_none_lists_what_there_is():
     message = refusal(objective="zzz")
-    assert "choose one of vanilla, gold, ga, gd, kl, po, npo" in message
+    assert "choose one of vanilla, gold, ga, gd, kl, gd_bounded" in message
     assert "did you mean" not in message
 
 

@@ -27,7 +27,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_plain_way(
     config = make_config(objective=objective, decouple="pd", precision=precision)
     model, second = load_model(config).train(), load_model(config, adapt=False)
     tables = BatchSampler(world, config).batch_at(0)
-    factors = loss_weights(objective, "official", "pd")
+    factors = loss_weights(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from safeerase_lite.config import config
 from safeerase_lite.unlearning.objectives import (
     OBJECTIVES,
     Answers,
@@ -100,6 +101,30 @@ def test_npo_is_bounded_below_where_ga_is_not():
         assert value("ga", x) == pytest.approx(math.log(probability), rel=1e-6)
 
 
+@pytest.mark.parametrize("objective", ["gd", "kl"])
+def test_bounded_ascent_is_the_official_one_until_an_answer_is_forgotten(objective, batch):
+    reference = batch.retain if objective == "kl" else None
+    x = plain(batch, reference=reference)
+    likely = value(f"{objective}_bounded", x, cap=1.5)  # nats: of both answers' means
+    assert likely == pytest.approx(value(objective, x), abs=1e-6)
+
+
+def test_a_forgotten_answer_is_pushed_no_further_and_the_others_are():
+    forget = answers([0.5, 0.25, 0.01], [[0, 1], [-100, 2]])  # means of 1.04 and 4.6 nats
+    x = Batch(forget=forget, retain=answers([0.9], [[3]]))
+    total, _ = loss("gd_bounded", x, LossWeights(cap=4.0))
+    total.backward()
+    likely, forgotten = forget.logits.grad
+    assert (likely != 0).any()
+    assert (forgotten == 0).all()
+    assert total.item() == pytest.approx((math.log(0.5) + math.log(0.25) - 4) / 3 + R, abs=1e-6)
+
+
+def test_npo_rt_is_npo_and_the_retain_loss(batch):
+    expected = value("npo", plain(batch)) + 0.5 * R
+    assert value("npo_rt", plain(batch), retain=0.5) == pytest.approx(expected, abs=1e-5)
+
+
 def test_the_history_has_each_groups_loss_and_the_total(batch):
     total, terms = loss("gd", batch, LossWeights(retain=0.5, decouple=0.5))
     expected = {"loss": -F + R / 2 + D / 2, "forget": F, "retain": R, "decouple": D}
@@ -110,7 +135,7 @@ def test_the_history_has_each_groups_loss_and_the_total(batch):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_pd_is_one_added_term(objective, batch):
     x = batch
-    if objective == "kl":
+    if OBJECTIVES[objective].reference == "retain":
         x = Batch(**(vars(batch) | {"reference": batch.retain}))
     w = LossWeights(decouple=0.7)
     with_pd, without = loss(objective, x, w)[0], loss(objective, plain(x), w)[0]
@@ -120,7 +145,7 @@ def test_pd_is_one_added_term(objective, batch):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_gradient_of_pd_is_its_own_term_and_nothing_else(objective, batch):
     x = batch
-    if objective == "kl":
+    if OBJECTIVES[objective].reference == "retain":
         detached = Answers(batch.retain.logits.detach(), batch.retain.labels)
         x = Batch(**(vars(batch) | {"reference": detached}))
     leaves = {name: getattr(x, name).logits for name in (*OBJECTIVES[objective].needs, "decouple")}
@@ -156,22 +181,25 @@ def test_positions_without_an_answer_get_no_gradient(objective):
 
 @pytest.mark.parametrize(
     ("objective", "retain", "decouple"),
-    [("ga", 1, 0.5), ("gd", 0.5, 0.5), ("kl", 1, 1), ("po", 1, 1), ("npo", 1, 0.5)],
-)
+    [("ga", 1, 0.5), ("gd", 0.5, 0.5), ("kl", 1, 1), ("po", 1, 1), ("npo", 1, 0.5),
+     ("gd_bounded", 0.5, 0.5), ("kl_bounded", 1, 1), ("npo_rt", 1, 0.5)],
+)  # fmt: skip
 @pytest.mark.parametrize("pairs", ["pd", "placebo"])
 def test_official_weights_are_those_of_the_code(objective, retain, decouple, pairs):
-    assert loss_weights(objective, "official", pairs, 0.3) == LossWeights(retain, decouple, 0.3)
+    given = config(objective=objective, decouple=pairs, npo_beta=0.3, forget_cap=2.0)
+    assert loss_weights(given) == LossWeights(retain, decouple, 0.3, 2.0)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_matched_weights_change_nothing_but_the_added_term(objective):
     for preset, decouple in (("matched", "pd"), ("matched", "none"), ("official", "none")):
-        assert loss_weights(objective, preset, decouple) == LossWeights()
+        given = config(objective=objective, decouple=decouple, weights=preset, forget_cap=2.0)
+        assert loss_weights(given) == LossWeights(cap=2.0)
 
 
 def test_every_objective_has_a_label_and_one_of_ones_own_its_name():
     assert [label_of(name) for name in (*OBJECTIVES, "vanilla", "mine")] == [
-        "GA", "GD", "KL", "PO", "NPO", "vanilla", "mine"
+        "GA", "GD", "KL", "GD bounded", "KL bounded", "PO", "NPO", "NPO+RT", "vanilla", "mine"
     ]  # fmt: skip
 
 

@@ -101,3 +101,14 @@ def test_a_refusal_answers_the_forget_question(world, sampler):
         forget, refuse = ga.batch_at(step)["forget"], po.batch_at(step)["refuse"]
         assert refuse[["image", "question"]].equals(forget[["image", "question"]])
         assert set(refuse["answer"]) <= set(world.refusals)
+
+
+def test_fewer_kinds_for_pd_are_part_of_more_and_as_many_questions(world, sampler):
+    def partners(number):
+        batches = sampler(world, objective="ga", decouple="pd", decouple_kinds=number)
+        return pd.concat([batches.batch_at(step)["decouple"] for step in range(48)])
+
+    few, more, everything = (partners(number) for number in (2, 4, None))
+    assert few["kind"].nunique() == 2 and more["kind"].nunique() == 4
+    assert set(few["kind"]) < set(more["kind"]) < set(everything["kind"])
+    assert len(few) == len(more) == len(everything)
