@@ -16,7 +16,7 @@ from safeerase_lite.report import rows
 from safeerase_lite.runs import sweep
 
 ROOT = Path(__file__).resolve().parents[1]
-SWEEPS = ("paper_table", "ten_seeds", "three_worlds")
+SWEEPS = ("paper_table", "three_worlds")
 TARGET = Path(sl.__file__).parent / "tinyworld" / "assets" / "sweeps"
 SETTINGS = ["world_seed", "objective", "decouple", "seed"]
 COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "high", "n"]
