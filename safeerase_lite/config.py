@@ -114,7 +114,7 @@ _T4 = {
     "picture_size": 336,  # the input size of LLaVA-1.5's vision tower
     "precision": "nf4",  # 3.3 GB, double quantisation included; in half precision 13
     "compute": "float16",  # a T4 (compute capability 7.5) only emulates bfloat16
-    "gradient_checkpointing": True,  # 2.2 GB of activations instead of 29
+    "gradient_checkpointing": True,  # 2.2 GB of activations instead of 36
     "pictures": 8,  # with four questions of each set: 32, the batch of SafeEraser's code
     "accumulation": 8,  # a picture with all its questions: 4,600 tokens at most
     "optimizer": "paged_adamw_8bit",  # 0.2 GB of moments instead of 0.8; SafeEraser's code: AdamW
