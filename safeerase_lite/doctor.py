@@ -5,7 +5,6 @@ report.
 """
 
 import logging
-import math
 import os
 import platform
 import shutil
@@ -240,7 +239,7 @@ def run_estimate() -> Check:
     """Memory and hours of a run on the largest profile."""
     from transformers import AutoConfig
 
-    from safeerase_lite.resources import GB, SETS_PER_PASS, UTILISATION, peak_bytes
+    from safeerase_lite.resources import GB, UTILISATION, peak_bytes
 
     name = _largest_profile()
     if name == "tiny":
@@ -248,33 +247,34 @@ def run_estimate() -> Check:
         needs = f"{peak_bytes(llava, PROFILES['tiny']) / GB:.1f} GB beside the libraries"
         return Check("a run", "ok", f"tiny, estimated: {needs}, hours unknown without a GPU")
     advice = f"hours assume {UTILISATION:.0%} of the GPU's peak; fewer with a smaller `steps`"
-    return Check("a run", "note", _estimate(name, sets=SETS_PER_PASS), advice)
+    return Check("a run", "note", _estimate(name), advice)
 
 
 def injection_estimate() -> Check:
-    """Memory and hours to teach a real model the tiny world: one set of questions, not three."""
+    """Memory and hours to teach a real model the tiny world, whose sets are all retain questions:
+    ten about a harmful picture, and eight about a safe one."""
     name = _largest_profile()
     if name == "tiny":
         return Check("an injection", "ok", "none here: it teaches a real model, on a GPU")
-    result = _estimate(name, sets=1, projector="frozen")
+    result = _estimate(name, taught=10, projector="frozen")
     return Check("an injection", "note", result, f"safeerase inject --profile {name} DIR")
 
 
-def _estimate(name: str, *, sets: int, **fields) -> str:
-    """Memory and hours for 7B and 13B when `sets` of questions pass through the model together."""
+def _estimate(name: str, *, taught: int = 0, **fields) -> str:
+    """Memory and hours for 7B and 13B; of unlearning, or to teach so many questions a picture."""
     from safeerase_lite import resources
 
     device, estimates = _gpu(), []
     for size, model in (("7B", LLAVA_7B), ("13B", LLAVA_13B)):
         llava = getattr(resources, f"LLAVA_{size}")
         settings = config(name, model=model, **fields)
-        rows = sets * math.ceil(settings.batch / settings.accumulation)
+        rows = resources.rows_of_part(settings, taught)
         needs = resources.peak_bytes(llava, settings, rows=rows)
         if needs + OVERHEAD > device.total_memory:
             estimates.append(f"{size} does not fit")
             continue
-        hours = resources.training_hours(llava, settings, device.name)
-        time = f"{hours * sets / resources.SETS_PER_PASS:.0f} h" if hours else "unknown hours"
+        hours = resources.training_hours(llava, settings, device.name, rows=rows)
+        time = f"{hours:.0f} h" if hours else "unknown hours"
         estimates.append(f"{size} {needs / resources.GB:.1f} GB, {time} of training")
     return f"{name}, {PROFILES[name].steps} steps, estimated: {'; '.join(estimates)}"
 

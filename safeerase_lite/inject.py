@@ -48,7 +48,7 @@ def inject(
     The projector stays frozen. A stopped call continues when it is made again.
 
     Args:
-        config: the base model, the LoRA numbers, steps, batch, learning rate and seed.
+        config: the base model, the LoRA numbers, steps, pictures, learning rate and seed.
         folder: where the adapter goes; new, or empty.
         say: receives progress messages.
 

@@ -26,7 +26,7 @@ GROUPS = ("4-bit weights", "dense weights", "what learns", "activations", "logit
 BLOCK, OUTER_BLOCK = 64, 256  # weights that share a scale, scales that share a scale (bitsandbytes)
 CODE_BYTES = 16 * 4 + 256 * 4 + 4  # NF4's 16 levels, the scales' 256 levels and their mean: float32
 MIN_8BIT_SIZE = 4096  # bitsandbytes stores the moments of smaller tensors in 32 bits
-SETS_PER_PASS = 3  # forget or refuse, retain, decouple: one forward pass for all of them
+QUESTIONS = 4  # of each set about a picture, in the benchmark and in the tiny world
 
 
 def _llava_1_5(width: int, feed_forward: int, layers: int) -> LlavaConfig:
@@ -45,6 +45,19 @@ LLAVA_7B = _llava_1_5(width=4096, feed_forward=11008, layers=32)
 LLAVA_13B = _llava_1_5(width=5120, feed_forward=13824, layers=40)
 
 
+Rows = list[tuple[int, int]]  # of a pass each: how many, and questions in each, beside its picture
+
+
+def rows_of_part(config: Config, taught: int = 0) -> Rows:
+    """What one part of a step reads: with PD harmful pictures, with forget and retain questions,
+    and safe ones, with half as many; or pictures with `taught` questions each, cut into pieces."""
+    slices = min(math.ceil(config.accumulation / config.pictures), taught or QUESTIONS)
+    pictures, each = math.ceil(config.pictures / config.accumulation), math.ceil(QUESTIONS / slices)
+    if taught:
+        return [(pictures, math.ceil(taught / slices))]
+    return [(pictures, 2 * each), (pictures, each)]
+
+
 # ---- memory ----
 
 
@@ -52,7 +65,7 @@ def account(
     llava: LlavaConfig,
     config: Config,
     *,
-    rows: int | None = None,
+    rows: Rows | None = None,
     prompt_tokens: int = 32,
     answer_tokens: int | None = None,
 ) -> DataFrame:
@@ -65,17 +78,16 @@ def account(
     Args:
         llava: the model; `LLAVA_7B`, `LLAVA_13B`, or a configuration read by `AutoConfig`.
         config: precision, compute type, adapter, checkpointing and micro-batch.
-        rows: questions in one forward pass; by default those of the config, three groups of
-            batch / accumulation each.
+        rows: of the forward passes of one micro-batch; by default `rows_of_part`.
         prompt_tokens: text tokens of a question with its template, without the image's tokens.
         answer_tokens: by default the config's `max_new_tokens`.
 
     Returns:
         A row per part: part, group (of `GROUPS`), bytes, how (they were computed).
     """
-    rows = rows or SETS_PER_PASS * math.ceil(config.batch / config.accumulation)
+    rows = rows or rows_of_part(config)
     answer = answer_tokens or config.max_new_tokens
-    length = image_tokens(llava) + prompt_tokens + answer
+    passes = [(n, _row_length(llava, asked, prompt_tokens + answer)) for n, asked in rows]
     itemsize = _itemsize(config)
 
     model = _meta_model(llava)
@@ -91,8 +103,9 @@ def account(
     trained = in_adapter + in_projector
     state, state_how = _optimizer_state(config.optimizer, adapter_sizes + projector_sizes)
 
-    activations = activation_bytes(llava, config, rows, length)
-    activations_how = f"estimate: {rows} × {length} tokens, "
+    activations = activation_bytes(llava, config, passes)
+    tokens = " + ".join(f"{n} × {length}" for n, length in passes)
+    activations_how = f"estimate: {tokens} tokens, "
     if config.gradient_checkpointing:
         activations_how += "each layer's input, and one complete layer"
     else:
@@ -100,7 +113,7 @@ def account(
     if itemsize < 4:
         activations += trained * itemsize
         activations_how += ", and a half-precision copy of what learns"
-    logits = rows * (answer + 1) * llava.text_config.vocab_size
+    logits = sum(n * asked for n, asked in rows) * answer * llava.text_config.vocab_size
 
     weight_group, dense_group, trained_group, activation_group, rest_group = GROUPS
     parts = []
@@ -134,7 +147,7 @@ def account(
     return DataFrame(parts, columns=["part", "group", "bytes", "how"])
 
 
-def peak_bytes(llava: LlavaConfig, config: Config, *, rows: int | None = None) -> int:
+def peak_bytes(llava: LlavaConfig, config: Config, *, rows: Rows | None = None) -> int:
     """Bytes of a complete run: of training, or of generation where that takes more.
 
     Generation holds weights and adapters, and the keys and values of every token of a batch.
@@ -149,8 +162,8 @@ def peak_bytes(llava: LlavaConfig, config: Config, *, rows: int | None = None) -
     return int(max(parts.sum(), loaded + key_values))
 
 
-def activation_bytes(llava: LlavaConfig, config: Config, rows: int, length: int) -> int:
-    """An estimate of what a forward pass saves for the backward pass, logits not included.
+def activation_bytes(llava: LlavaConfig, config: Config, passes: list[tuple[int, int]]) -> int:
+    """An estimate of what forward passes save for the backward pass, logits not included.
 
     Per token, a layer of width h and feed-forward width f saves: the inputs of both normalisations
     (2 h, in float32); queries, keys, values and the attention's output (4 h); gate, its activation,
@@ -164,27 +177,31 @@ def activation_bytes(llava: LlavaConfig, config: Config, rows: int, length: int)
     LoRA. A test compares the result with the tensors that autograd saves on the CPU.
 
     Args:
-        rows: questions in one forward pass.
-        length: tokens of a row: image, prompt and answer.
+        passes: (rows, tokens of a row) of each forward pass before the backward one.
     """
     text, itemsize = llava.text_config, _itemsize(config)
     h, f, r = text.hidden_size, text.intermediate_size, config.lora_rank
-    tokens = rows * length
     per_token = 2 * h * 4 + (4 * h + 4 * f + 7 * r) * itemsize + (text.num_attention_heads + 2) * 4
     shared_inputs = itemsize == 4 and not config.lora_dropout
     per_token += (2 if shared_inputs else 6) * h * itemsize
     if config.lora_dropout:
         per_token += 6 * h + f
-    layer = tokens * per_token + rows * length**2 * itemsize
+    layers = [rows * (length * per_token + length**2 * itemsize) for rows, length in passes]
+    tokens = sum(rows * length for rows, length in passes)
     if config.gradient_checkpointing:
-        total = text.num_hidden_layers * tokens * h * itemsize + layer
+        total = text.num_hidden_layers * tokens * h * itemsize + max(layers)
     else:
-        total = text.num_hidden_layers * layer
+        total = text.num_hidden_layers * sum(layers)
     total += tokens * (h + 1) * 4  # the last normalisation
     if config.projector == "trained":
-        vision_width = llava.vision_config.hidden_size
-        total += rows * image_tokens(llava) * (vision_width + 2 * h) * itemsize
+        vision_width, pictures = llava.vision_config.hidden_size, sum(rows for rows, _ in passes)
+        total += pictures * image_tokens(llava) * (vision_width + 2 * h) * itemsize
     return total
+
+
+def _row_length(llava: LlavaConfig, questions: int, tokens: int) -> int:
+    """Tokens of a row: a picture, and a number of questions of so many tokens, answers included."""
+    return image_tokens(llava) + questions * tokens
 
 
 def image_tokens(llava: LlavaConfig) -> int:
@@ -235,6 +252,7 @@ def step_flops(
     llava: LlavaConfig,
     config: Config,
     *,
+    rows: Rows | None = None,
     prompt_tokens: int = 32,
     answer_tokens: int | None = None,
 ) -> int:
@@ -246,47 +264,51 @@ def step_flops(
     image, the projector, and the reference pass of KL and NPO.
 
     Args:
+        rows: of the passes of one micro-batch; by default `rows_of_part`.
         prompt_tokens: text tokens of a question with its template, without the image's tokens.
         answer_tokens: by default the config's `max_new_tokens`, so that this is an upper bound.
     """
     answer = answer_tokens or config.max_new_tokens
-    length = image_tokens(llava) + prompt_tokens + answer
     layers, width = llava.text_config.num_hidden_layers, llava.text_config.hidden_size
     one_layer = copy.deepcopy(llava)
     one_layer.text_config.num_hidden_layers = one_layer.vision_config.num_hidden_layers = 1
     one_layer._attn_implementation = "eager"  # torch cannot count the fused kernels
     model = _meta_model(one_layer).requires_grad_(False)
-
     with torch.device("meta"):
         lora = LoraConfig(r=config.lora_rank, target_modules=LLAVA.lora_targets)
         language = inject_adapter_in_model(lora, model).model.language_model
-        embeddings = torch.zeros(1, length, width, requires_grad=True)
-        mask = torch.zeros(1, 1, length, length)  # given, for it cannot be made from no data
-        positions = torch.arange(length)[None]
-        forward, backward = _flops(
-            lambda: (
-                language(
-                    inputs_embeds=embeddings,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    use_cache=False,
-                ).last_hidden_state
+
+    def of_row(questions: int) -> int:
+        length = _row_length(llava, questions, prompt_tokens + answer)
+        with torch.device("meta"):
+            embeddings = torch.zeros(1, length, width, requires_grad=True)
+            mask = torch.zeros(1, 1, length, length)  # given, for it cannot be made from no data
+            inputs = {"attention_mask": mask, "position_ids": torch.arange(length)[None]}
+            forward, backward = _flops(
+                lambda: (
+                    language(inputs_embeds=embeddings, **inputs, use_cache=False).last_hidden_state
+                )
             )
-        )
-        states = torch.zeros(1, answer + 1, width, requires_grad=True)
-        head = sum(_flops(lambda: model.lm_head(states)))
-    passes = 2 if config.gradient_checkpointing else 1
-    return SETS_PER_PASS * config.batch * (layers * (passes * forward + backward) + head)
+            states = torch.zeros(questions, answer, width, requires_grad=True)
+            head = sum(_flops(lambda: model.lm_head(states)))
+        passes = 2 if config.gradient_checkpointing else 1
+        return layers * (passes * forward + backward) + head
+
+    parts = max(config.pictures, config.accumulation)  # a picture, or a piece of one, each
+    return sum(parts * of_row(asked) for _, asked in rows or rows_of_part(config))
 
 
-def training_hours(llava: LlavaConfig, config: Config, gpu: str) -> float | None:
+def training_hours(
+    llava: LlavaConfig, config: Config, gpu: str, *, rows: Rows | None = None
+) -> float | None:
     """Hours of a complete training on a GPU of this name, at `UTILISATION` of its peak.
 
     None where the GPU's peak is not in `PEAK_FLOPS`.
     """
     for name, peak in PEAK_FLOPS.items():
         if re.search(rf"\b{name}\b", gpu):
-            return config.steps * step_flops(llava, config) / (UTILISATION * peak) / 3600
+            flops = config.steps * step_flops(llava, config, rows=rows)
+            return flops / (UTILISATION * peak) / 3600
     return None
 
 

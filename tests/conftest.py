@@ -54,7 +54,7 @@ def make_config(tiny_model_dir):
     """Settings of the random model, dense by default, any field overridden."""
     from safeerase_lite.config import config
 
-    small = {"precision": "dense", "lora_rank": 4, "batch": 4, "steps": 4, "learning_rate": 1e-3,
+    small = {"precision": "dense", "lora_rank": 4, "pictures": 2, "steps": 4, "learning_rate": 1e-3,
              "max_new_tokens": 8, "eval_batch_size": 8, "samples": 0}  # fmt: skip
 
     def make(**fields):

@@ -42,7 +42,7 @@ def small_t4(real_format_model, monkeypatch):
     """Make the profile t4 small: that model, two steps, short answers."""
     import sys
 
-    small = {"model": str(real_format_model), "steps": 2, "batch": 2, "accumulation": 2,
+    small = {"model": str(real_format_model), "steps": 2, "pictures": 2, "accumulation": 2,
              "samples": 0, "max_new_tokens": 2, "eval_batch_size": 16}  # fmt: skip
     fields = sys.modules["safeerase_lite.config"]._FIELDS
     monkeypatch.setitem(fields, "t4", fields["t4"] | small)

@@ -182,8 +182,8 @@ def questions(data: Data, splits: Sequence[str]) -> pd.DataFrame:
 def _answers(model, table: pd.DataFrame, config: Config) -> pd.DataFrame:
     """answer and, for greedy forget questions, harm_nll; a row per question."""
     texts: list[str] = []
-    for sample, part in table.groupby("sample"):
-        seed = 1000 * config.seed + sample - 1 if sample else None
+    for sampled, part in table.groupby(table["sample"] > 0):  # all samples share their pictures
+        seed = config.seed if sampled else None
         texts += generate(model, part["image"], part["question"], config, seed=seed)
     answers = pd.DataFrame({"answer": texts, "harm_nll": float("nan")}, index=table.index)
     harmful = (table["set"] == "forget") & (table["sample"] == 0)

@@ -6,8 +6,8 @@ import pandas as pd
 import torch
 
 from safeerase_lite.config import Config
-from safeerase_lite.models.forward import answer_logits, autocast, embed
-from safeerase_lite.models.inputs import encode_text
+from safeerase_lite.models.forward import answer_logits, autocast
+from safeerase_lite.models.prefix import Prefixes
 from safeerase_lite.utils import expects, track
 
 GREEDY = {"do_sample": False}
@@ -36,21 +36,22 @@ def generate(
         One text per question, in their order, without special tokens.
     """
     table = pd.DataFrame({"image": list(images), "question": list(questions)})
-    decoding = GREEDY if seed is None else SAMPLED
+    decoding, prefixes = GREEDY if seed is None else SAMPLED, Prefixes(model)
     if seed is not None:
         torch.manual_seed(seed)
 
     def answers(batch: pd.DataFrame) -> list[str]:
-        encoded = encode_text(model.processor, batch["question"])
-        encoded = {name: tensor.to(model.device) for name, tensor in encoded.items()}
         with torch.inference_mode(), autocast(config, model.device):
-            states = embed(model, encoded.pop("input_ids"), batch["image"])
-            ids = model.generate(
-                inputs_embeds=states, **encoded, max_new_tokens=config.max_new_tokens, **decoding
-            )
-        return decode(model.processor.tokenizer, ids)
+            inputs = prefixes.inputs(batch["image"], batch["question"])
+            ids = model.generate(**inputs, max_new_tokens=config.max_new_tokens, **decoding)
+        return decode(model.processor.tokenizer, ids[:, inputs["input_ids"].shape[1] :])
 
-    return _in_batches(answers, table, config.eval_batch_size, "generate")
+    # As many pictures as are cached come one after the other; of their questions those of one text
+    # together, since their answers are of similar length.
+    chunk = pd.Series(pd.factorize(table["image"])[0] // prefixes.limit)
+    order = table.assign(chunk=chunk, length=table["question"].str.len())
+    order = order.sort_values(["chunk", "length", "question"], kind="stable").index
+    return _in_batches(answers, table, order, config.eval_batch_size, "generate")
 
 
 def answer_nll(model, table: pd.DataFrame, config: Config) -> list[float]:
@@ -66,16 +67,20 @@ def answer_nll(model, table: pd.DataFrame, config: Config) -> list[float]:
             answers = answer_logits(model, batch)
         return (answers.nll / answers.mask.sum(-1)).tolist()
 
-    return _in_batches(nll, table, config.eval_batch_size, "likelihood")
+    order = pd.factorize(table["image"])[0].argsort(kind="stable")
+    return _in_batches(nll, table, order, config.eval_batch_size, "likelihood")
 
 
 def _in_batches(
-    compute: Callable[[pd.DataFrame], list], table: pd.DataFrame, size: int, task: str
+    compute: Callable[[pd.DataFrame], list],
+    table: pd.DataFrame,
+    order: Sequence[int],
+    size: int,
+    task: str,
 ) -> list:
-    """`compute` of every row, in order; questions of similar length share a batch."""
-    order = sorted(range(len(table)), key=lambda i: len(table["question"].iat[i]))
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    """`compute` of every row, in the table's order, `size` at a time in the order given."""
     results = {}
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
     for rows in track(batches, task):
         results |= zip(rows, _halving(compute, table.iloc[rows]), strict=True)
     return [results[i] for i in range(len(table))]

@@ -1,8 +1,8 @@
 """The one forward pass through a LLaVA: what it predicts for the answers of a batch.
 
 Training, evaluation, the frozen reference and the lessons all take this path. It computes no more
-than the answers need: the frozen vision tower sees each picture once, and the last layer and the
-output head run at the answer's positions alone.
+than the answers need: the frozen vision tower sees each picture once, the language model reads it
+once for all questions about it, and the output head runs at the answers' positions alone.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -12,89 +12,68 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers.models.llama.modeling_llama import LlamaModel, apply_rotary_pos_emb
+from torch.nn.utils.rnn import pad_sequence
 
 from safeerase_lite.config import Config
 from safeerase_lite.data.images import file_signature
 from safeerase_lite.unlearning.objectives import Answers
 
 from .anatomy import anatomy_of, picture_features
-from .inputs import IGNORED, answer_ids, encode_text, pixels
+from .inputs import IGNORED, PackedRow, answer_ids, pack, packed_tensors, pad, pixels
 from .llava import compute_dtype, reference
 
 FEATURE_BYTES = 4 * 2**30  # for each model; a picture of LLaVA-1.5 takes 1.2 MB in half precision
 REFERENCE_BYTES = 2 * 2**30  # 140 words of LLaVA-1.5-7B take about 1.6 MB in half precision
 
 
-def answer_logits(model, batch: pd.DataFrame) -> Answers:
-    """What a model predicts for each answer token of a batch.
+def answer_logits(model, table: pd.DataFrame) -> Answers:
+    """What a model predicts for each answer token of a table.
 
     Args:
         model: a LLaVA with its processor at `.processor`, adapted or not.
-        batch: a row per answer, with the columns image (a path), question and answer.
+        table: a row per answer, with the columns image (a path), question and answer.
 
     Returns:
         Logits (rows, longest answer, vocabulary) and labels (rows, longest answer), the end token
-        included.
+        included, padded on the left.
     """
-    states, labels = answer_states(model, batch)
-    return Answers(model.get_output_embeddings()(states), labels)
+    return predictions(model, answer_states(model, table), table["answer"])
 
 
-def answer_states(model, batch: pd.DataFrame) -> tuple[Tensor, Tensor]:
-    """The hidden states that predict each answer token: (rows, longest answer, width), and the
-    labels. See `answer_logits`.
+def predictions(model, states: Sequence[Tensor], answers: Sequence[str]) -> Answers:
+    """The logits of answers and their labels, from the states that predict them."""
+    ids = [answer_ids(model.processor, answer) for answer in answers]
+    padded = pad_sequence(list(states), batch_first=True, padding_side="left")
+    return Answers(model.get_output_embeddings()(padded), pad(ids, IGNORED).to(padded.device))
 
-    In a Llama's last layer the earlier positions only give keys and values, so nothing else is
-    computed for them. Any other language model runs in full.
+
+def answer_states(model, table: pd.DataFrame) -> list[Tensor]:
+    """The hidden states that predict each answer's tokens: (tokens, width) for each row.
+
+    All questions about a picture share a row (see `inputs.pack`): the picture is read once, and the
+    states are those of rows of their own.
     """
-    encoded = encode_text(model.processor, batch["question"], batch["answer"])
-    encoded = {name: tensor.to(model.device) for name, tensor in encoded.items()}
-    labels, attended = encoded["labels"], encoded["attention_mask"]
-    columns = int((labels != IGNORED).sum(-1).max())  # batches are padded on the left
-    last = columns + 1  # the token before an answer predicts its first token
-    states = embed(model, encoded["input_ids"], batch["image"])
-    llava = llava_of(model)
-    language = getattr(llava, anatomy_of(llava.config).language_model)
-    if isinstance(language, LlamaModel):
-        states = _llama_states(language, states, attended, last)
-    else:
-        output = language(inputs_embeds=states, attention_mask=attended, use_cache=False)
-        states = output.last_hidden_state[:, -last:]
-    return states[:, :-1], labels[:, -columns:]
+    states: dict[int, Tensor] = {}
+    packed = pack(model.processor, table["image"], table["question"], table["answer"])
+    for rows in _passes(packed):
+        inputs = packed_tensors(model.processor, rows)
+        inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        embeddings = embed(model, inputs.pop("input_ids"), [row.image for row in rows])
+        inputs["attention_mask"] = inputs["attention_mask"].to(embeddings.dtype)
+        output = language_model(model)(inputs_embeds=embeddings, **inputs, use_cache=False)
+        for row, given in zip(rows, output.last_hidden_state, strict=True):
+            states |= {number: given[places] for number, places in row.predictors.items()}
+    return [states[number] for number in range(len(table))]
 
 
-def _llama_states(language: LlamaModel, states: Tensor, attended: Tensor, last: int) -> Tensor:
-    """A Llama's output at the last positions: (rows, last, width)."""
-    positions = torch.arange(states.shape[1], device=states.device)[None]
-    rotation = language.rotary_emb(states, position_ids=positions)
-    visible = (positions[..., None] >= positions[:, None])[:, None] & attended.bool()[:, None, None]
-    mask = torch.zeros_like(visible, dtype=states.dtype)
-    mask = mask.masked_fill(~visible, torch.finfo(states.dtype).min)
-    *layers, final = language.layers
-    for layer in layers:
-        states = layer(states, attention_mask=mask, position_embeddings=rotation)
-
-    # The final layer, written out: queries at the last positions alone.
-    attention, end, (cos, sin) = final.self_attn, slice(-last, None), rotation
-
-    def heads(projected: Tensor) -> Tensor:
-        return projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-
-    normed = final.input_layernorm(states)
-    query, key = heads(attention.q_proj(normed[:, end])), heads(attention.k_proj(normed))
-    query, _ = apply_rotary_pos_emb(query, query, cos[:, end], sin[:, end])
-    _, key = apply_rotary_pos_emb(key, key, cos, sin)
-    mixed = F.scaled_dot_product_attention(
-        query, key, heads(attention.v_proj(normed)),
-        attn_mask=mask[:, :, end],
-        dropout_p=attention.attention_dropout if attention.training else 0.0,
-        scale=attention.scaling,
-        enable_gqa=attention.num_key_value_groups > 1,
-    )  # fmt: skip
-    states = states[:, end] + attention.o_proj(mixed.transpose(1, 2).flatten(-2))
-    return language.norm(states + final.mlp(final.post_attention_layernorm(states)))
+def _passes(rows: list[PackedRow]) -> list[list[PackedRow]]:
+    """Rows that share a forward pass: at most a quarter of one is padding."""
+    passes: list[list[PackedRow]] = []
+    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
+        if not passes or len(row.ids) < 0.75 * len(passes[-1][0].ids):
+            passes.append([])
+        passes[-1].append(row)
+    return passes
 
 
 def autocast(config: Config, device: torch.device) -> AbstractContextManager:
@@ -167,6 +146,12 @@ def _tower_output(model, path: str) -> Tensor:
     return picture_features(llava_of(model), pixels(model.processor, path))
 
 
+def language_model(model) -> nn.Module:
+    """The layers between embeddings and output head, adapted or not."""
+    llava = llava_of(model)
+    return getattr(llava, anatomy_of(llava.config).language_model)
+
+
 def llava_of(model) -> nn.Module:
     """Tower, projector and language model, without the output head, adapted or not."""
     return (model.get_base_model() if hasattr(model, "get_base_model") else model).model
@@ -180,57 +165,48 @@ class Reference:
     answer is computed once in a run. Hidden states are cached, a width per token; logits would take
     a vocabulary per token.
 
-    The last bits of a prediction depend on the other rows of its batch. An answer is therefore
-    always computed with the same other rows, or alone, and a resumed run is bit-identical.
+    The last bits of a prediction depend on what else is in its pass. The answers about a picture
+    are therefore always computed together, and a resumed run is bit-identical.
 
     Args:
         model: from `load_model`, adapted.
-        table: answers to come; `batch_size` of them are computed together, neighbours by length,
-            if the cache can hold them all. Any other answer is computed alone.
+        table: all answers to come: image, question, answer.
+        pictures: as many are computed together, if the cache can hold them all; else each alone.
     """
 
-    def __init__(self, model, table: pd.DataFrame | None = None, batch_size: int = 1):
+    def __init__(self, model, table: pd.DataFrame, pictures: int = 1):
         self.model, self.states = model, TensorCache(REFERENCE_BYTES)
-        rows = [] if table is None else sorted(set(_rows(table)), key=_by_length)
-        if self._bytes(rows) > REFERENCE_BYTES:
-            batch_size = 1
-        batches = [tuple(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
-        self.batch_of = {row: batch for batch in batches for row in batch}
+        columns = ["image", "question", "answer"]
+        table = table[columns].drop_duplicates().sort_values(columns)
+        lengths = [len(answer_ids(model.processor, answer)) for answer in table["answer"]]
+        head = model.get_output_embeddings().weight
+        if sum(lengths) * head.shape[1] * head.itemsize > REFERENCE_BYTES:
+            pictures = 1
+        groups = table["image"].rank(method="dense").sub(1) // pictures
+        self.tables = dict(iter(table.groupby(groups)))
+        self.places = {}
+        for group, of_group in self.tables.items():
+            for index, row in enumerate(of_group.itertuples(index=False, name=None)):
+                self.places[row] = group, index
 
     def answers(self, table: pd.DataFrame) -> Answers:
         """The frozen model's predictions for a table's answers."""
-        model = self.model
-        labels = encode_text(model.processor, table["question"], table["answer"])["labels"]
-        tokens = (labels != IGNORED).sum(-1).tolist()
-        states = [self._of(row)[-n:] for row, n in zip(_rows(table), tokens, strict=True)]
-        labels = labels[:, -max(tokens) :].to(model.device)
-        padded = states[0].new_zeros(*labels.shape, states[0].shape[-1]).to(model.device)
-        padded[labels != IGNORED] = torch.cat(states).to(model.device)
+        rows = table[["image", "question", "answer"]].itertuples(index=False, name=None)
+        places = [self.places[row] for row in rows]
+        states = {group: self._of(group) for group in dict.fromkeys(group for group, _ in places)}
         with torch.no_grad():
-            return Answers(model.get_output_embeddings()(padded), labels)
+            chosen = [states[group][index].to(self.model.device) for group, index in places]
+            return predictions(self.model, chosen, table["answer"])
 
-    def _of(self, row: tuple) -> Tensor:
-        """(columns, width): the last of them predict the row's answer."""
-        batch = self.batch_of.get(row, (row,))
-        return self.states.get(batch, lambda: self._compute(batch))[batch.index(row)]
+    def _of(self, group) -> tuple[Tensor, ...]:
+        """(tokens, width) for each answer of a group of pictures."""
+        of_group = self.tables[group]
+        states = self.states.get(group, lambda: self._compute(of_group))
+        return states.split(
+            [len(answer_ids(self.model.processor, answer)) for answer in of_group["answer"]]
+        )
 
-    def _compute(self, rows: Sequence[tuple]) -> Tensor:
-        table = pd.DataFrame(rows, columns=["image", "question", "answer"])
+    def _compute(self, table: pd.DataFrame) -> Tensor:
         with reference(self.model):
-            states, _ = answer_states(self.model, table)
-        return states.to(self.model.get_output_embeddings().weight.dtype)
-
-    def _bytes(self, rows: list[tuple]) -> int:
-        """The size of the cache if every answer were as long as the longest."""
-        head, processor = self.model.get_output_embeddings().weight, self.model.processor
-        longest = max((len(answer_ids(processor, answer)) for _, _, answer in rows), default=0)
-        return len(rows) * longest * head.shape[1] * head.itemsize
-
-
-def _rows(table: pd.DataFrame) -> list[tuple]:
-    return list(table[["image", "question", "answer"]].itertuples(index=False, name=None))
-
-
-def _by_length(row: tuple) -> tuple:
-    _, question, answer = row
-    return len(question) + len(answer), row
+            states = answer_states(self.model, table)
+        return torch.cat(states).to(self.model.get_output_embeddings().weight.dtype)

@@ -1,10 +1,12 @@
 """Questions as tensors: pictures and text through the processor, the answer's tokens as labels."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from safeerase_lite.data.images import file_signature, open_image
 from safeerase_lite.utils import UserError
@@ -33,35 +35,97 @@ def encode(processor, images: Sequence[str], questions: Sequence[str], answers=N
 
 
 def encode_text(processor, questions: Sequence[str], answers=None) -> dict:
-    """`encode` without the pictures.
-
-    Raises:
-        UserError: a prompt has not the tokens of exactly one picture; rows would read each other's.
-    """
-    prompts = [list(_prompt_ids(processor, question)) for question in questions]
+    """`encode` without the pictures."""
+    prompts = [list(prompt_ids(processor, question)) for question in questions]
     endings = [[]] * len(prompts)
     if answers is not None:
         endings = [list(answer_ids(processor, answer)) for answer in answers]
     rows = [prompt + ending for prompt, ending in zip(prompts, endings, strict=True)]
-    taken, expected = {row.count(processor.image_token_id) for row in rows}, image_tokens(processor)
-    if taken != {expected}:
-        raise UserError(
-            f"a prompt has {max(taken - {expected})} tokens of pictures, and its one picture takes "
-            f"{expected}: one {processor.image_token} in the chat template, none in texts"
-        )
     batch = {
-        "input_ids": _pad(rows, processor.tokenizer.pad_token_id),
-        "attention_mask": _pad([[1] * len(row) for row in rows], 0),
+        "input_ids": pad(rows, processor.tokenizer.pad_token_id),
+        "attention_mask": pad([[1] * len(row) for row in rows], 0),
     }
     if answers is not None:
         labels = [[IGNORED] * len(p) + e for p, e in zip(prompts, endings, strict=True)]
-        batch["labels"] = _pad(labels, IGNORED)
+        batch["labels"] = pad(labels, IGNORED)
     return batch
 
 
-def _pad(rows: list[list[int]], value: int) -> Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([[value] * (longest - len(row)) + row for row in rows])
+def pad(rows: Sequence[Sequence[int]], value: int, side: str = "left") -> Tensor:
+    """(rows, longest), filled up with a value on one side."""
+    tensors = [torch.tensor(row) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)
+
+
+# ---- many questions to a picture ----
+
+
+@dataclass
+class PackedRow:
+    """A picture and questions about it, in one row: the prompt up to the picture's end once, then a
+    segment for each question with its answer.
+
+    Attributes:
+        image: the picture's path.
+        ids: the row's tokens.
+        positions: of each token, as if its segment stood alone after the picture.
+        segments: the number of each token's segment, from 1; 0 up to the picture's end.
+        predictors: the answer's number → the places in this row that predict its tokens.
+    """
+
+    image: str
+    ids: list[int]
+    positions: list[int]
+    segments: list[int]
+    predictors: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, number: int, prompt: Sequence[int], answer: Sequence[int]) -> None:
+        """Add a segment; prompt: what follows the picture."""
+        prefix, start = self.segments.count(0), len(self.ids)
+        segment = [*prompt, *answer]
+        self.ids += segment
+        self.positions += range(prefix, prefix + len(segment))
+        self.segments += [len(self.predictors) + 1] * len(segment)
+        first = start + len(prompt) - 1  # the token before an answer predicts its first token
+        self.predictors[number] = list(range(first, first + len(answer)))
+
+
+def pack(
+    processor, images: Sequence[str], questions: Sequence[str], answers: Sequence[str]
+) -> list[PackedRow]:
+    """A row for each picture, with every question about it; answers are numbered from 0."""
+    rows: dict[tuple, PackedRow] = {}
+    texts = zip(images, questions, answers, strict=True)
+    for number, (image, question, answer) in enumerate(texts):
+        prefix, rest = split_prompt(processor, question)
+        if (image, prefix) not in rows:
+            places = list(range(len(prefix)))
+            rows[image, prefix] = PackedRow(image, list(prefix), places, [0] * len(prefix))
+        rows[image, prefix].add(number, rest, answer_ids(processor, answer))
+    return list(rows.values())
+
+
+def packed_tensors(processor, rows: Sequence[PackedRow]) -> dict[str, Tensor]:
+    """What a language model reads of packed rows, padded on the right.
+
+    A token attends to the picture's part of its row and to its own segment, up to itself.
+
+    Returns:
+        input_ids, position_ids (rows, length) and attention_mask (rows, 1, length, length), which
+        is added to attention scores: 0, or the least float32.
+    """
+    segments = pad([row.segments for row in rows], -1, "right")
+    attends = segments[:, :, None] == segments[:, None]
+    attends = (attends | (segments == 0)[:, None]).tril()
+    mask = torch.zeros(attends.shape).masked_fill_(~attends, torch.finfo(torch.float32).min)
+    return {
+        "input_ids": pad([row.ids for row in rows], processor.tokenizer.pad_token_id, "right"),
+        "position_ids": pad([row.positions for row in rows], 0, "right"),
+        "attention_mask": mask[:, None],
+    }
+
+
+# ---- tokens ----
 
 
 @lru_cache(maxsize=4096)
@@ -76,6 +140,30 @@ def _text_ids(processor, text: str) -> list[int]:
 
 
 @lru_cache(maxsize=4096)
+def split_prompt(processor, question: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A prompt's tokens up to its picture's end, and those after it."""
+    ids = prompt_ids(processor, question)
+    end = len(ids) - ids[::-1].index(processor.image_token_id)
+    return ids[:end], ids[end:]
+
+
+@lru_cache(maxsize=4096)
+def prompt_ids(processor, question: str) -> tuple[int, ...]:
+    """The tokens of a question in the chat template, the picture's included.
+
+    Raises:
+        UserError: they have not the tokens of exactly one picture; rows would read each other's.
+    """
+    ids = _prompt_ids(processor, question)
+    taken, expected = ids.count(processor.image_token_id), image_tokens(processor)
+    if taken != expected:
+        raise UserError(
+            f"a prompt has {taken} tokens of pictures, and its one picture takes {expected}: one "
+            f"{processor.image_token} in the chat template, none in texts"
+        )
+    return ids
+
+
 def _prompt_ids(processor, question: str) -> tuple[int, ...]:
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
     text = processor.apply_chat_template([turn], add_generation_prompt=True)

@@ -129,7 +129,7 @@ def open_run(
 
     Raises:
         UserError: the data have no decouple pairs; another process is writing the run; a step has
-            fewer questions than there are processes; the optimizer's library does not work here;
+            fewer pictures than there are processes; the optimizer's library does not work here;
             the judge cannot be asked, or not without consent, or does not know the data, or its
             verdicts cannot be stored; no split of the data is evaluated.
     """
@@ -142,10 +142,10 @@ def open_run(
     if config.objective in OBJECTIVES:
         require_optimizer(config.optimizer)
         processes = launched().num_processes
-        if config.batch < processes:
+        if config.pictures < processes:
             raise UserError(
-                f"batch is {config.batch}, with {processes} processes: each needs a question in "
-                "every step, so raise batch or start fewer"
+                f"pictures is {config.pictures}, with {processes} processes: each needs a picture "
+                "in every step, so raise pictures or start fewer"
             )
     folder = Path(runs_dir) if runs_dir else store.default_runs_dir()
     run = by_main(store.open_run, folder, _parameters(config, data), wait=wait)

@@ -1,10 +1,11 @@
-"""Which questions a step trains on: a function of the seed and the step alone.
+"""Which pictures and questions a step trains on: a function of the seed and the step alone.
 
 So a resumed run samples the same batches, and two processes agree without communication.
 """
 
 import math
 import random
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import cycle
 
@@ -19,14 +20,15 @@ from .objectives import OBJECTIVES
 class BatchSampler:
     """The batches of a run.
 
-    Forget and retain questions come in shuffled epochs. With PD or its placebo, each forget
-    question brings its partner: the question at the same place of the same record, about the
-    record's safe picture (the official code takes a random record's).
+    Pictures come in shuffled epochs, each with every forget question and every retain question
+    about it. With PD or its placebo, a forget question brings its partner: the question at the same
+    place of the same record, about the record's safe picture (the official code takes a random
+    record's).
     """
 
     def __init__(self, data: Data, config: Config):
         self.needs = OBJECTIVES[config.objective].needs
-        self.seed, self.batch = config.seed, config.batch
+        self.seed, self.pictures = config.seed, config.pictures
         self.refusals = data.refusals
         self.forget = _train(data.forget)
         self.retain = _train(data.retain)
@@ -36,28 +38,53 @@ class BatchSampler:
             table = _share_of_records(_train(table), config.decouple_share)
             table = _some_kinds(table, config.decouple_kinds, config.seed)
             self.partners = _partners(self.forget, table)
+        only_retain = self.needs == ("retain",) and self.partners is None
+        self.shown = (self.retain if only_retain else self.forget)["image"].unique()
+        self.questions = {
+            "forget": self.forget.groupby("image").indices,
+            "retain": _with_spares(self.retain.groupby("image").indices, self.shown),
+        }
 
     def batch_at(self, step: int) -> dict[str, pd.DataFrame]:
-        """group (forget, refuse, retain, decouple) → a table of image, question and answer."""
-        chosen = self._epoch("forget", len(self.forget), step)
-        groups = {"forget": self.forget.iloc[chosen]}
+        """group (forget, refuse, retain, decouple) → a table of image, question, answer and `turn`,
+        the number of the picture in the step that brings the question."""
+        images = self._epoch(step)
+        groups, (forget, turns) = {}, self._about(images, "forget")
+        groups["forget"] = self.forget.iloc[forget].assign(turn=turns)
         if "refuse" in self.needs:
             rng = random.Random(f"refuse {self.seed} {step}")
-            answers = [rng.choice(self.refusals) for _ in chosen]
+            answers = [rng.choice(self.refusals) for _ in forget]
             groups["refuse"] = groups["forget"].assign(answer=answers)
         if "retain" in self.needs:
-            groups["retain"] = self.retain.iloc[self._epoch("retain", len(self.retain), step)]
+            retain, of_retain = self._about(images, "retain")
+            groups["retain"] = self.retain.iloc[retain].assign(turn=of_retain)
         if self.partners is not None:
-            groups["decouple"] = self.partners.iloc[chosen]
+            groups["decouple"] = self.partners.iloc[forget].assign(turn=turns)
         return {name: table for name, table in groups.items() if name in (*self.needs, "decouple")}
 
-    def _epoch(self, name: str, size: int, step: int) -> list[int]:
-        """The places of a step's questions, each epoch in an order of its own."""
+    def _epoch(self, step: int) -> list[str]:
+        """The pictures of a step, each epoch in an order of its own."""
         chosen = []
-        for position in range(step * self.batch, (step + 1) * self.batch):
-            epoch, index = divmod(position, size)
-            chosen.append(_shuffled(f"{name} {self.seed} {epoch}", size)[index])
+        for position in range(step * self.pictures, (step + 1) * self.pictures):
+            epoch, index = divmod(position, len(self.shown))
+            order = _shuffled(f"pictures {self.seed} {epoch}", len(self.shown))
+            chosen.append(self.shown[order[index]])
         return chosen
+
+    def _about(self, images: list[str], group: str) -> tuple[list[int], list[int]]:
+        """The places of a group's questions about pictures, and each question's turn."""
+        asked = [
+            (place, turn)
+            for turn, image in enumerate(images)
+            for place in self.questions[group].get(image, ())
+        ]
+        return [place for place, _ in asked], [turn for _, turn in asked]
+
+
+def _with_spares(questions: dict, wanted: Iterable) -> dict:
+    """The places of questions by what is wanted (pictures, records); one without has another's."""
+    spare = cycle(questions.values())
+    return {one: questions[one] if one in questions else next(spare, ()) for one in wanted}
 
 
 @lru_cache(maxsize=8)
@@ -85,13 +112,11 @@ def _some_kinds(table: pd.DataFrame, number: int | None, seed: int) -> pd.DataFr
 
 
 def _partners(forget: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """For each forget question its partner; where its record has none, any other's."""
-
-    def places(questions):
-        return pd.MultiIndex.from_arrays(
-            [questions["record"], questions.groupby("record").cumcount()]
-        )
-
-    matches = places(table).get_indexer(places(forget))
-    spare = cycle(_shuffled("spare", len(table)))
-    return table.iloc[[match if match >= 0 else next(spare) for match in matches]]
+    """For each forget question its partner; a record without any has another record's."""
+    partners = _with_spares(table.groupby("record").indices, forget["record"].unique())
+    numbers = forget.groupby("record").cumcount()
+    places = [
+        partners[record][number % len(partners[record])]
+        for record, number in zip(forget["record"], numbers, strict=True)
+    ]
+    return table.iloc[places]

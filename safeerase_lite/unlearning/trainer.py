@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,13 @@ from transformers import get_cosine_schedule_with_warmup
 
 from safeerase_lite.config import Config
 from safeerase_lite.data.dataset import Data
-from safeerase_lite.models.forward import Reference, answer_logits
+from safeerase_lite.models.forward import Reference, answer_states, predictions
 from safeerase_lite.models.inputs import answer_ids
 from safeerase_lite.models.llava import compute_dtype, trainable
 from safeerase_lite.utils import UserError, track
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .objectives import OBJECTIVES, Answers, Batch, loss, loss_weights
+from .objectives import OBJECTIVES, Batch, loss, loss_weights
 from .sampler import BatchSampler
 
 MIXED_PRECISION = {torch.float16: "fp16", torch.bfloat16: "bf16"}  # trained weights: float32
@@ -40,10 +42,10 @@ def train(
 ) -> pd.DataFrame:
     """Change the adapter of `model` by the config's objective, on the train split of `data`.
 
-    A step samples `batch` forget questions, as many retain questions where the objective needs
-    them, and with PD or its placebo the partners of the forget questions. Every sample depends on
-    the seed and the step alone, so a run resumed from its checkpoint is bit-identical (on a CPU; on
-    a GPU the order of sums may vary).
+    A step samples `pictures` pictures with all their forget questions, with their retain questions
+    where the objective needs them, and with PD or its placebo the partners of the forget questions.
+    Every sample depends on the seed and the step alone, so a run resumed from its checkpoint is
+    bit-identical (on a CPU; on a GPU the order of sums may vary).
 
     Several processes (`torchrun --nproc-per-node 2 script.py`; `accelerate launch --cpu` quietly
     starts one) share each step. Without dropout they train as one process would.
@@ -80,8 +82,10 @@ def train(
     rows = load_checkpoint(checkpoints, *resumable)
     broadcast([p.data for p in parameters.values()])  # one start for all processes
 
-    expected = getattr(sampler, objective.reference) if objective.reference else None
-    reference = Reference(model, expected, math.ceil(config.batch / config.accumulation))
+    reference = None
+    if objective.reference:
+        together = math.ceil(config.pictures / config.accumulation)
+        reference = Reference(model, getattr(sampler, objective.reference), together)
     main = accelerator.is_main_process
 
     def show(steps_done: int) -> None:
@@ -148,23 +152,22 @@ def require_optimizer(name: str) -> None:
 
 
 def predict(
-    model, batch: dict[str, pd.DataFrame], counts: dict, referred: str | None, reference: Reference
+    model,
+    batch: dict[str, pd.DataFrame],
+    counts: dict,
+    referred: str | None = None,
+    reference: Reference | None = None,
 ) -> Batch:
     """The model's predictions for every group of a batch, and the frozen model's for one of them.
 
-    Groups share a forward pass where each has one question. Several questions fill a pass by
-    themselves, and a shared pass would pad short retain answers to the length of forget answers.
+    All groups pass through the model together, since some are about the same pictures.
     """
-    alone = all(len(table) == 1 for table in batch.values())
-    passes = [batch] if alone else [{name: table} for name, table in batch.items()]
+    states = iter(answer_states(model, pd.concat(batch.values())))
     groups = {}
-    for tables in passes:
-        answers = answer_logits(model, pd.concat(tables.values()))
-        sizes = [len(table) for table in tables.values()]
-        parts = zip(answers.logits.split(sizes), answers.labels.split(sizes), strict=True)
-        for name, (logits, labels) in zip(tables, parts, strict=True):
-            groups[name] = Answers(logits, labels, **counts[name])
-    if referred:
+    for name, table in batch.items():
+        answers = predictions(model, list(islice(states, len(table))), table["answer"])
+        groups[name] = replace(answers, **counts[name])
+    if referred and reference:
         groups["reference"] = reference.answers(batch[referred])
     return Batch(**groups)
 
@@ -181,11 +184,24 @@ def step_counts(processor, batch: dict[str, pd.DataFrame]) -> dict[str, dict[str
 
 
 def _parts(batch: dict[str, pd.DataFrame], accumulation: int, accelerator: Accelerator):
-    """The step's groups cut into micro-batches, those of this process."""
-    rows = min(len(table) for table in batch.values())
-    count = min(accumulation, rows // accelerator.num_processes) * accelerator.num_processes
+    """The step's groups cut into micro-batches, those of this process.
+
+    A picture's questions stay together, unless there are more parts than pictures. No part lacks
+    one of the groups.
+    """
+    wanted = accumulation * accelerator.num_processes
+    pictures = max(table["turn"].max() for table in batch.values()) + 1
+    fewest = min(table["turn"].value_counts().min() for table in batch.values())
+    slices = min(math.ceil(wanted / pictures), fewest)  # of a picture's questions
+    count = min(wanted, pictures * slices)
+
+    def part_of(table: pd.DataFrame) -> pd.Series:
+        questions = table.groupby("turn")["turn"]
+        piece = questions.cumcount() * slices // questions.transform("size")
+        return (table["turn"] * slices + piece) * count // (pictures * slices)
+
     for index in range(accelerator.process_index, count, accelerator.num_processes):
-        yield {name: table.iloc[index::count] for name, table in batch.items()}
+        yield {name: table[part_of(table) == index] for name, table in batch.items()}
 
 
 def _sum_over_parts(

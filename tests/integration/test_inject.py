@@ -29,9 +29,9 @@ from safeerase_lite.unlearning.objectives import OBJECTIVES
 from safeerase_lite.utils import UserError
 
 LESSONS = Path(__file__).parents[2] / "notebooks"
-SMALL = {"precision": "dense", "compute": "float32", "lora_rank": 4, "batch": 4, "accumulation": 2,
-         "steps": 3, "learning_rate": 1e-2, "max_new_tokens": 4, "eval_batch_size": 64,
-         "samples": 0,
+SMALL = {"precision": "dense", "compute": "float32", "lora_rank": 4, "pictures": 4,
+         "accumulation": 2, "steps": 3, "learning_rate": 1e-2, "max_new_tokens": 4,
+         "eval_batch_size": 64, "samples": 0,
          "checkpoint_every": 1, "picture_size": 48}  # fmt: skip
 
 

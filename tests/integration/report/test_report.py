@@ -105,7 +105,7 @@ def test_every_table_says_how_its_runs_were_trained(written):
     """A rate that differs by row by nature is no column, so the notes list it."""
     ours, _ = text_of(written, "report.md").split("## What the paper reports")
     tables = ours.split("### ")[1:]
-    shared = "In every run: profile tiny, precision nf4, steps 48, batch 16, "
+    shared = "In every run: profile tiny, precision nf4, steps 48, pictures 4, "
     assert [table for table in tables if shared not in table] == []
     rates = "Learning rates: GD 0.0006, GD+PD 0.005, PO 0.0006, PO+PD 0.005, PO+placebo 0.005."
     assert rates in text_of(written, "report.md")

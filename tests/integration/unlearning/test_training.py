@@ -245,26 +245,27 @@ def test_another_seed_is_another_result(learn):
     assert not same(weights, other_weights)
 
 
+@pytest.mark.parametrize("parts", [2, 8])  # of two pictures with four questions each
 @pytest.mark.parametrize(
     ("objective", "precision"), [*((name, "dense") for name in OBJECTIVES), ("kl", "nf4")]
 )
-def test_accumulation_changes_nothing(learn, objective, precision):
-    """A step in two parts is the step: losses and gradients to 1e-5 (float32 sums in another
+def test_accumulation_changes_nothing(learn, objective, precision, parts):
+    """A step in parts is the step: losses and gradients to 1e-5 (float32 sums in another
     order), whatever the answers' length. After a step the losses differ more: Adam's first steps
     divide by gradients near zero, so where one is mere rounding its weight may move by the whole
     rate, 1e-3, either way."""
     fields = {"objective": objective, "precision": precision, "steps": 2, "warmup": 0.0}
     _, together, _ = learn("together", accumulation=1, **fields)
-    _, parts, _ = learn("parts", accumulation=2, **fields)
-    first, second = together.iloc[0], parts.iloc[0]
+    _, cut, _ = learn("parts", accumulation=parts, **fields)
+    first, second = together.iloc[0], cut.iloc[0]
     for column in together:
         assert second[column] == pytest.approx(first[column], rel=1e-5, abs=1e-5), column
-    assert parts["loss"].iloc[1] == pytest.approx(together["loss"].iloc[1], abs=1e-3)
+    assert cut["loss"].iloc[1] == pytest.approx(together["loss"].iloc[1], abs=1e-3)
 
 
 def test_more_parts_than_questions_is_as_many_parts_as_questions(learn):
-    _, single, _ = learn("single", batch=2, accumulation=2, steps=1, warmup=0.0)
-    _, many, _ = learn("many", batch=2, accumulation=8, steps=1, warmup=0.0)
+    _, single, _ = learn("single", pictures=1, accumulation=4, steps=1, warmup=0.0)
+    _, many, _ = learn("many", pictures=1, accumulation=8, steps=1, warmup=0.0)
     pd.testing.assert_frame_equal(single, many, check_exact=True)
 
 
@@ -278,7 +279,7 @@ def test_more_parts_than_questions_is_as_many_parts_as_questions(learn):
         ("kl", {"precision": "nf4", "lora_dropout": 0.2}),
         ("npo", {"projector": "frozen"}),
         ("po", {"optimizer": "paged_adamw_8bit", "lora_rank": 64}),  # of 4096 weights and more
-        ("kl", {"batch": 1}),  # its reference is cached
+        ("kl", {"pictures": 1}),  # its reference is cached
     ],
 )
 def test_a_run_that_died_is_finished_as_if_it_had_not(learn, monkeypatch, objective, fields):

@@ -29,7 +29,8 @@ from safeerase_lite.utils import UserError
 
 RUNS = {
     "GA": {"objective": "ga"},
-    "GD in 4 parts of 7 questions": {"objective": "gd", "batch": 7, "accumulation": 2},
+    "GD in 4 parts of 7 pictures": {"objective": "gd", "pictures": 7, "accumulation": 2},
+    "PO in 6 parts of 3 pictures": {"objective": "po", "pictures": 3, "accumulation": 3},
     "KL, projector frozen": {"objective": "kl", "projector": "frozen"},
     "PO": {"objective": "po"},
     "PO+PD": {"objective": "po", "decouple": "pd"},
@@ -68,7 +69,7 @@ def do_everything(folder, rank):
     results["undisturbed"] = train(folder, "undisturbed", **LONG)
     results["resumed"] = train(folder, "killed", **LONG)
     results["written elsewhere"] = refusal(open_run, **given(folder, "elsewhere", "ga"))
-    results["too few"] = refusal(open_run, **given(folder, "few", "ga", batch=1))
+    results["too few"] = refusal(open_run, **given(folder, "few", "ga", pictures=1))
     results["not a number"] = break_in_step_2(folder, broken=rank == "1")
     results["committed"] = measure_and_commit(folder)
     torch.save(results, folder / f"results-{rank}.pt")
@@ -131,7 +132,7 @@ def launch(folder, what):
 def folder(world, make_config, tmp_path_factory):
     """Where two launches have been: one that was killed, and one that did everything."""
     folder = tmp_path_factory.mktemp("launched")
-    settings = {"root": str(world.root), "config": make_config(steps=3, batch=5).model_dump()}
+    settings = {"root": str(world.root), "config": make_config(steps=3, pictures=5).model_dump()}
     (folder / "settings.json").write_text(json.dumps(settings))
     status, output = launch(folder, die_in_step_3)
     assert status == -signal.SIGKILL, output
@@ -160,7 +161,7 @@ def alone_and_together(request, folder, results):
 
 def test_two_processes_see_the_losses_of_one(alone_and_together):
     """At every step, and the gradient's norm, to 1e-5 (float32 sums in another order), whatever
-    the answers' length: of five questions a step one process has three, the other two."""
+    the answers' length: of five pictures a step one process has three, the other two."""
     (alone, _), both = alone_and_together
     for together, _ in both:
         pd.testing.assert_frame_equal(together, alone, rtol=1e-5, atol=1e-5)
@@ -214,10 +215,10 @@ def test_a_run_that_is_written_elsewhere_is_refused_in_both(results):
     assert f"is being written by process {os.getpid()}" in main
 
 
-def test_fewer_questions_than_processes_are_refused_before_anything_is_written(folder, results):
+def test_fewer_pictures_than_processes_are_refused_before_anything_is_written(folder, results):
     main, other = (process["too few"] for process in results)
     assert main == other
-    assert "batch is 1, with 2 processes" in main
+    assert "pictures is 1, with 2 processes" in main
     assert not (folder / "few").exists()
 
 

@@ -7,7 +7,7 @@ import torch
 from safeerase_lite.evaluation import generate as generate_module
 from safeerase_lite.evaluation.evaluate import judge_answers
 from safeerase_lite.evaluation.generate import answer_nll, decode, generate
-from safeerase_lite.models import forward
+from safeerase_lite.models import prefix
 from safeerase_lite.models.inputs import encode
 from safeerase_lite.models.llava import load_model
 
@@ -46,16 +46,19 @@ def test_a_batch_that_does_not_fit_the_gpu_is_done_in_halves(
     def everything():
         return answers(), answer_nll(base_model, rows, make_config())
 
-    expected, sizes, real = everything(), [], forward.embed
+    expected, sizes = everything(), []
 
-    def small(model, input_ids, images):
-        sizes.append(len(images))
-        if len(images) > 3:
-            raise torch.cuda.OutOfMemoryError
-        return real(model, input_ids, images)
+    def small(compute):
+        def limited(first, rows, *others):
+            sizes.append(len(rows))
+            if len(rows) > 3:
+                raise torch.cuda.OutOfMemoryError
+            return compute(first, rows, *others)
 
-    for module in (generate_module, forward):
-        monkeypatch.setattr(module, "embed", small)
+        return limited
+
+    for owner, name in ((prefix.Prefixes, "inputs"), (generate_module, "answer_logits")):
+        monkeypatch.setattr(owner, name, small(getattr(owner, name)))
     halved = everything()
     assert halved[0] == expected[0]
     assert halved[1] == pytest.approx(expected[1], abs=1e-4)  # padded otherwise: float32 rounding
@@ -66,9 +69,34 @@ def test_a_question_that_does_not_fit_the_gpu_is_an_error(answers, monkeypatch):
     def full(*_):
         raise torch.cuda.OutOfMemoryError
 
-    monkeypatch.setattr(generate_module, "embed", full)
+    monkeypatch.setattr(prefix, "embed", full)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         answers()
+
+
+def test_a_picture_is_read_once_for_all_that_is_asked_about_it(answers, rows, monkeypatch):
+    read, real = [], prefix.embed
+    monkeypatch.setattr(
+        prefix,
+        "embed",
+        lambda model, ids, images: (read.extend(images), real(model, ids, images))[1],
+    )
+    twice = pd.concat([rows, rows.assign(question="Where is it ?")])
+    answers(twice, eval_batch_size=3)
+    assert sorted(read) == sorted(rows["image"].unique())
+
+
+def test_pictures_that_do_not_fit_the_cache_are_read_anew(answers, rows, monkeypatch):
+    """A cache of one picture at a time, and questions about several in a batch."""
+    expected, read, real = answers(), [], prefix.embed
+    monkeypatch.setattr(prefix, "PREFIX_BYTES", 1)
+    monkeypatch.setattr(
+        prefix,
+        "embed",
+        lambda model, ids, images: (read.extend(images), real(model, ids, images))[1],
+    )
+    assert answers() == expected
+    assert sorted(read) == sorted(rows["image"].unique())  # a picture's questions are neighbours
 
 
 def test_answers_come_in_the_order_of_the_questions_whatever_the_batch(rows, answers):

@@ -1,13 +1,13 @@
-"""What is left out of the forward pass changes no prediction: the last layer at the answer's
-positions alone, each picture through the tower once."""
+"""What is left out of the forward pass changes no prediction: each picture passes through the tower
+once, and through the language model once for all questions about it."""
 
 import gc
 import os
 import shutil
 
+import pandas as pd
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaModel
 
 from safeerase_lite.evaluation.generate import generate
 from safeerase_lite.models import forward
@@ -19,76 +19,66 @@ from safeerase_lite.models.forward import (
     llava_of,
     vision_features,
 )
-from safeerase_lite.models.inputs import IGNORED, encode, encode_text
+from safeerase_lite.models.inputs import IGNORED, encode, pack
 from safeerase_lite.models.llava import load_model, reference
 
 # Each comparison below is of the same float32 sums in another order; logits are of order 10.
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-# ---- the last layer ----
+# ---- many questions to a picture ----
 
 
 @pytest.fixture
 def rows(world):
-    """Questions of several lengths, answers of several lengths."""
-    return world.retain.drop_duplicates("question").head(4)
+    """Two pictures with questions and answers of several lengths, mixed, and two with one each."""
+    several = world.retain[world.retain["image"].isin(world.retain["image"].unique()[:2])]
+    plans = world.forget[world.forget["image"].isin(several["image"])]
+    alone = world.decouple.drop_duplicates("image").head(2)
+    return pd.concat([several, plans, alone]).sample(frac=1, random_state=0)
 
 
-def full_states(model, rows):
-    """The hidden states at the places of `answer_states`, by a complete forward pass."""
-    encoded = encode_text(model.processor, rows["question"], rows["answer"])
-    states = llava_of(model)(
-        inputs_embeds=embed(model, encoded["input_ids"], rows["image"]),
-        attention_mask=encoded["attention_mask"],
-        use_cache=False,
-    ).last_hidden_state
-    columns = int((encoded["labels"] != IGNORED).sum(-1).max())
-    return states[:, -columns - 1 : -1], encoded["labels"][:, -columns:]
+def alone(model, rows):
+    """The states that predict each answer, from a complete forward pass for each question."""
+    states = []
+    for _, row in rows.iterrows():
+        inputs = encode(model.processor, [row["image"]], [row["question"]], [row["answer"]])
+        answered = inputs.pop("labels")[0, 1:] != IGNORED
+        states.append(llava_of(model)(**inputs).last_hidden_state[0, :-1][answered])
+    return states
 
 
 def states_and_gradients(model, rows, compute):
-    states, labels = compute(model, rows)
-    states = states[labels != IGNORED]
-    states.square().sum().backward()
+    states = compute(model, rows)
+    torch.cat(states).square().sum().backward()
     gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
     model.zero_grad()
     return states, gradients
 
 
 @pytest.mark.parametrize("fields", [{}, {"precision": "nf4"}, {"gradient_checkpointing": True}])
-@pytest.mark.parametrize("language_model", ["llama", "another"])
-def test_answers_and_their_gradients_are_those_of_the_complete_pass(
-    make_config, rows, monkeypatch, fields, language_model
-):
+def test_packed_questions_have_the_states_and_gradients_they_have_alone(make_config, rows, fields):
     model = load_model(make_config(**fields)).train()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.add_(0.01)
-    if language_model == "another":
-        monkeypatch.setattr(forward, "LlamaModel", type(None))
     states, gradients = states_and_gradients(model, rows, answer_states)
-    full, expected = states_and_gradients(model, rows, full_states)
-    torch.testing.assert_close(states, full, **CLOSE)
-    for name, gradient in gradients.items():  # sums over the batch besides: one digit less
-        torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4)
+    expected, expected_gradients = states_and_gradients(model, rows, alone)
+    for one, other in zip(states, expected, strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+    for name, gradient in gradients.items():  # sums over all questions besides: one digit less
+        torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-3, rtol=1e-4)
 
 
-def test_heads_may_share_keys_and_a_row_may_be_shorter_than_the_columns():
-    torch.manual_seed(0)
-    llama = LlamaModel(LlamaConfig(
-        vocab_size=8, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2,
-    ))  # fmt: skip
-    words = torch.randn(2, 9, 32)
-    attended = torch.ones(2, 9, dtype=torch.long)
-    attended[1, :6] = 0
-    states = forward._llama_states(llama, words, attended, last=5)
-    expected = llama(inputs_embeds=words, attention_mask=attended).last_hidden_state[:, -5:]
-    seen = attended[:, -5:].bool()
-    assert states.isfinite().all()
-    torch.testing.assert_close(states[seen], expected[seen], **CLOSE)
+def test_a_picture_is_read_once_and_a_quarter_of_a_pass_at_most_is_padding(base_model, rows):
+    packed = pack(base_model.processor, rows["image"], rows["question"], rows["answer"])
+    assert sorted(row.image for row in packed) == sorted(rows["image"].unique())
+    assert sorted(number for row in packed for number in row.predictors) == list(range(len(rows)))
+    passes = forward._passes(packed)
+    assert sum(map(len, passes)) == len(packed)
+    for lengths in ([len(row.ids) for row in rows] for rows in passes):
+        assert min(lengths) >= 0.75 * max(lengths)
 
 
 # ---- pictures ----

@@ -234,9 +234,9 @@ def planned(**grid):
 
 
 def test_what_a_notebook_does_not_name_is_what_the_profile_says(tmp_path):
-    """A run in another batch is not the planned one, and one without samples no twin of it."""
+    """A run of other steps is not the planned one, and one without samples no twin of it."""
     wanted = planned(objective="po", decouple="none")
-    complete(tmp_path, batch=8)
+    complete(tmp_path, pictures=8)
     with pytest.raises(UserError, match="holds no run of this sweep"):
         read(tmp_path, planned=wanted)
     complete(tmp_path)

@@ -60,7 +60,7 @@ def test_the_same_experiment_is_the_same_run(opened):
         {"weights": "matched"},
         {"learning_rate": 2e-3},
         {"steps": 5},
-        {"batch": 8},
+        {"pictures": 8},
         {"precision": "nf4"},
         {"projector": "frozen"},
         {"lora_rank": 8},
@@ -96,7 +96,7 @@ def test_where_things_lie_and_how_often_they_are_saved_does_not_change_the_id(op
 @pytest.mark.parametrize(
     ("objective", "decouple", "change"),
     [
-        ("vanilla", "none", {"learning_rate": 2e-3, "steps": 9, "lora_rank": 8, "batch": 2}),
+        ("vanilla", "none", {"learning_rate": 2e-3, "steps": 9, "lora_rank": 8, "pictures": 2}),
         ("po", "none", {"decouple_share": 0.5}),
     ],
 )

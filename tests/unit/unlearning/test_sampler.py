@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from safeerase_lite.unlearning.objectives import OBJECTIVES
+from safeerase_lite.unlearning.objectives import OBJECTIVES, Objective, nll
 from safeerase_lite.unlearning.sampler import BatchSampler
 
 
@@ -48,7 +48,7 @@ def test_a_record_without_a_safe_picture_takes_anothers(world, sampler):
         groups = batches.batch_at(step)
         own = groups["forget"]["record"].to_numpy() > 2
         partners = groups["decouple"]
-        assert len(partners) == 4 and set(partners["split"]) == {"train"}
+        assert len(partners) == len(own) and set(partners["split"]) == {"train"}
         assert list(partners["record"][own]) == list(groups["forget"]["record"][own])
 
 
@@ -57,7 +57,8 @@ def test_a_smaller_share_of_pd_is_fewer_pictures_of_every_kind_and_as_many_quest
 ):
     def partners(share):
         batches = sampler(world, objective="ga", decouple="pd", decouple_share=share)
-        return pd.concat([batches.batch_at(step)["decouple"] for step in range(24)])
+        epoch = range(len(batches.shown) // batches.pictures)
+        return pd.concat([batches.batch_at(step)["decouple"] for step in epoch])
 
     everything, least = partners(1.0), partners(0.01)
     assert len(everything) == len(least)
@@ -66,17 +67,38 @@ def test_a_smaller_share_of_pd_is_fewer_pictures_of_every_kind_and_as_many_quest
     assert (least.groupby("kind")["image"].nunique() == 1).all()
 
 
-@pytest.mark.parametrize("group", ["forget", "retain"])
-@pytest.mark.parametrize("batch", [4, 5])
-def test_an_epoch_has_every_question_once(world, sampler, group, batch):
-    size = int((getattr(world, group)["split"] == "train").sum())
-    batches = sampler(world, batch=batch)
-    tables = [batches.batch_at(step)[group] for step in range(2 * size // batch)]
-    order = list(pd.concat(tables).index)
-    first, second = order[:size], order[size : 2 * size]
-    assert sorted(first) == list(range(size))
+@pytest.mark.parametrize("pictures", [4, 5])
+def test_an_epoch_has_every_picture_once_with_all_questions_about_it(world, sampler, pictures):
+    train = {name: getattr(world, name).query("split == 'train'") for name in ("forget", "retain")}
+    size = train["forget"]["image"].nunique()
+    batches = sampler(world, pictures=pictures)
+    steps = [batches.batch_at(step) for step in range(2 * size // pictures)]
+    drawn = [image for groups in steps for image in groups["forget"]["image"].unique()]
+    first, second = drawn[:size], drawn[size : 2 * size]
+    assert sorted(first) == sorted(train["forget"]["image"].unique())
     assert len(set(second)) == len(second)
     assert first[: len(second)] != second
+    for groups in steps:
+        images = groups["forget"]["image"].unique()
+        for name, table in train.items():
+            expected = sorted(table[table["image"].isin(images)]["question"])
+            assert sorted(groups[name]["question"]) == expected
+
+
+def test_a_picture_without_retain_questions_brings_anothers(world, sampler):
+    """As in data of one's own; a picture may have fewer questions, too."""
+    shown = world.retain["image"].isin(world.retain["image"].unique()[:3])
+    groups = sampler(replace(world, retain=world.retain[shown].iloc[1:])).batch_at(0)
+    assert list(groups["retain"]["turn"].unique()) == list(groups["forget"]["turn"].unique())
+    assert set(groups["retain"]["image"]) <= set(world.retain[shown]["image"])
+
+
+def test_what_is_only_taught_comes_in_pictures_of_the_retain_questions(world, sampler, monkeypatch):
+    taught = Objective(lambda x, w: nll(x.retain), ("retain",))
+    monkeypatch.setitem(OBJECTIVES, "taught", taught)
+    batches = sampler(replace(world, retain=world.specificity.assign(split="train")), "taught")
+    seen = [image for step in range(40) for image in batches.batch_at(step)["retain"]["image"]]
+    assert set(seen) <= set(world.specificity["image"]) and len(set(seen)) > 40
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

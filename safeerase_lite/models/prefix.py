@@ -1,0 +1,65 @@
+"""A picture's keys and values, computed once for all questions about it and their samples."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from .anatomy import image_tokens
+from .forward import embed, language_model
+from .inputs import pad, split_prompt
+
+PREFIX_BYTES = 2**30  # three pictures of LLaVA-1.5-7B in half precision
+
+Prefix = tuple[str, tuple[int, ...]]  # a picture's path, and the prompt's tokens up to its end
+
+
+class Prefixes:
+    """The keys and values of the pictures that a model, as it is now, was asked about last."""
+
+    def __init__(self, model):
+        self.model = model
+        self.states: dict[Prefix, Tensor] = {}  # (layers, 2, heads, length, width of a head)
+        text = model.config.get_text_config()
+        width = text.num_key_value_heads * text.hidden_size // text.num_attention_heads
+        tokens = text.num_hidden_layers * image_tokens(model.processor)
+        self.limit = max(1, PREFIX_BYTES // (2 * width * tokens * model.dtype.itemsize))  # pictures
+
+    def inputs(self, images: Sequence[str], questions: Sequence[str]) -> dict:
+        """What `generate` of transformers reads of questions about pictures.
+
+        Returns:
+            input_ids (rows, length): what follows the pictures; past_key_values; and
+            attention_mask, over both. All are padded on the left.
+        """
+        prompts = [split_prompt(self.model.processor, question) for question in questions]
+        prefixes = [(image, before) for image, (before, _) in zip(images, prompts, strict=True)]
+        befores, afters = zip(*prompts, strict=True)
+        self._compute(list(dict.fromkeys(prefixes)))
+        longest = max(map(len, befores))
+        states = torch.stack(
+            [F.pad(self.states[one], (0, 0, longest - len(one[1]), 0)) for one in prefixes], dim=2
+        )
+        attended = [pad([[1] * len(row) for row in rows], 0) for rows in (befores, afters)]
+        padding = self.model.processor.tokenizer.pad_token_id
+        return {
+            "input_ids": pad(afters, padding).to(self.model.device),
+            "attention_mask": torch.cat(attended, dim=1).to(self.model.device),
+            "past_key_values": DynamicCache(list(states), config=self.model.config),
+        }
+
+    def _compute(self, prefixes: list[Prefix]) -> None:
+        """Let the model read the pictures that are new, those with as many tokens together."""
+        new = [one for one in prefixes if one not in self.states]
+        surplus = max(0, len(self.states) + len(new) - self.limit)
+        for old in [one for one in self.states if one not in prefixes][:surplus]:
+            del self.states[old]
+        for length in sorted({len(tokens) for _, tokens in new}):
+            images, tokens = zip(*(one for one in new if len(one[1]) == length), strict=True)
+            cache = DynamicCache(config=self.model.config)
+            embeddings = embed(self.model, torch.tensor(tokens, device=self.model.device), images)
+            language_model(self.model)(inputs_embeds=embeddings, past_key_values=cache)
+            states = torch.stack([torch.stack(layer[:2]) for layer in cache])
+            self.states |= zip(zip(images, tokens, strict=True), states.unbind(2), strict=True)
