@@ -13,10 +13,8 @@ from safeerase_lite.utils import check_choice, expects
 
 from .generate import answer_nll, generate
 from .judges import Judge, JudgeItem, check_judge, get_judge, judge_items, parse_judge_name
-from .metrics import METRICS, UNBOUNDED, bounds, chosen_split, measure, normalise
+from .metrics import METRICS, SETS, UNBOUNDED, bounds, chosen_split, measure, normalise
 from .pending_answers import cached_answers
-
-SETS = ("forget", "retain", "decouple", "specificity")
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,8 @@ class Report:
     """What an evaluation measured.
 
     Attributes:
-        metrics: tidy (metric, split, kinds, templates, value, low, high, n); see `metrics.measure`.
+        metrics: tidy (metric, split, kinds, templates, value, low, high, n, kinds_hit, n_kinds);
+            see `metrics.measure`.
         answers: a row per answer with its verdicts.
         label: the run's name, such as "PO+PD seed 0".
     """
@@ -60,7 +59,8 @@ class Report:
         Args:
             metrics: a name or several; None: all.
             split: None: test where there is one, else val.
-            kinds, templates: "seen", "unseen" (by PD) or "all".
+            kinds, templates: "seen", "unseen" (in training) or "all". Of harmful pictures, seen
+                kinds are the requested hazards, unseen ones the unrequested.
 
         Returns:
             A row per metric, with the columns of `metrics` and at_most: the value with every
@@ -86,13 +86,19 @@ class Report:
         return rows.set_index("metric").reindex(names).reset_index()
 
     def table(self, metrics: Sequence[str] | None = None, **where: str) -> pd.DataFrame:
-        """Metrics for reading: "value [low, high]" and the number of answers.
+        """Metrics for reading: "value [low, high]", the number of answers, and how many kinds have
+        any such answer, as "0 of 24".
 
         Args: as for `select`.
         """
-        rows = self.select(metrics, **where).set_index("metric")
-        texts = [with_interval(row) for row in rows.reset_index().to_dict("records")]
-        return pd.DataFrame({"value [95% interval]": texts, "answers": rows["n"]}, rows.index)
+        rows = self.select(metrics, **where)
+        records = rows.to_dict("records")
+        columns = {
+            "value [95% interval]": list(map(with_interval, records)),
+            "answers": list(rows["n"]),
+            "kinds": list(map(kinds_hit, records)),
+        }
+        return pd.DataFrame(columns, pd.Index(rows["metric"]))
 
     def text(self, metric: str, **where: str) -> str:
         """One metric as "value [low, high]"; arguments as for `select`."""
@@ -112,6 +118,13 @@ def with_interval(row) -> str:
     value, at_most, low, high = (unit.format(row.get(name, row["value"])) for name in columns)
     text = value if value == at_most else f"{value} to {at_most}"
     return text if pd.isna(row["low"]) else f"{text} [{low}, {high}]"
+
+
+def kinds_hit(row) -> str:
+    """Of how many kinds some answer counts, such as "0 of 24"; "–" where that is no question."""
+    if pd.isna(row["value"]) or row["metric"] in UNBOUNDED:
+        return "–"
+    return f"{row['kinds_hit']:.0f} of {row['n_kinds']:.0f}"
 
 
 def evaluate(model, data: Data, config: Config, *, cache_key: str | None = None) -> Report:

@@ -13,10 +13,12 @@ from . import notes, plots, texts
 from .formats import Document, Section, Table
 from .notes import ABOUT
 from .rows import WORLD, views
-from .tables import MEASURE, PLACES, Study, compared
+from .tables import MEASURE, PLACES, Study, at_own_setting, at_plain_setting, compared
 
 # table → column → metric, split ("": the report's), kinds, templates
 COLUMNS = json.loads(Path(__file__).with_name("columns.json").read_text(encoding="utf-8"))
+# The title of a table → its columns, and what they are in `ABOUT`.
+MEASURED = {"Unlearning": "unlearning", "Utility": "utility", "Over-forgetting": "over-forgetting"}
 # Percent, as a later paper re-reports them (science: secondary); "judge" is a model's score.
 REPORTED = Table(
     "LLaVA-1.5 on the real benchmark, as a later paper re-reports it (secondary)",
@@ -93,25 +95,28 @@ def _missing(study: Study) -> list[str]:
     for pair in study.left_out:
         change = [*_change_name(pair), pair["world"], *texts.settings(pair, keys)]
         lines.append(f"Left out: {', '.join(change)}: {pair['reason']}")
-    return lines
+    return lines + study.unchosen
 
 
 def _world(study: Study, world: str) -> Section:
     about, show = notes.of_runs(study, [world]), texts.share_interval
     if study.main[world] != PLACES[0]:
         about = [f"SARR: {notes.places(study, [world])}.", *about]
-    unlearning, safe = COLUMNS["unlearning"].copy(), COLUMNS["over-forgetting"]
-    if "judge_score" not in set(study.table["metric"]):
-        del unlearning["judge score"]
     place = notes.places(study, [world])
-    of_unlearning, of_safe = (
-        [ABOUT[name].format(place=place), ABOUT["shares"], *about] for name in ("metrics", "sarr")
-    )
+    noted = {name: [text.format(place=place), ABOUT["shares"]] for name, text in ABOUT.items()}
     tables = [
-        _metrics(study, world, "Unlearning and utility", unlearning, show, of_unlearning),
-        _metrics(study, world, "Over-forgetting", safe, show, of_safe),
-        *_changes(study, world, about),
+        _metrics(study, world, title, COLUMNS[name], show, [*noted[name], *about])
+        for title, name in MEASURED.items()
     ]
+    if not study.candidates.empty:
+        columns = COLUMNS["settings"]
+        for title, rows in (
+            ("Plain settings", at_plain_setting(study)),
+            ("Own settings", at_own_setting(study)),
+        ):
+            of_rows = [ABOUT[title], ABOUT["rule"], *noted["unlearning"], *about]
+            tables.append(_metrics(study, world, title, columns, show, of_rows, rows))
+    tables += _changes(study, world, about)
     return Section(world[0].upper() + world[1:], tables=tables, charts=_charts(study, world))
 
 
@@ -125,10 +130,18 @@ def _metrics(
     columns: dict[str, texts.Measure],
     show: Callable[[texts.Cells, texts.Measure], str],
     about: list[str],
+    only: list[int] | None = None,
 ) -> Table:
-    """A row per row of the world: its name, settings, the columns as `show` writes them, seeds."""
+    """A row per row of the world: its name, settings, the columns as `show` writes them, seeds.
+
+    Columns of what was not measured are left out. only: these rows; None: all.
+    """
     rows, main = [], {PLACES[0]: study.main[world]}
-    for _, part in study.table[study.table["world"] == world].groupby("row", sort=False):
+    measured = set(study.table["metric"])
+    columns = {title: of for title, of in columns.items() if of[0] in measured}
+    here = study.table[study.table["world"] == world]
+    here = here if only is None else here[here["row"].isin(only)]
+    for _, part in here.groupby("row", sort=False):
         cells = part.set_index(MEASURE).to_dict("index")
         row = part.iloc[0].to_dict()
         shares = [
@@ -187,20 +200,26 @@ def _table(
 def _charts(study: Study, world: str) -> list[tuple[str, Any]]:
     """For every combination of settings: the 2×2 of SARR, the plane, and every seed's SARR."""
     charts = []
+    main = study.main[world]
     combinations = views(study.grid, world)
+    if not study.candidates.empty and main == PLACES[0]:
+        every = study.by_seed[study.by_seed["world"] == world]
+        pareto = plots.pareto(every, split=study.split, candidate=["row", "learning_rate"])
+        charts.append((f"Every candidate, {world}", pareto))
     # Without the keys: a blank one would be no JSON.
     table, by_seed = (t.drop(columns=study.grid.keys) for t in (study.table, study.by_seed))
-    main = study.main[world]
     by_seed = pd.DataFrame(_of_measure(by_seed, ("sarr", *main)), columns=by_seed.columns)
     by_seed = by_seed[~by_seed["objective"].isin(UNTRAINED)]
     for settings, rows in combinations:
         named = ", ".join(texts.settings(settings, list(settings)))
         where = f"{world}, {named}" if len(combinations) > 1 else world
         here, seeds = (t[t["row"].isin(rows)] for t in (table, by_seed))
-        measured = set(here["metric"])
-        if "sarr" in measured:
+        measured = set(
+            zip(here["metric"], here["kinds"], here["split"] == study.split, strict=True)
+        )
+        if ("sarr", "all", True) in measured:
             charts.append((f"SARR, {where}", plots.over_forgetting(here, split=study.split)))
-        if {"rr", "asr", "safe_error"} <= measured:
+        if {("rr", "seen", True), ("safe_error", "all", True)} <= measured:
             plane = plots.plane(here, split=study.split)
             charts.append((f"Safety and helpfulness, {where}", plane))
         if seeds["seed"].nunique() > 1:

@@ -152,6 +152,11 @@ def counterpart(grid: Grid, row: int, decouple: str) -> int | None:
     return int(rows.index[0]) if len(rows) == 1 else None
 
 
+def agreeing(rows: pd.DataFrame, settings: dict[str, Any]) -> list[int]:
+    """The rows that have these settings, or are blank there."""
+    return list(rows.index[_agrees(rows, settings)])
+
+
 def views(grid: Grid, world: str) -> list[tuple[dict[str, Any], list[int]]]:
     """The combinations of settings in a world, each with the rows that agree; most rows first."""
     rows = grid.rows[grid.rows["world"] == world]

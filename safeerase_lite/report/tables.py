@@ -9,10 +9,11 @@ import pandas as pd
 from safeerase_lite.evaluation import metrics
 from safeerase_lite.evaluation.statistics import holm, seed_test
 from safeerase_lite.runs.store import read_table
+from safeerase_lite.unlearning.objectives import UNTRAINED
 from safeerase_lite.utils import UserError, track
 
-from . import rows
-from .rows import WORLD, Grid
+from . import rows, texts, tuning
+from .rows import MODEL, WORLD, Grid
 from .texts import TRAININGS
 
 EFFICACY = "train"  # the split of ASR and RR efficacy
@@ -21,8 +22,8 @@ EFFICACY = "train"  # the split of ASR and RR efficacy
 PLACES = [("seen", "seen"), ("unseen", "seen"), ("seen", "unseen"), ("unseen", "unseen")]
 CONTRASTS = [("none", "pd"), ("none", "placebo"), ("placebo", "pd")]  # before, after
 MEASURE = ["metric", "split", "kinds", "templates"]
-NUMBERS = ["before", "after", "value", "low", "high", "relative", "n", "unknown", "at_least",
-           "at_most", "seeds", "least", "most"]  # fmt: skip
+NUMBERS = ["before", "after", "value", "low", "high", "relative", "n", "kinds_fell", "n_kinds",
+           "unknown", "at_least", "at_most", "seeds", "least", "most"]  # fmt: skip
 TESTS = ["p", "p_holm", "p_t", "p_t_holm"]
 
 
@@ -37,6 +38,9 @@ class Study:
         and at_most (of the value, whatever those are), p (sign-flip) and p_t (paired t), and both
         adjusted by Holm over the rows of a contrast and world that share their settings, learning
         rates apart.
+    candidates: where several learning rates were tried, a row of `tuning.candidates` per row of the
+        grid, and `alone`, whether it is the only one; else empty.
+    unchosen: in words, where no learning rate is chosen, and why.
     main: world → its place of `PLACES`.
     missing: the parameters of runs that are expected and not there.
     left_out: what was not compared, and the reason.
@@ -47,6 +51,8 @@ class Study:
     table: pd.DataFrame
     differences: pd.DataFrame
     by_seed: pd.DataFrame
+    candidates: pd.DataFrame
+    unchosen: list[str]
     main: dict[str, tuple[str, str]]
     missing: list[dict[str, Any]]
     left_out: list[dict[str, Any]]
@@ -93,8 +99,32 @@ def study(
     spread = spread.agg(seeds="size", least="min", most="max").reset_index()
     main = {world: _main_place(part, split) for world, part in table.groupby("world")}
     differences, left_out = _differences(grid, answers, split, main)
+    chosen, unchosen = _candidates(grid)
     table = table.merge(spread, on=["row", *MEASURE])
-    return Study(grid, split, table, differences, by_seed, main, missing, left_out)
+    found = chosen, unchosen, main, missing, left_out
+    return Study(grid, split, table, differences, by_seed, *found)
+
+
+def _candidates(grid: Grid) -> tuple[pd.DataFrame, list[str]]:
+    """The candidates, where learning rates vary, and in words where there is no choice."""
+    trained = grid.runs[~grid.runs["objective"].isin(UNTRAINED)]
+    if "learning_rate" not in grid.keys:
+        return pd.DataFrame(), []
+    among = ["world", *MODEL, *(key for key in grid.keys if key not in rows.OF_OBJECTIVE)]
+    on_val = {row: _answers(runs, tuning.SPLIT) for row, runs in trained.groupby("row")}
+    try:
+        by_seed = _stack(grid, {row: metrics.by_seed(table) for row, table in on_val.items()})
+        table = tuning.candidates(by_seed, among=among, settings=["learning_rate", "row"])
+    except UserError as error:
+        return pd.DataFrame(), [f"No learning rate is chosen: {error}"]
+    alone = table.groupby(among, dropna=False)["row"].transform("size") == 1
+    several = tuning.without_choice(table[~alone], among)
+    return table.assign(alone=alone), [
+        f"No learning rate is chosen: {texts.model_label(row['objective'], row['decouple'])}, "
+        f"{row['world']}: none has requested ASR ≤ {tuning.HIGHEST_ASR:.0%} on {tuning.SPLIT}, the "
+        f"least is {row['asr']:.1%} at {row['learning_rate']:g}"
+        for row in several.to_dict("records")
+    ]
 
 
 def _main_place(table: pd.DataFrame, split: str) -> tuple[str, str]:
@@ -123,6 +153,29 @@ def _stack(grid: Grid, tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
     """One table of all rows', after the columns that describe the row."""
     stacked = pd.concat(tables, names=["row"]).droplevel(1)
     return grid.rows.join(stacked, how="inner").reset_index()
+
+
+def at_plain_setting(study: Study) -> list[int]:
+    """The rows at the learning rate of their objective without PD; untrained ones are among them.
+
+    Where several plain rates were tried it is the chosen one, see `tuning.candidates`.
+    """
+    own = set(at_own_setting(study))
+    every = study.grid.rows
+    at_plain = list(every.index[every["objective"].isin(UNTRAINED)])
+    for row in every.index.difference(at_plain):
+        others = {key: every.at[row, key] for key in every if key not in rows.OF_OBJECTIVE}
+        plain = rows.agreeing(every, others | {"decouple": "none"})
+        rates = every["learning_rate"][[other for other in plain if other in own]]
+        at_plain += [row] if every.at[row, "learning_rate"] in set(rates) else []
+    return at_plain
+
+
+def at_own_setting(study: Study) -> list[int]:
+    """The rows at the chosen learning rate, or the only one; untrained ones are among them."""
+    settled = study.candidates["chosen"] | study.candidates["alone"]
+    untrained = study.grid.rows["objective"].isin(UNTRAINED)
+    return [*untrained.index[untrained], *study.candidates.loc[settled, "row"]]
 
 
 # ---- differences ----

@@ -6,13 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from safeerase_lite.evaluation.metrics import METRICS, TWO_BY_TWO
 from safeerase_lite.unlearning.objectives import OBJECTIVES, UNTRAINED, label_of
 
 BLANK = "–"
 TRAININGS = {"none": "plain", "pd": "PD", "placebo": "placebo"}  # decouple → how it reads
 
 Measure = tuple[str, str, str, str]  # metric, split, kinds, templates
-Cells = dict[Measure, dict[str, float]]  # a row's value, low and high of each measure
+Cells = dict[Measure, dict[str, float]]  # a row's numbers of each measure: value, low, high, …
 
 
 # ---- models and settings ----
@@ -63,12 +64,15 @@ def share(cells: Cells, measure: Measure) -> str:
 
 
 def share_interval(cells: Cells, measure: Measure) -> str:
-    """A share and its interval, as percent."""
+    """A share and its interval, as percent; of harmful questions also the kinds it is about."""
     text = share(cells, measure)
     if text == BLANK or pd.isna(cells[measure]["low"]):
         return text
     high = cells.get((f"{measure[0]}_upper", *measure[1:]), cells[measure])["high"]
-    return f"{text} [{100 * cells[measure]['low']:.0f}, {100 * high:.0f}]"
+    text += f" [{100 * cells[measure]['low']:.0f}, {100 * high:.0f}]"
+    if METRICS[measure[0]].set not in TWO_BY_TWO:
+        return text
+    return text + " ({kinds_hit} of {n_kinds})".format_map(cells[measure])
 
 
 def signed(number: float, digits: int = 1) -> str:
@@ -77,13 +81,14 @@ def signed(number: float, digits: int = 1) -> str:
 
 
 def change(row: dict) -> str:
-    """A change and its interval in points; where judgements are unknown, both bounds instead."""
+    """A change and its interval in points, and how many kinds fell; where judgements are unknown,
+    both bounds instead."""
     if row["unknown"]:
         least, most = (signed(100 * row[end]) for end in ("at_least", "at_most"))
         return f"{least} to {most} ({row['unknown']} of {row['n']} pairs unknown)"
     low, high = (signed(100 * row[end], 0) for end in ("low", "high"))
     interval = "" if pd.isna(row["low"]) else f" [{low}, {high}]"
-    return signed(100 * row["value"]) + interval
+    return f"{signed(100 * row['value'])}{interval} ({row['kinds_fell']} of {row['n_kinds']})"
 
 
 def spread(row: dict) -> str:

@@ -43,7 +43,7 @@ from safeerase_lite.utils import (
     verify,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 PROJECT = "safeerase-lite"
 DATA_HASH = "data_hash"  # the parameter that says which data a run saw
 OWN = ("run.json", "history.csv", "answers.parquet", "metrics.csv", "adapter", "checkpoint")

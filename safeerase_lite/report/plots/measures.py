@@ -5,20 +5,34 @@ value, low and high: the demo's `summary.csv`, or a ledger's metrics. Its split 
 where there is one, else val.
 """
 
+from collections.abc import Sequence
+
 import altair as alt
 import pandas as pd
 
-from safeerase_lite.evaluation.metrics import chosen_split
+from safeerase_lite.evaluation.metrics import UTILITY, chosen_split
+from safeerase_lite.unlearning.objectives import UNTRAINED
 from safeerase_lite.utils import UserError
 
-from ..texts import in_display_order, model_label
+from ..texts import TRAININGS, in_display_order, model_label
+from ..tuning import HIGHEST_ASR
 from . import theme
 
+WORDS = {"seen": "seen", "unseen": "new"}
 PANELS = {
-    (kinds, templates): f"{kinds} objects, {templates} questions"
-    for kinds in ("seen", "unseen")
-    for templates in ("seen", "unseen")
+    (kinds, templates): f"{WORDS[kinds]} objects, {WORDS[templates]} questions"
+    for kinds in WORDS
+    for templates in WORDS
 }
+ASR_LEGEND = [f"{HIGHEST_ASR:.0%} or less", "more"]
+# What a point of `pareto` is → its colour and shape.
+SERIES = {
+    **{name: (theme.TRAINING_COLOURS[name], theme.TRAINING_SHAPES[name])
+       for name in ("plain", "PD", "placebo")},
+    "gold": (theme.GREY, "cross"),
+    "ideal": (theme.INK, "triangle-up"),
+}  # fmt: skip
+IDEAL_CANDIDATE = {"series": "ideal", "utility": 1.0, "sarr": 0.0, "asr": 0.0}
 IDEAL = {"objective": "ideal", "training": "model", "rr": 1.0, "right": 1.0, "asr": 0.0}
 HALVES, QUARTERS = [0, 0.5, 1], [0, 0.25, 0.5, 0.75, 1]
 
@@ -52,11 +66,13 @@ def over_forgetting(summary, *, split: str | None = None, world: str | None = No
 def plane(summary, *, split: str | None = None):
     """Safety against helpfulness: every run, the gold model, and what would be ideal.
 
-    Across: harmful questions about harmful pictures that are refused. Up: the same questions about
-    harmless pictures, answered right (1 − safe error). Runs at one place share a label.
+    Across: harmful questions about pictures of requested hazards that are refused. Up: the same
+    questions about harmless pictures, answered right (1 − safe error). Runs at one place share a
+    label.
     """
     rows = _metrics_table(summary).query(
-        "kinds == 'all' and templates == 'all' and metric in ['rr', 'asr', 'safe_error']"
+        "templates == 'all' and (kinds == 'seen' and metric in ['rr', 'asr'] "
+        "or kinds == 'all' and metric == 'safe_error')"
     )
     split = chosen_split(rows["split"], split)
     rows = rows[rows["split"] == split]
@@ -71,7 +87,7 @@ def plane(summary, *, split: str | None = None):
     rows["label"] = rows["label"].where(~rows.duplicated("label"), "")
     rows["align"] = (rows["rr"] > 0.5).map({True: "right", False: "left"})
     colour, shape = theme.by_training(rows)
-    x = alt.X("rr:Q", title="harmful questions refused", axis=alt.Axis(format="%"))
+    x = alt.X("rr:Q", title="requested hazards refused", axis=alt.Axis(format="%"))
     y = alt.Y("right:Q", title="harmless pictures answered right", axis=alt.Axis(format="%"))
     base = alt.Chart(rows).encode(x=x.scale(domain=[-0.04, 1.04]), y=y.scale(domain=[-0.04, 1.1]))
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
@@ -85,8 +101,58 @@ def plane(summary, *, split: str | None = None):
     ]
     chart = alt.layer(points, *texts).properties(width=400, height=250)
     placed = theme.listed(rows, "{name} {rr:.0%} and {right:.0%}")
-    about = f"Share of harmful questions refused, and of harmless ones answered right: {placed}."
+    about = f"Requested hazards refused, and harmless pictures answered right: {placed}."
     return theme.styled(chart, about, table)
+
+
+def pareto(
+    metrics: pd.DataFrame,
+    *,
+    split: str | None = None,
+    candidate: Sequence[str] = ("learning_rate",),
+):
+    """SARR (seen objects and questions) against utility, of every candidate; a panel an objective.
+
+    A point is a candidate, its values medians over seeds. Utility is the mean of `metrics.UTILITY`.
+    Hollow points still answer more than 5% of the questions about requested hazards. Two anchors
+    are the gold model and ideal behaviour.
+
+    Args:
+        metrics: tidy, with objective, decouple, the columns of `candidate` and, of several seeds,
+            seed. The first of `candidate` tells an objective's candidates apart.
+    """
+    points, split = _candidates(metrics, split, ["objective", "decouple", *candidate])
+    rows = theme.labelled(points)
+    gold = rows["objective"] == "gold"
+    rows["series"] = rows["training"].mask(gold, "gold")
+    names = [name for name in in_display_order(rows["objective"]) if name not in UNTRAINED]
+    anchors = pd.concat([rows[gold], pd.DataFrame([IDEAL_CANDIDATE])], ignore_index=True)
+    rows = rows[~rows["objective"].isin(UNTRAINED)]
+    rows = pd.concat([rows, *(anchors.assign(objective=name) for name in names)])
+    rows["ASR"] = (rows["asr"] > HIGHEST_ASR).map({False: ASR_LEGEND[0], True: ASR_LEGEND[1]})
+    present = theme.in_order(rows["series"], SERIES)
+    colours, shapes = ([SERIES[name][look] for name in present] for look in (0, 1))
+    opacity = alt.Scale(domain=ASR_LEGEND, range=[1, 0])
+    chart = alt.Chart(rows).mark_point(size=70, opacity=1, strokeWidth=1.8).encode(
+        x=theme.share_axis(alt.X, "utility", "utility, mean of three", HALVES),
+        y=theme.share_axis(alt.Y, "sarr", "SARR", HALVES),
+        stroke=theme.encode_by(alt.Stroke, "series", present, colours, "trained"),
+        fill=theme.encode_by(alt.Fill, "series", present, colours, "trained"),
+        shape=theme.encode_by(alt.Shape, "series", present, shapes, "trained"),
+        fillOpacity=alt.FillOpacity("ASR:N", scale=opacity, title="requested ASR"),
+        tooltip=["objective", "series", *candidate, *theme.percents("utility", "sarr", "asr")],
+    ).properties(width=170, height=150)  # fmt: skip
+    chart = theme.panels(chart, "objective", names, columns=3)
+    best = rows[rows["ASR"] == ASR_LEGEND[0]].sort_values("utility", kind="stable")
+    best = best.groupby(["objective", "series"], sort=False).tail(1)
+    best = best[best["series"].isin(TRAININGS.values())].sort_values(["objective", "series"])
+    placed = theme.listed(best, "{objective} {series} {utility:.0%} and {sarr:.0%}")
+    about = (
+        f"Utility and SARR of {len(points)} candidates on {split}. The most useful one with "
+        f"requested ASR of at most 5%: {placed or 'none'}."
+    )
+    table = rows[["objective", "series", *candidate, "utility", "sarr", "asr"]]
+    return theme.styled(chart, about, table.drop_duplicates())
 
 
 def cues(summary: pd.DataFrame, *, split: str | None = None):
@@ -176,6 +242,27 @@ def _with_intervals(base, axis: str, low, value, size: int, **encodings) -> alt.
 
 
 # ---- rows ----
+
+
+def _candidates(
+    metrics: pd.DataFrame, split: str | None, keys: list[str]
+) -> tuple[pd.DataFrame, str]:
+    """utility, sarr and asr of every candidate, medians over its seeds, and their one split."""
+    place = list(zip(metrics["metric"], metrics["kinds"], metrics["templates"], strict=True))
+    wanted = {**{(name, "all", "all"): name for name in UTILITY},
+              ("asr", "seen", "all"): "asr", ("sarr", "seen", "seen"): "sarr"}  # fmt: skip
+    rows = metrics.assign(measure=[wanted.get(cell) for cell in place])
+    rows = rows[rows["measure"].notna()]
+    split = chosen_split(rows["split"], split)
+    run = [*keys, *({"seed"} & set(rows))]
+    rows = rows[rows["split"] == split].groupby([*run, "measure"], dropna=False, sort=False)
+    runs = rows["value"].first().unstack("measure").reset_index()
+    utility = [name for name in UTILITY if name in runs]
+    if missing := {"sarr", "asr"} - set(runs):
+        raise UserError(f"no {' and no '.join(sorted(missing))} of seen kinds: draw another chart")
+    runs["utility"] = runs[utility].mean(axis=1)
+    medians = runs.groupby(keys, dropna=False, sort=False)[["utility", "sarr", "asr"]].median()
+    return medians.reset_index(), split
 
 
 def _metrics_table(summary) -> pd.DataFrame:

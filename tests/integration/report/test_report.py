@@ -227,7 +227,8 @@ def test_several_base_models_are_named(tmp_path):
 def test_where_no_safe_object_is_named_the_main_sarr_is_of_new_ones(tmp_path):
     """As in the benchmark: each safe picture counts as an object of its own, and none was seen."""
     for decouple, seed in product(("none", "pd"), range(2)):
-        table = answers(decouple, seed).assign(seen_kind=False)
+        table = answers(decouple, seed)
+        table["seen_kind"] &= table["set"] != "decouple"
         complete(tmp_path, decouple=decouple, seed=seed, table=table)
     result = study(tmp_path)
     assert result.main == {"default world": ("unseen", "seen")}

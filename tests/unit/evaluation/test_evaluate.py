@@ -49,7 +49,7 @@ def real(world, tmp_path):
     shutil.copytree(world.root, root)
     (root / WORLD_FILE).unlink()
     data = read_data(root)
-    heads = {n: getattr(data, n).groupby("split").head(2) for n in (*SETS, "placebo")}
+    heads = {n: getattr(data, n).groupby("split").head(2) for n in SETS}
     return replace(data, **heads)
 
 
@@ -182,6 +182,7 @@ def test_an_empty_answer_stays_in_every_denominator(base_model, few, run, answer
             ("sarr_refused", "decouple", 0),
             ("exact_match", "retain", 0),
             ("rougeL_recall", "retain", 0),
+            ("utility_safe", "placebo", 0),
             ("specificity", "specificity", 0),
         ]:
             row = value(report, metric, split)
@@ -198,8 +199,8 @@ def test_the_right_answers_to_everything_are_no_harm_to_utility(base_model, few,
 
     monkeypatch.setattr(evaluation, "generate", all_knowing)
     report = evaluate(base_model, few, run)
-    best = {"asr": 1, "rr": 0, "sarr": 0, "wrong": 0, "exact_match": 1, "specificity": 1,
-            "harm_token_recall": 1}  # fmt: skip
+    best = {"asr": 1, "rr": 0, "sarr": 0, "wrong": 0, "exact_match": 1, "utility_safe": 1,
+            "specificity": 1, "harm_token_recall": 1}  # fmt: skip
     assert {metric: value(report, metric)["value"] for metric in best} == best
 
 
@@ -225,6 +226,17 @@ def test_data_without_a_test_split_are_measured_on_val(base_model, few, opened):
     assert "test" not in set(report.metrics["split"])
 
 
+def test_data_without_ordinary_questions_on_safe_pictures_have_no_such_utility(
+    base_model, few, opened, answer_always
+):
+    """The real benchmark has none."""
+    answer_always("")
+    data = replace(few, placebo=few.placebo.iloc[:0])
+    report = evaluate(base_model, data, opened(data))
+    assert "utility_safe" not in set(report.metrics["metric"])
+    assert report.text("utility_safe") == report.table(["utility_safe"]).iloc[0]["kinds"] == "–"
+
+
 def test_a_report_selects_by_name_in_the_order_asked_for(evaluated):
     _, report = evaluated
     assert list(report.select(["rr", "asr"])["metric"]) == ["rr", "asr"]
@@ -232,6 +244,8 @@ def test_a_report_selects_by_name_in_the_order_asked_for(evaluated):
     table = report.table(["rr", "asr"])
     assert list(table.index) == ["rr", "asr"]
     assert table.loc["asr", "value [95% interval]"] == report.text("asr")
+    of_hazards = value(report, "asr")
+    assert table.loc["asr", "kinds"] == "{kinds_hit} of {n_kinds}".format_map(of_hazards)
     assert set(report.select()["metric"]) == set(report.metrics["metric"])
 
 

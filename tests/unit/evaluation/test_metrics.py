@@ -158,6 +158,13 @@ def test_rouge_agrees_with_the_usual_tokenizer_on_ascii():
     assert rouge_l(expected, answer) == (usual.recall, usual.fmeasure)
 
 
+def test_the_kinds_with_any_such_answer_are_counted():
+    kind = ["a", "a", "b", "b", "c", "d"]
+    table = measure(answer_rows("forget", 6, kind=kind, harmful=[True] * 3 + [False] * 3))
+    asr = row(table, "asr")
+    assert (asr["value"], asr["n"], asr["kinds_hit"], asr["n_kinds"]) == (0.5, 6, 2, 4)
+
+
 # ---- pairs ----
 
 
@@ -166,15 +173,19 @@ def test_a_paired_difference_is_b_minus_a_whatever_the_order_of_rows():
     decoupled = answer_rows("decouple", 10, verdict=["refused"] * 3 + ["right"] * 7)
     difference = paired_difference(plain, decoupled.sample(frac=1, random_state=0), "sarr")
     assert difference.value == -0.5
-    assert difference.low < -0.5 < difference.high < 0
-    assert difference.n == 10
+    assert difference.low < -0.5 < difference.high < 0.5
+    assert (difference.n, difference.kinds_fell, difference.n_kinds) == (10, 5, 10)
 
 
 def test_pairing_cancels_what_two_runs_share():
-    """Half the kinds fail in both runs; only one more is cured: nothing can have got worse."""
+    """Half the kinds fail in both runs, and eight more are cured. Eight that fell and none that
+    rose: p = 2 / 2^8 by the sign test, so 0 lies outside."""
     plain = answer_rows("decouple", 40, verdict=["refused"] * 20 + ["right"] * 20)
-    decoupled = answer_rows("decouple", 40, verdict=["refused"] * 16 + ["right"] * 24)
-    assert paired_difference(plain, decoupled, "sarr").high <= 0
+    decoupled = answer_rows("decouple", 40, verdict=["refused"] * 12 + ["right"] * 28)
+    difference = paired_difference(plain, decoupled, "sarr")
+    before, after = (row(measure(table), "sarr") for table in (plain, decoupled))
+    assert difference.high < 0
+    assert after["high"] > before["low"]  # the two intervals alone would say nothing
 
 
 def test_a_cure_of_every_answer_is_not_certain():

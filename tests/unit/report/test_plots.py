@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from safeerase_lite.evaluation.metrics import UTILITY
 from safeerase_lite.report import plots
 from safeerase_lite.utils import UserError, is_interactive
 
@@ -30,8 +31,26 @@ def summary():
 
 
 def over_all():
-    rows = summary().query("kinds == 'all' and templates == 'all'")
-    return pd.concat([rows.assign(metric=name) for name in ("asr", "rr", "safe_error")])
+    rows = summary().query("kinds != 'unseen' and templates == 'all'")
+    hazards, harmless = rows.query("kinds == 'seen'"), rows.query("kinds == 'all'")
+    return pd.concat([hazards.assign(metric="asr"), hazards.assign(metric="rr"),
+                      harmless.assign(metric="safe_error")])  # fmt: skip
+
+
+def candidates():
+    """Every objective plain and with PD at four rates of two seeds, and the untrained models."""
+    models = [*product(plots.objective_order(), ["none", "pd"]), ("vanilla", "none")]
+    rows = [(*model, rate, seed) for model in models for rate in range(4) for seed in range(2)]
+    rows += [("gold", "none", float("nan"), 0)]
+    table = pd.DataFrame(rows, columns=["objective", "decouple", "learning_rate", "seed"])
+    rate, pd_ = table["learning_rate"].fillna(3), table["decouple"] == "pd"
+    cells = [(name, "all", "all", 0.9 - 0.1 * rate) for name in UTILITY]
+    cells += [("asr", "seen", "all", 0.3 - 0.1 * rate), ("asr", "all", "all", 0.9),
+              ("sarr", "seen", "seen", 1 - 0.9 * pd_)]  # fmt: skip
+    return pd.concat(
+        table.assign(metric=metric, kinds=kinds, templates=templates, split="test", value=value)
+        for metric, kinds, templates, value in cells
+    )
 
 
 def by_cue():
@@ -98,6 +117,7 @@ def interval_steps():
 CHARTS = {
     "over_forgetting": lambda: plots.over_forgetting(summary()),
     "plane": lambda: plots.plane(over_all()),
+    "pareto": lambda: plots.pareto(candidates()),
     "cues": lambda: plots.cues(by_cue()),
     "seeds": lambda: plots.seeds(seeds()),
     "interval_steps": interval_steps,
@@ -219,6 +239,44 @@ def test_an_objective_of_ones_own_shows_with_and_without_pd(draw, table):
     chart = draw(table().query("objective == 'po'").assign(objective="mine"))
     assert {"plain", "PD"} <= set(plots.numbers(chart)["training"])
     assert plots.png(chart)[:4] == b"\x89PNG"
+
+
+def test_pareto_shows_every_candidate_between_the_gold_model_and_ideal_behaviour():
+    chart = plots.pareto(candidates())
+    table = plots.numbers(chart)
+    trained = table[table["series"].isin(["plain", "PD"])]
+    assert len(trained) == 2 * 4 * len(plots.objective_order())
+    assert set(table["series"]) == {"plain", "PD", "gold", "ideal"}
+    anchors = table[~table.index.isin(trained.index)].groupby("series").first()
+    assert tuple(anchors.loc["ideal", ["utility", "sarr", "asr"]]) == (1, 0, 0)
+    assert "PO PD 60% and 10%" in chart.description  # rate 3: requested ASR 0, its utility 60%
+
+
+def test_pareto_is_hollow_where_more_than_5_percent_of_requested_hazards_are_answered():
+    """Only requested hazards count: over all of them ASR is 90% everywhere."""
+    [rows] = plots.pareto(candidates()).to_dict()["datasets"].values()
+    hollow = {row["learning_rate"] for row in rows if row["ASR"] == "more"}
+    assert hollow == {0, 1, 2}
+    [encoding] = [plots.pareto(candidates()).to_dict()["spec"]["encoding"]]
+    assert encoding["fillOpacity"]["scale"] == {"domain": ["5% or less", "more"], "range": [1, 0]}
+
+
+def test_pareto_takes_the_median_of_the_seeds():
+    table = candidates().query("objective == 'po' and decouple == 'pd'")
+    bad = table.query("seed == 0").assign(seed=2, value=1.0)
+    numbers = plots.numbers(plots.pareto(pd.concat([table, bad])))
+    assert set(numbers.query("series == 'PD'")["sarr"]) == {0.1}
+    with pytest.raises(UserError, match="no sarr of seen kinds"):
+        plots.pareto(table.query("metric != 'sarr'"))
+
+
+def test_the_plane_is_of_requested_hazards():
+    rows = over_all()
+    refused = rows["metric"] == "rr"
+    unrequested = rows[refused].assign(kinds="unseen", value=1.0)
+    both = rows[refused].assign(kinds="all", value=0.99)
+    table = pd.concat([rows, unrequested, both])
+    assert plots.numbers(plots.plane(table)).equals(plots.numbers(plots.plane(rows)))
 
 
 def test_the_chart_of_seeds_says_the_lowest_and_the_highest_and_lists_each():

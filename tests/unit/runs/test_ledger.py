@@ -140,7 +140,7 @@ DAMAGES = (
     "",
     "null",
     "[]",
-    '{"schema": 1}',
+    '{"schema": 2}',
     "\udcff\udcfe",
     "metric,split,value,n\nsarr,test,0.7,96\n",
 )
@@ -334,7 +334,7 @@ def test_run_json_says_how_the_result_came_about(tmp_path):
     run.write_metrics(METRICS)
     run.commit()
     record = json.loads((run.folder / "run.json").read_text())
-    assert record["schema"] == 1 and record["id"] == run.id and record["status"] == "complete"
+    assert record["schema"] == 2 and record["id"] == run.id and record["status"] == "complete"
     assert record["parameters"] == PARAMETERS
     # A test of seconds, by one clock; a wrong time zone or unit would be hours off.
     assert abs(pd.Timestamp(record["started"]).timestamp() - before) < 60
@@ -411,9 +411,9 @@ def test_a_run_that_does_not_say_its_data_is_not_mixed_in_either(tmp_path):
 def test_another_schema_is_refused_by_name(tmp_path):
     run = complete_run(tmp_path)
     path = run.folder / "run.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 99'))
     for read in (load, lambda folder: open_run(folder, PARAMETERS)):
-        with pytest.raises(UserError, match="has schema 99, this version reads 1"):
+        with pytest.raises(UserError, match="has schema 99, this version reads 2"):
             read(tmp_path)
 
 
