@@ -57,8 +57,9 @@ def test_a_smaller_share_of_pd_is_fewer_pictures_of_every_kind_and_as_many_quest
 ):
     def partners(share):
         batches = sampler(world, objective="ga", decouple="pd", decouple_share=share)
-        return pd.concat([batches.batch_at(step)["decouple"] for step in range(24)])
+        return pd.concat([batches.batch_at(step)["decouple"] for step in range(epoch)])
 
+    epoch = int((world.forget["split"] == "train").sum()) // 4  # in steps of four questions
     everything, least = partners(1.0), partners(0.01)
     assert len(everything) == len(least)
     assert set(least["image"]) < set(everything["image"])
