@@ -97,19 +97,11 @@ def teaching_data(config: Config) -> Data:
     """
     home = load_data(config)
     everything = World(config.world_seed, config.cue, PICTURES, 1, config.picture_size, False)
-    taught = read_data(write_world(everything, cached(everything.name)))
-
-    def train_of(*names):
-        tables = (getattr(taught, name) for name in names)
-        return [table[table["split"] == "train"] for table in tables]
-
-    def held_out(table):
-        return table[table["split"] != "train"]
-
-    # The forget questions are not trained on, but name the records that the sampler draws from.
-    forget = pd.concat([*train_of("forget"), held_out(home.forget)], ignore_index=True)
-    retain = pd.concat([*train_of(*TABLES), held_out(home.retain)], ignore_index=True)
-    return replace(home, forget=forget, retain=retain)
+    whole = read_data(write_world(everything, cached(everything.name)))
+    tables = [getattr(whole, name) for name in TABLES]
+    taught = [table[table["split"] == "train"] for table in tables]
+    held_out = home.retain[home.retain["split"] != "train"]
+    return replace(home, retain=pd.concat([*taught, held_out], ignore_index=True))
 
 
 def write_description(folder: Path, config: Config, learned: pd.Series) -> None:
