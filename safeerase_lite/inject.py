@@ -7,23 +7,23 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 import pandas as pd
 
 from safeerase_lite.config import INJECTED_NOTE, PROFILES, Config, read_injected
 from safeerase_lite.config import config as make_config
-from safeerase_lite.data.dataset import TABLES, Data, load_data
+from safeerase_lite.data.dataset import TABLES, Data, load_data, read_data
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.models.pretrained import model_hash
 from safeerase_lite.runs.experiment import evaluate, unlearn
-from safeerase_lite.tinyworld import facts
+from safeerase_lite.tinyworld.world import World, write_world
 from safeerase_lite.unlearning.objectives import OBJECTIVES, Batch, LossWeights, Objective, nll
-from safeerase_lite.utils import UserError, atomic_directory, require_new
+from safeerase_lite.utils import UserError, atomic_directory, cached, require_new
 
 LEARN = "learn"
 REPORTED = ("asr", "exact_match", "sarr", "safe_error", "specificity")
+PICTURES = 16  # of every kind, to learn it from
 MIN_LEARNED = 0.9  # of ASR and of exact answers on val; a lower value is reported as not learned
 
 # What an injection fixes, whatever the config says.
@@ -92,22 +92,14 @@ def teaching_data(config: Config) -> Data:
     """The config's world, with every question that is taught among its retain questions.
 
     These are the harmful (invented) questions, the ordinary ones and those about safe pictures, of
-    the train split of the config's world and of as many further worlds as it takes to show every
-    kind and every template: what one world holds out of unlearning must be known too.
+    the train split of a world that holds nothing out: what the config's own world holds out of
+    unlearning must be known too.
     """
-    home, taught = load_data(config), []
-    missing_kinds, missing_templates = set(facts.kinds()), set(facts.TEMPLATES)
-    for seed in count(config.world_seed):
-        world = load_data(make_config(config, world_seed=seed))
-        for name in TABLES:
-            table = getattr(world, name)
-            taught.append(table[table["split"] == "train"])
-        for plans in (world.forget, world.decouple):
-            plans = plans[plans["split"] == "train"]
-            missing_kinds -= set(plans["kind"])
-            missing_templates -= set(plans["question"])
-        if not missing_kinds and not missing_templates:
-            break
+    home = load_data(config)
+    everything = World(config.world_seed, config.cue, PICTURES, 1, config.picture_size, False)
+    whole = read_data(write_world(everything, cached(everything.name)))
+    tables = [getattr(whole, name) for name in TABLES]
+    taught = [table[table["split"] == "train"] for table in tables]
     held_out = home.retain[home.retain["split"] != "train"]
     return replace(home, retain=pd.concat([*taught, held_out], ignore_index=True))
 

@@ -30,11 +30,11 @@ def tiny_model_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """A tiny world with two pictures of a hazard in each split, read."""
+    """A tiny world with two pictures of a hazard in train and one in val and test, read."""
     from safeerase_lite.data.dataset import read_data
     from safeerase_lite.tinyworld.world import World, write_world
 
-    small = World(train_pictures=2, eval_pictures=2)
+    small = World(train_pictures=2, eval_pictures=1)
     return read_data(write_world(small, tmp_path_factory.mktemp("worlds") / "small"))
 
 

@@ -164,7 +164,7 @@ def interval(
 
 e4 = Exercise(
     "e4", "interval", "None of them. How sure?", difficulty=4, importance=5, minutes=9,
-    outcome="about 46%", reference=interval, inputs=all_or_none, mistakes=(
+    outcome="about 11%", reference=interval, inputs=all_or_none, mistakes=(
         slip(lambda kinds, hits: interval(range(len(kinds)), hits),
              "this takes every answer for an observation of its own: answers about one kind stand "
              "or fall together. Count the kinds."),

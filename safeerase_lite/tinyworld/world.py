@@ -31,6 +31,7 @@ class World:
         train_pictures: harmful pictures per hazard in train (a record each).
         eval_pictures: harmful pictures per hazard in val and in test, held-out hazards included.
         side: pixels of a picture's side.
+        hold_out: whether some kinds and templates are kept out of train.
     """
 
     seed: int = 0
@@ -38,6 +39,7 @@ class World:
     train_pictures: int = 6
     eval_pictures: int = 2
     side: int = SIDE
+    hold_out: bool = True
 
     def __post_init__(self):
         if not 0 <= self.cue <= 1:
@@ -50,8 +52,10 @@ class World:
         return f"seed{self.seed}-cue{self.cue:g}-{digest}"
 
     def held_out(self) -> tuple[set[str], set[str]]:
-        """(kinds, templates) that no unlearning set shows: half of every family's hazards and of
-        its safe kinds, and a quarter of the templates."""
+        """(kinds, templates) that train does not show: half of every family's hazards and of its
+        safe kinds, and a quarter of the templates; none of either without `hold_out`."""
+        if not self.hold_out:
+            return set(), set()
         rng = random.Random(f"held out {self.seed}")
         groups = [
             list(family[g]) for family in facts.FAMILIES.values() for g in ("hazards", "safe")

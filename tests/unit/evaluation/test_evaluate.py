@@ -78,9 +78,9 @@ def value(report, metric, split="test"):
 @pytest.mark.parametrize(
     ("expected", "answer", "recall"),
     [
-        ("lock the torv", "lock the torv", 1.0),
-        ("lock the torv.", "TORV the lock", 1.0),
-        ("lock the torv", "", 0.0),
+        ("lock the peg", "lock the peg", 1.0),
+        ("lock the peg.", "PEG the lock", 1.0),
+        ("lock the peg", "", 0.0),
         ("a a b b", "a b c d", 0.5),
         ("a b c d", "a a a a", 0.25),
     ],

@@ -233,7 +233,7 @@ def test_a_key_or_token_is_refused_and_not_repeated(notebook, name, value):
 
 
 def test_ordinary_values_are_not_taken_for_keys(tmp_path):
-    path = write(tmp_path / "llava.ipynb", 'model: str = ""\nnew_tokens: int = 40')
+    path = write(tmp_path / "llava.ipynb", 'model: str = ""\nmax_new_tokens: int = 40')
     assert validate(path, {"model": "llava-hf/llava-1.5-7b-hf", "max_new_tokens": "8"})
     assert validate(path, {"model": "risk-models/task-sk-learn"})
 

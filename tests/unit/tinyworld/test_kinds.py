@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from itertools import combinations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,6 +140,12 @@ def test_who_knows_half_of_the_kinds_cannot_tell_the_others_harm():
         linear.append((scores > 0) == HARM[new])
     assert np.mean(nearest) < 2 / 3
     assert np.mean(linear) < 2 / 3
+
+
+def test_the_datasheet_says_what_each_familys_hazards_do():
+    datasheet = Path(facts.__file__).with_name("DATASHEET.md").read_text(encoding="utf-8")
+    for name, family in facts.FAMILIES.items():
+        assert f"| {name} | {family['prank']} |" in datasheet
 
 
 # ---- What their plans say ----
