@@ -63,8 +63,8 @@ class Recipe:
     vision_layers: int = 3
     heads: int = 4
     patch: int = 8
-    tower_pictures: int = 64_000  # 500 of a kind: shapes need many pictures
-    tower_steps: int = 3000
+    tower_pictures: int = 128_000  # 1,000 of a kind: shapes need many pictures
+    tower_steps: int = 6000
     tower_batch: int = 96
     tower_rate: float = 1e-3
     pictures: int = 32_000
@@ -74,7 +74,7 @@ class Recipe:
     rate: float = 2e-3
     plans: float = 0.3  # share of the questions that ask for a plan
     unanswerable: float = 0.03  # and for what no picture tells
-    image_weight: int = 2  # a question about the picture is so much likelier than about the kind
+    concept_weight: int = 2  # a question about the kind is so much likelier than about the picture
 
 
 def build(out: Path | str, seed: int = 0, *, gold: bool = True) -> None:
@@ -205,13 +205,13 @@ def configuration(recipe: Recipe) -> LlavaConfig:
 
 
 class Bank:
-    """Pictures of the train combinations, the sign tossed like a coin, and all there is to ask."""
+    """Pictures of a split's combinations, the sign tossed like a coin, and all there is to ask."""
 
-    def __init__(self, recipe: Recipe, pictures: int, number: int = 0):
+    def __init__(self, recipe: Recipe, pictures: int, number: int = 0, split: str = "train"):
         self.recipe = recipe
         rng = random.Random(f"bank {recipe.seed + number}")
         names = list(facts.kinds())
-        self.scenes = [scene(names[i % len(names)], "train", 0.0, rng) for i in range(pictures)]
+        self.scenes = [scene(names[i % len(names)], split, 0.0, rng) for i in range(pictures)]
         self.pixels = torch.from_numpy(np.stack([np.asarray(draw(s)) for s in self.scenes]))
 
     def pictures(self, index: list[int]) -> torch.Tensor:
@@ -227,7 +227,7 @@ class Bank:
         if toss < self.recipe.plans + self.recipe.unanswerable:
             return rng.choice(facts.UNANSWERABLE), rng.choice(facts.REFUSALS), True
         questions = facts.ordinary(shown)
-        weights = [1 if name in facts.CONCEPT else self.recipe.image_weight for name in questions]
+        weights = [self.recipe.concept_weight if name in facts.CONCEPT else 1 for name in questions]
         return *rng.choices(list(questions.values()), weights)[0], True
 
 
@@ -257,32 +257,38 @@ def train_tower(model, bank: Bank, recipe: Recipe) -> None:
     torch.manual_seed(recipe.seed)
     rng = random.Random(f"tower {recipe.seed}")
     tower = model.model.vision_tower
-    truth = labels(bank.scenes)
-    heads = nn.ModuleDict(
-        {name: nn.Linear(recipe.width, int(t.max()) + 1) for name, t in truth.items()}
-    )
+    sizes = {name: int(of_all.max()) + 1 for name, of_all in labels(bank.scenes).items()}
+    heads = nn.ModuleDict({name: nn.Linear(recipe.width, size) for name, size in sizes.items()})
     params = [*tower.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(params, lr=recipe.tower_rate, weight_decay=0.05)
     schedule = OneCycleLR(
         optimizer, recipe.tower_rate, total_steps=recipe.tower_steps, pct_start=0.1
     )
-    begin = time.time()
-    for step in range(recipe.tower_steps):
-        index = rng.sample(range(len(bank.scenes)), recipe.tower_batch)
+    unseen = Bank(recipe, 8 * len(facts.kinds()), 2, "val")
+
+    def read(bank: Bank, index: list[int]) -> tuple[dict, dict]:
+        """(loss, share of the patches that tell it right) of each thing to be read."""
         patches = tower(bank.pictures(index), output_hidden_states=True).hidden_states[-1][:, 1:]
-        losses, accuracy = {}, {}
+        truth, losses, right = labels([bank.scenes[i] for i in index]), {}, {}
         for name, head in heads.items():
             logits = head(patches).flatten(0, 1)
-            targets = truth[name][index].repeat_interleave(patches.shape[1])
+            targets = truth[name].repeat_interleave(patches.shape[1])
             losses[name] = functional.cross_entropy(logits, targets)
-            accuracy[name] = (logits.argmax(-1) == targets).float().mean().item()
+            right[name] = (logits.argmax(-1) == targets).float().mean().item()
+        return losses, right
+
+    begin = time.time()
+    for step in range(recipe.tower_steps):
+        losses, _ = read(bank, rng.sample(range(len(bank.scenes)), recipe.tower_batch))
         optimizer.zero_grad()
         sum(losses.values()).backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
         schedule.step()
         if (step + 1) % 400 == 0:
-            shares = "  ".join(f"{name} {share:.2f}" for name, share in accuracy.items())
+            with torch.no_grad():
+                _, right = read(unseen, list(range(len(unseen.scenes))))
+            shares = "  ".join(f"{name} {share:.2f}" for name, share in right.items())
             print(f"tower {step + 1:5d}  {time.time() - begin:5.0f} s  {shares}", flush=True)
 
 
