@@ -64,7 +64,7 @@ class Recipe:
     heads: int = 4
     patch: int = 8
     tower_pictures: int = 128_000  # 1,000 of a kind: shapes need many pictures
-    tower_steps: int = 6000
+    tower_steps: int = 5000
     tower_batch: int = 96
     tower_rate: float = 1e-3
     pictures: int = 32_000
