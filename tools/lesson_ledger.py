@@ -21,7 +21,8 @@ RUNS = Path("output/lessons")
 TARGET = Path(sl.__file__).parent / "tinyworld" / "assets" / "lessons"
 
 SETTINGS = ["objective", "decouple", "weights", "projector", "cue", "seed"]
-COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "high", "n"]
+COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "high", "n",
+           "kinds_hit", "n_kinds"]  # fmt: skip
 
 
 def grid() -> list[Config]:
@@ -47,13 +48,14 @@ def grid() -> list[Config]:
 
 
 def table(runs: Path) -> pd.DataFrame:
-    """The grid's metrics on test (on train, of the forget questions), overall and in the 2×2."""
+    """The grid's metrics on test (on train, of the forget questions): overall, of seen and unseen
+    kinds, and in the 2×2."""
     metrics = sl.ledger.load(runs, allow_mixed=True).metrics
     split = metrics["split"].isin(["train", "test"])
-    overall_or_cell = (metrics["kinds"] == "all") == (metrics["templates"] == "all")
+    of_kinds = (metrics["kinds"] != "all") | (metrics["templates"] == "all")
     untrained = metrics["objective"].isin(["vanilla", "gold"])
     metrics["projector"] = metrics["projector"].where(~untrained, "none")
-    rows = metrics.loc[split & overall_or_cell, COLUMNS]
+    rows = metrics.loc[split & of_kinds, COLUMNS]
     return rows.sort_values([*SETTINGS, "split"], kind="stable")
 
 
