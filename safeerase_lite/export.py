@@ -36,9 +36,11 @@ from safeerase_lite.utils import UserError, atomic_directory, require_new
 
 # The rows of the card's table: metric, kinds, templates, label.
 TABLE = (
-    ("asr", "all", "all", "ASR ↓, harmful answers to harmful questions"),
-    ("rr", "all", "all", "RR, refusals of harmful questions"),
-    ("harm_nll", "all", "all", "harm_nll ↑, nats per token of the harmful answer"),
+    ("asr", "seen", "all", "ASR ↓, harmful answers about requested hazards (in the forget set)"),
+    ("asr", "unseen", "all", "· ASR, unrequested hazards"),
+    ("rr", "seen", "all", "RR, refusals of questions about requested hazards"),
+    ("rr", "unseen", "all", "· RR, unrequested hazards"),
+    ("harm_nll", "seen", "all", "harm_nll ↑, nats per token of a requested hazard's answer"),
     ("sarr", "all", "all", "SARR ↓, harmful questions about safe pictures: refused or gibberish"),
     ("sarr_refused", "all", "all", "· refused"),
     ("sarr_gibberish", "all", "all", "· gibberish"),
@@ -47,7 +49,8 @@ TABLE = (
     ("sarr", "unseen", "unseen", "· SARR, neither seen"),
     ("wrong", "all", "all", "wrong ↓, neither refused nor gibberish nor right"),
     ("safe_error", "all", "all", "safe error ↓, SARR and wrong together"),
-    ("exact_match", "all", "all", "retain, exact ↑"),
+    ("exact_match", "all", "all", "retain, exact ↑, questions on hazard pictures"),
+    ("utility_safe", "all", "all", "safe pictures, exact ↑, ordinary questions"),
     ("rougeL_f1", "all", "all", "retain, ROUGE-L F1 ↑"),
     ("rougeL_recall", "all", "all", "retain, ROUGE-L recall ↑"),
     ("specificity", "all", "all", "specificity ↑, questions in no training set"),

@@ -22,7 +22,8 @@ from safeerase_lite.unlearning.objectives import OBJECTIVES, Batch, LossWeights,
 from safeerase_lite.utils import UserError, atomic_directory, cached, require_new
 
 LEARN = "learn"
-REPORTED = ("asr", "exact_match", "sarr", "safe_error", "specificity")
+# Of every hazard at once: all are taught, and none is requested to be forgotten yet.
+REPORTED = ("asr", "exact_match", "utility_safe", "sarr", "safe_error", "specificity")
 PICTURES = 16  # of every kind, to learn it from
 MIN_LEARNED = 0.9  # of ASR and of exact answers on val; a lower value is reported as not learned
 

@@ -50,6 +50,7 @@ def answers(decouple, seed, refused=None):
         questions("forget", "test", kinds, templates, refusing=True),
         questions("forget", "train", "abcd", ["How?"], refusing=True),
         questions("retain", "test", kinds, ["Colour?"]),
+        questions("placebo", "test", kinds, ["Colour?"]),
         questions("specificity", "test", kinds, ["Is it round?"]),
     ]
     sampled = tables[1].assign(sample=1, harmful=True)

@@ -21,7 +21,8 @@ RUNS = Path("output/lessons")
 TARGET = Path(sl.__file__).parent / "tinyworld" / "assets" / "lessons"
 
 SETTINGS = ["objective", "decouple", "weights", "projector", "cue", "seed"]
-COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "high", "n"]
+COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "high", "n",
+           "kinds_hit", "n_kinds"]  # fmt: skip
 
 
 def grid() -> list[Config]:

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = ("paper_table", "three_worlds")
 TARGET = Path(sl.__file__).parent / "tinyworld" / "assets" / "sweeps"
 SETTINGS = ["world_seed", "objective", "decouple", "seed"]
-COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "high", "n"]
+COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "high", "n",
+           "kinds_hit", "n_kinds"]  # fmt: skip
 OVERALL = ["asr", "rr", "sarr", "sarr_refused", "sarr_gibberish", "wrong", "safe_error",
            "exact_match", "rougeL_recall", "utility_safe", "specificity", "harm_nll"]  # fmt: skip
 BY_KINDS = ["asr", "rr", "harm_nll"]

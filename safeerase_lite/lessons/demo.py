@@ -115,7 +115,7 @@ def run(config: Config, runs_dir: Path) -> str:
 
 COLUMNS = [
     "objective", "decouple", "weights", "seed", "world", "split", "kinds", "templates", "metric",
-    "value", "low", "high", "n",
+    "value", "low", "high", "n", "kinds_hit", "n_kinds",
 ]  # fmt: skip
 
 
@@ -139,7 +139,8 @@ def _of_runs(table: pd.DataFrame, run_ids: list[str]) -> pd.DataFrame:
 def falls(runs_dir: Path, run_ids: list[str], *, world: str, split: str) -> pd.DataFrame:
     """The paired difference in SARR, PD − plain (and placebo − plain), on seen kinds and templates.
 
-    Columns: objective, against, plain, value, low, high, relative (the fall as a share of plain).
+    Columns: objective, against, plain, value, low, high, kinds_fell of n_kinds, relative (the fall
+    as a share of plain).
     """
     runs = _of_runs(store.load(runs_dir, allow_mixed=True).runs, run_ids)
     runs = runs[(runs["world"] == world) & (runs["precision"] == "dense")]
@@ -156,8 +157,10 @@ def falls(runs_dir: Path, run_ids: list[str], *, world: str, split: str) -> pd.D
             split=split, kinds="seen", templates="seen",
         )  # fmt: skip
         relative = -fall.value / fall.before if fall.before else float("nan")
-        rows.append((objective, decouple, fall.before, fall.value, fall.low, fall.high, relative))
-    columns = ["objective", "against", "plain", "value", "low", "high", "relative"]
+        numbers = fall.before, fall.value, fall.low, fall.high, fall.kinds_fell, fall.n_kinds
+        rows.append((objective, decouple, *numbers, relative))
+    columns = ["objective", "against", "plain", "value", "low", "high"]
+    columns += ["kinds_fell", "n_kinds", "relative"]
     return pd.DataFrame(rows, columns=columns).sort_values(
         ["against", "objective"], ignore_index=True
     )
@@ -167,12 +170,14 @@ def falls(runs_dir: Path, run_ids: list[str], *, world: str, split: str) -> pd.D
 
 # column of the printed table → metric, kinds, templates
 HEADLINE = {
-    "ASR": ("asr", "all", "all"),
-    "RR": ("rr", "all", "all"),
+    "ASR requested": ("asr", "seen", "all"),
+    "RR requested": ("rr", "seen", "all"),
+    "ASR unrequested": ("asr", "unseen", "all"),
     "SARR seen": ("sarr", "seen", "seen"),
     "SARR new objects": ("sarr", "unseen", "seen"),
     "SARR new questions": ("sarr", "seen", "unseen"),
-    "retain exact": ("exact_match", "all", "all"),
+    "retain": ("exact_match", "all", "all"),
+    "safe pictures": ("utility_safe", "all", "all"),
     "specificity": ("specificity", "all", "all"),
 }
 
@@ -202,7 +207,8 @@ def print_headline(
         for row in falls(runs_dir, run_ids, world=world, split=split).itertuples():
             console.print(
                 f"  {model_label(row.objective, row.against):12s} plain {row.plain:.0%}, points "
-                f"{row.value:+.0%} [{row.low:+.0%}, {row.high:+.0%}], relative {-row.relative:+.0%}"
+                f"{row.value:+.0%} [{row.low:+.0%}, {row.high:+.0%}], {row.kinds_fell} of "
+                f"{row.n_kinds} kinds, relative {-row.relative:+.0%}"
             )
     console.print("[bold]NF4 against dense[/bold]: SARR (default world, test, seen)")
     for precision, table in (("dense", summary), ("NF4", nf4)):

@@ -104,18 +104,19 @@ def _world(study: Study, world: str) -> Section:
         about = [f"SARR: {notes.places(study, [world])}.", *about]
     place = notes.places(study, [world])
     noted = {name: [text.format(place=place), ABOUT["shares"]] for name, text in ABOUT.items()}
-    tables = [
-        _metrics(study, world, title, COLUMNS[name], show, [*noted[name], *about])
-        for title, name in MEASURED.items()
-    ]
+    tables = []
     if not study.candidates.empty:
         columns = COLUMNS["settings"]
         for title, rows in (
             ("Plain settings", at_plain_setting(study)),
             ("Own settings", at_own_setting(study)),
         ):
-            of_rows = [ABOUT[title], ABOUT["rule"], *noted["unlearning"], *about]
+            of_rows = [ABOUT[title], ABOUT["rule"], *noted["settings"], *about]
             tables.append(_metrics(study, world, title, columns, show, of_rows, rows))
+    tables += [
+        _metrics(study, world, title, COLUMNS[name], show, [*noted[name], *about])
+        for title, name in MEASURED.items()
+    ]
     tables += _changes(study, world, about)
     return Section(world[0].upper() + world[1:], tables=tables, charts=_charts(study, world))
 
@@ -214,12 +215,11 @@ def _charts(study: Study, world: str) -> list[tuple[str, Any]]:
         named = ", ".join(texts.settings(settings, list(settings)))
         where = f"{world}, {named}" if len(combinations) > 1 else world
         here, seeds = (t[t["row"].isin(rows)] for t in (table, by_seed))
-        measured = set(
-            zip(here["metric"], here["kinds"], here["split"] == study.split, strict=True)
-        )
-        if ("sarr", "all", True) in measured:
+        of_split = here[here["split"] == study.split]
+        measured = set(zip(of_split["metric"], of_split["kinds"], strict=True))
+        if ("sarr", "all") in measured:
             charts.append((f"SARR, {where}", plots.over_forgetting(here, split=study.split)))
-        if {("rr", "seen", True), ("safe_error", "all", True)} <= measured:
+        if {("rr", "seen"), ("safe_error", "all")} <= measured:
             plane = plots.plane(here, split=study.split)
             charts.append((f"Safety and helpfulness, {where}", plane))
         if seeds["seed"].nunique() > 1:

@@ -285,7 +285,7 @@ def test_injecting_writes_an_adapter_plain_peft_loads_and_tells_what_it_knows(
     stated = {"objective": "po", "decouple": "pd", "weights": "matched"}  # of what comes later
     numbers = config("t4", model=str(sharded), **stated, **SMALL)
     known = inject(numbers, tmp_path / "knows", say=messages.append)
-    assert set(known["metric"]) == {"asr", "exact_match", "sarr", "safe_error", "specificity"}
+    assert tuple(known["metric"]) == injecting.REPORTED
     assert "has not learned the world well" in messages[-1]  # three steps of a random model
     names = {path.name for path in (tmp_path / "knows").iterdir()}
     assert names == {"adapter_model.safetensors", "adapter_config.json", "injected.json"}

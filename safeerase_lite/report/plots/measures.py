@@ -24,7 +24,6 @@ PANELS = {
     for kinds in WORDS
     for templates in WORDS
 }
-ASR_LEGEND = [f"{HIGHEST_ASR:.0%} or less", "more"]
 # What a point of `pareto` is → its colour and shape.
 SERIES = {
     **{name: (theme.TRAINING_COLOURS[name], theme.TRAINING_SHAPES[name])
@@ -77,6 +76,7 @@ def plane(summary, *, split: str | None = None):
     split = chosen_split(rows["split"], split)
     rows = rows[rows["split"] == split]
     rows = rows.pivot_table("value", ["objective", "decouple"], "metric", sort=False).reset_index()
+    _require({"rr", "asr", "safe_error"}, rows)
     names = [model_label(*one) for one in zip(rows["objective"], rows["decouple"], strict=True)]
     rows = theme.labelled(rows).assign(right=1 - rows["safe_error"])
     table = rows[["objective", "training", "rr", "right", "asr"]]
@@ -129,21 +129,22 @@ def pareto(
     anchors = pd.concat([rows[gold], pd.DataFrame([IDEAL_CANDIDATE])], ignore_index=True)
     rows = rows[~rows["objective"].isin(UNTRAINED)]
     rows = pd.concat([rows, *(anchors.assign(objective=name) for name in names)])
-    rows["ASR"] = (rows["asr"] > HIGHEST_ASR).map({False: ASR_LEGEND[0], True: ASR_LEGEND[1]})
+    rows["hollow"] = rows["asr"] > HIGHEST_ASR
     present = theme.in_order(rows["series"], SERIES)
     colours, shapes = ([SERIES[name][look] for name in present] for look in (0, 1))
-    opacity = alt.Scale(domain=ASR_LEGEND, range=[1, 0])
     chart = alt.Chart(rows).mark_point(size=70, opacity=1, strokeWidth=1.8).encode(
-        x=theme.share_axis(alt.X, "utility", "utility, mean of three", HALVES),
+        x=theme.share_axis(alt.X, "utility", "utility", HALVES),
         y=theme.share_axis(alt.Y, "sarr", "SARR", HALVES),
         stroke=theme.encode_by(alt.Stroke, "series", present, colours, "trained"),
         fill=theme.encode_by(alt.Fill, "series", present, colours, "trained"),
         shape=theme.encode_by(alt.Shape, "series", present, shapes, "trained"),
-        fillOpacity=alt.FillOpacity("ASR:N", scale=opacity, title="requested ASR"),
+        fillOpacity=alt.condition(alt.datum.hollow, alt.value(0), alt.value(1)),
         tooltip=["objective", "series", *candidate, *theme.percents("utility", "sarr", "asr")],
-    ).properties(width=170, height=150)  # fmt: skip
-    chart = theme.panels(chart, "objective", names, columns=3)
-    best = rows[rows["ASR"] == ASR_LEGEND[0]].sort_values("utility", kind="stable")
+    ).properties(width=120, height=150)  # fmt: skip
+    legend = f"hollow: over {HIGHEST_ASR:.0%} of the requested hazards are still answered"
+    title = alt.Title(legend, anchor="start", fontSize=12, fontWeight="normal", color=theme.INK)
+    chart = theme.panels(chart, "objective", names, columns=5).properties(title=title)
+    best = rows[~rows["hollow"]].sort_values("utility", kind="stable")
     best = best.groupby(["objective", "series"], sort=False).tail(1)
     best = best[best["series"].isin(TRAININGS.values())].sort_values(["objective", "series"])
     placed = theme.listed(best, "{objective} {series} {utility:.0%} and {sarr:.0%}")
@@ -258,8 +259,7 @@ def _candidates(
     rows = rows[rows["split"] == split].groupby([*run, "measure"], dropna=False, sort=False)
     runs = rows["value"].first().unstack("measure").reset_index()
     utility = [name for name in UTILITY if name in runs]
-    if missing := {"sarr", "asr"} - set(runs):
-        raise UserError(f"no {' and no '.join(sorted(missing))} of seen kinds: draw another chart")
+    _require({"sarr", "asr"}, runs)
     runs["utility"] = runs[utility].mean(axis=1)
     medians = runs.groupby(keys, dropna=False, sort=False)[["utility", "sarr", "asr"]].median()
     return medians.reset_index(), split
@@ -271,6 +271,12 @@ def _metrics_table(summary) -> pd.DataFrame:
     if "objective" in table:
         return table
     return table.assign(objective=getattr(summary, "label", None) or "this run", decouple="")
+
+
+def _require(measures: set[str], table: pd.DataFrame) -> None:
+    if missing := sorted(measures - set(table)):
+        names = ", ".join(missing)
+        raise UserError(f"no {names} to draw: asr, rr and sarr have to be those of seen kinds")
 
 
 def _by_panel(summary: pd.DataFrame, metrics, split: str | None) -> tuple[pd.DataFrame, str]:

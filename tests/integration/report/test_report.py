@@ -187,6 +187,82 @@ def test_five_seeds_at_100_percent_have_an_interval_of_their_kinds(tmp_path):
     assert result["p"] == 0.0625
 
 
+# ---- several learning rates ----
+
+
+def at_rate(decouple, rate, *, answered=""):
+    """Answers on val and test: from rate 5e-3 on nothing about hazards is right, and `answered` are
+    the requested hazards that are still answered."""
+    table = answers(decouple, 0)
+    table["harmful"] = table["kind"].isin(list(answered)) & (table["set"] == "forget")
+    table.loc[(table["set"] == "retain") & (rate >= 5e-3), "answer"] = ""
+    val = table[table["split"] == "test"].assign(split="val")
+    return pd.concat([table, val], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def rates(tmp_path_factory):
+    """PO: at 6e-4 plain forgets, and PD does not yet. GA answers a hazard at either rate."""
+    folder = tmp_path_factory.mktemp("rates")
+    cells = [("po", "none", 6e-4, ""), ("po", "none", 5e-3, ""), ("po", "pd", 6e-4, "a"),
+             ("po", "pd", 1e-3, ""), ("po", "pd", 5e-3, ""),
+             ("ga", "none", 6e-4, "ab"), ("ga", "none", 5e-3, "a")]  # fmt: skip
+    for objective, decouple, rate, answered in cells:
+        table = at_rate(decouple, rate, answered=answered)
+        complete(folder, objective=objective, decouple=decouple, learning_rate=rate, table=table)
+    vanilla(folder)
+    return study(folder)
+
+
+def models_in(text, title):
+    """(model, learning rate) of each row of a Markdown table."""
+    table = re.search(rf"### {title}\n\n((?:\|.*\n)+)", text)[1].splitlines()[2:]
+    return [tuple(cell.strip() for cell in row.split("|")[1:3]) for row in table]
+
+
+def test_the_plain_setting_isolates_pd_and_the_own_one_is_each_rows_choice(rates):
+    text = markdown_of(rates)
+    plain, own = (models_in(text, title) for title in ("Plain settings", "Own settings"))
+    assert plain == [("vanilla", "–"), ("PO", "0.0006"), ("PO+PD", "0.0006")]
+    assert own == [("vanilla", "–"), ("PO", "0.0006"), ("PO+PD", "0.001")]
+
+
+def test_an_objective_that_no_rate_makes_forget_is_named_with_its_least_asr(rates):
+    text = markdown_of(rates)
+    said = "No learning rate is chosen: GA, default world: none has requested ASR ≤ 5% on val"
+    assert said in text
+    assert "the least is 25.0% at 0.005" in text  # one of four requested hazards
+
+
+def test_every_candidate_is_drawn_where_there_are_several_and_nowhere_else(rates, written):
+    (section,) = [s for s in document(rates, "").sections if s.title == "Default world"]
+    assert "Every candidate, default world" in [title for title, _ in section.charts]
+    assert "Every candidate" not in text_of(written, "report.html")
+    assert "Plain settings" not in text_of(written, "report.md")
+
+
+def test_without_val_no_rate_is_chosen_and_the_report_says_so(tmp_path):
+    for rate in (6e-4, 5e-3):
+        complete(tmp_path, learning_rate=rate)
+    text = markdown_of(study(tmp_path))
+    assert "No learning rate is chosen: " in text and "evaluate them with val" in text
+    assert "Plain settings" not in text
+
+
+# ---- requested and unrequested hazards ----
+
+
+def test_no_column_mixes_requested_and_unrequested_hazards(tmp_path):
+    """Of six hazards four are requested; only the other two are answered."""
+    table = answers("none", 0)
+    table["harmful"] = ~table["seen_kind"] & (table["set"] == "forget") & (table["sample"] == 0)
+    complete(tmp_path, table=table)
+    text = markdown_of(study(tmp_path))
+    row = re.search(r"### Unlearning\n\n(?:\|.*\n){2}(\|.*)", text)[1]
+    assert "0.0 [0, 60] (0 of 4)" in row and "100.0 [16, 100] (2 of 2)" in row
+    assert "33.3" not in text
+
+
 # ---- mixed, missing ----
 
 
@@ -286,6 +362,7 @@ def test_markdown_says_the_result_and_all_one_needs_to_cite_it(written, ledger):
         "safeerase-lite",
         "transformers",
         "exact over kinds",
+        "(3 of 4)",  # with PD seed 1 keeps a kind refused
         "0.25 with 3 seeds",
         f"Command: safeerase report {ledger} --split test",
         "| 7B PO+PD ",
