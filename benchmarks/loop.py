@@ -23,6 +23,7 @@ from safeerase_lite.unlearning.sampler import BatchSampler
 from safeerase_lite.unlearning.trainer import predict, step_counts
 
 HERE = Path(__file__).parent
+PICTURES = 16  # harmful ones with their safe ones, of which an evaluation has many times as many
 
 
 def now() -> float:
@@ -53,7 +54,7 @@ def step(config, data, turns: int) -> list[dict]:
     sampler = BatchSampler(data, config)
     factors = loss_weights(config.objective, config.weights, config.decouple)
     expected = getattr(sampler, str(referred), None)
-    reference = Reference(model, expected, config.batch)
+    reference = Reference(model, expected, config.pictures) if referred else None
 
     def once():
         with autocast(config, model.device):
@@ -88,12 +89,14 @@ def step(config, data, turns: int) -> list[dict]:
 
 
 def evaluation(config, data, turns: int) -> dict:
-    """Seconds a question: in a run's batches, and the same questions one by one."""
+    """Seconds a question: a few pictures with all that an evaluation asks about them, and the same
+    questions one by one."""
     model = sl.load_model(config)
     table = questions(data, ["val"])
     pairs = []
     for turn in range(turns):
-        rows = table.sample(config.eval_batch_size, random_state=turn)
+        records = table["record"].drop_duplicates().sample(PICTURES, random_state=turn)
+        rows = table[table["record"].isin(records)]
         arguments = (model, rows["image"], rows["question"], config)
         together, singly = seconds(sl.generate, *arguments), seconds(plain.generate, *arguments)
         pairs.append((together / len(rows), singly / len(rows)))
