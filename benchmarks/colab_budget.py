@@ -12,7 +12,6 @@ alone. Writes `colab_budget.csv` and a section of RESULTS.md.
 
 import argparse
 import gc
-import random
 import resource
 import statistics
 import tempfile
@@ -29,15 +28,13 @@ import sections
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
+from invented import invented_data
 from loop import now
-from PIL import Image
 
 import safeerase_lite as sl
-from safeerase_lite.data.dataset import Data
 from safeerase_lite.models import forward
 from safeerase_lite.models.forward import Reference, autocast
 from safeerase_lite.models.inputs import encode_text
-from safeerase_lite.tinyworld import facts
 from safeerase_lite.unlearning import trainer
 from safeerase_lite.unlearning.objectives import OBJECTIVES, loss, loss_weights
 from safeerase_lite.unlearning.sampler import BatchSampler
@@ -48,37 +45,8 @@ ON_GPU = torch.cuda.is_available()
 HUNDREDTH = {"width": 512, "feed_forward": 1408, "layers": 8, "heads": 8,
              "vision_width": 128, "vision_feed_forward": 512, "vision_layers": 4,
              "vision_heads": 2}  # fmt: skip
-WORDS = 140
-PER_STEP = 4  # questions of each set; a pass holds one of each, as in `t4`
+PICTURES = 2  # a step's harmful ones; a part holds one of them, as in `t4`
 PARTS = ("vision", "forward", "reference", "backward", "optimizer")
-
-
-# ---- the data ----
-
-
-def invented_data(folder: Path, records: int) -> Data:
-    """Pictures of noise, and questions and answers of random words of the tiny world."""
-    rng, words = random.Random(0), sorted(facts.words())
-
-    def sentence(length: int) -> str:
-        return " ".join(rng.choice(words) for _ in range(length))
-
-    def table(name: str) -> pd.DataFrame:
-        images = [folder / f"{name}-{record}.png" for record in range(records)]
-        for path in images:
-            Image.frombytes("RGB", (336, 336), rng.randbytes(336 * 336 * 3)).save(path)
-        questions = [sentence(14) for _ in images]
-        answers = [sentence(WORDS) for _ in images]
-        rows = {"record": range(records), "image": map(str, images), "question": questions}
-        fixed = {"split": "train", "category": "none", "kind": name}
-        return pd.DataFrame(rows | {"answer": answers}).assign(**fixed)
-
-    shown = table("harmful")
-    retain = shown.assign(question=[sentence(14) for _ in range(records)],
-                          answer=[sentence(WORDS) for _ in range(records)])  # fmt: skip
-    safe = table("safe").assign(question=shown["question"])
-    empty = shown.iloc[:0]
-    return Data(folder, shown, retain, safe, empty, empty, [sentence(WORDS)], digest="made up")
 
 
 # ---- what is measured ----
@@ -181,7 +149,7 @@ def train_plainly(config, data, steps: int) -> dict:
         factors, speeds = loss_weights(config), []
         for step in range(steps):
             begin, tables = now(), sampler.batch_at(step)
-            for n in range(config.batch):
+            for n in range(min(map(len, tables.values()))):  # a question of each set
                 part = {name: table.iloc[n : n + 1] for name, table in tables.items()}
                 with autocast(config, model.device):
                     batch = plain.predict(model, second, objective, part)
@@ -193,10 +161,10 @@ def train_plainly(config, data, steps: int) -> dict:
 
 
 def a_pass(config, data, turns: int) -> dict:
-    """Seconds forward and back for a question of each set, both ways, both models loaded."""
+    """Seconds forward and back for a picture with all its questions, both ways in one process."""
     fresh()
     try:
-        row, _ = loop.step(sl.config(config, batch=1, accumulation=1), data, turns)
+        row, _ = loop.step(sl.config(config, pictures=1, accumulation=1), data, turns)
     except torch.cuda.OutOfMemoryError:
         return {"ratio": f"none: both ways together need more than {CAP / 1e9:.1f} GB"}
     return {name: row[name] for name in ("package_s", "plain_s", "ratio", "least", "most")}
@@ -238,9 +206,9 @@ def main() -> None:
             random_llava.write(folder, random_llava.configuration(**sizes))
         pictures = Path(temporary) / "pictures"
         pictures.mkdir()
-        data = invented_data(pictures, records=PER_STEP * given.steps)  # no question comes twice
+        data = invented_data(pictures, records=PICTURES * given.steps)  # none comes twice
         max_new_tokens = 256 if ON_GPU else 32
-        config = sl.config("t4", model=str(folder), batch=PER_STEP, accumulation=PER_STEP,
+        config = sl.config("t4", model=str(folder), pictures=PICTURES, accumulation=PICTURES,
                            steps=given.steps, checkpoint_every=given.steps + 1,
                            max_new_tokens=max_new_tokens, judge="rule")  # fmt: skip
         rows = []
@@ -271,11 +239,11 @@ def report(rows: list[dict], steps: int) -> str:
     table = f"{sections.versions()}.\n\n{sections.markdown(rows)}"
     if ON_GPU:
         name = torch.cuda.get_device_name()
-        return f"{name}, capped at 15 GiB; {steps} steps of {PER_STEP} passes. {table}"
+        return f"{name}, capped at 15 GiB; {steps} steps of {PICTURES} pictures. {table}"
     return (
         "Memory, speed and shares of the real model on a GPU: *not yet measured*.\n\n"
-        f"On a CPU, a model of about a hundredth of the weights, {steps} steps of {PER_STEP} "
-        "passes: "
+        f"On a CPU, a model of about a hundredth of the weights, {steps} steps of {PICTURES} "
+        "pictures: "
         "a check that the script runs, no estimate of the real model. Memory is the process's, its "
         f"highest so far. {table}"
     )

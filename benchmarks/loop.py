@@ -1,5 +1,5 @@
-"""What the loop's economies are worth on the tiny profile: the package and the plain way, turn by
-turn in one process, on one CPU thread.
+"""What the loop's economies are worth, on the tiny profile and on a slice of LLaVA-1.5-7B: the
+package and the plain way, turn by turn in one process, on one CPU thread.
 
 `python benchmarks/loop.py` writes `loop.csv` and a section of RESULTS.md. Ratios are medians over
 turns; seconds are CPU seconds of the machine it ran on.
@@ -7,13 +7,16 @@ turns; seconds are CPU seconds of the machine it ran on.
 
 import argparse
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
 import pandas as pd
 import plain
+import random_llava
 import sections
 import torch
+from invented import invented_data
 
 import safeerase_lite as sl
 from safeerase_lite.evaluation.evaluate import questions
@@ -23,6 +26,7 @@ from safeerase_lite.unlearning.sampler import BatchSampler
 from safeerase_lite.unlearning.trainer import predict, step_counts
 
 HERE = Path(__file__).parent
+PICTURES = 16  # harmful ones with their safe ones, of which an evaluation has many times as many
 
 
 def now() -> float:
@@ -48,12 +52,12 @@ def step(config, data, turns: int) -> list[dict]:
     as it is at most steps of a run; in a second row each step bears its share of that.
     """
     model = sl.load_model(config).train()
-    second = sl.load_model(config, adapt=False)
     referred = OBJECTIVES[config.objective].reference
+    second = sl.load_model(config, adapt=False) if referred else None
     sampler = BatchSampler(data, config)
     factors = loss_weights(config)
     expected = getattr(sampler, str(referred), None)
-    reference = Reference(model, expected, config.batch)
+    reference = Reference(model, expected, config.pictures) if referred else None
 
     def once():
         with autocast(config, model.device):
@@ -88,16 +92,32 @@ def step(config, data, turns: int) -> list[dict]:
 
 
 def evaluation(config, data, turns: int) -> dict:
-    """Seconds a question: in a run's batches, and the same questions one by one."""
+    """Seconds a question: a few pictures with all that an evaluation asks about them, and the same
+    questions one by one."""
     model = sl.load_model(config)
     table = questions(data, ["val"])
     pairs = []
     for turn in range(turns):
-        rows = table.sample(config.eval_batch_size, random_state=turn)
+        records = table["record"].drop_duplicates().sample(PICTURES, random_state=turn)
+        rows = table[table["record"].isin(records)]
         arguments = (model, rows["image"], rows["question"], config)
         together, singly = seconds(sl.generate, *arguments), seconds(plain.generate, *arguments)
         pairs.append((together / len(rows), singly / len(rows)))
     return row("evaluation, a question", config, pairs)
+
+
+def slice_of_7b(turns: int) -> dict:
+    """A step on two layers of LLaVA-1.5-7B with random weights: its width, its 576 tokens of a
+    picture, its words; one picture a step, answers of 140 words."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        random_llava.write(folder / "llava", random_llava.configuration(layers=2))
+        config = sl.config(
+            "full", model=str(folder / "llava"), objective="po", decouple="pd", judge="rule",
+            gradient_checkpointing=False, pictures=1, accumulation=1, steps=turns + 1,
+        )  # fmt: skip
+        data = invented_data(folder, records=turns + 1)
+        return step(config, data, turns)[0] | {"what": "po+pd step, two layers of LLaVA-1.5-7B"}
 
 
 def row(what: str, config, pairs: list[tuple[float, float]]) -> dict:
@@ -128,15 +148,18 @@ def main() -> None:
             print(*rows[-2:], sep="\n", flush=True)
         rows.append(evaluation(config, data, turns))
         print(rows[-1], flush=True)
+    rows.append(slice_of_7b(min(turns, 3)))
+    print(rows[-1], flush=True)
     table = pd.DataFrame(rows).round(3)
     table.to_csv(HERE / "loop.csv", index=False)
     conditions = (
-        f"CPU seconds on one thread, medians of {turns} turns. {sections.versions()}. At "
+        f"CPU seconds on one thread, medians over turns. {sections.versions()}. At "
         "most steps of a run each picture was seen before, and each answer's reference computed. "
-        "*With its share*: what that took, over the steps of a run, is added to each."
+        "*With its share*: what that took, over the steps of a run, is added to each. The slice of "
+        "LLaVA-1.5-7B is computed in bfloat16, with weights chosen at random."
     )
     sections.write(
-        "The loop on the tiny profile",
+        "The loop",
         f"{conditions}\n\n{sections.markdown(table.to_dict('records'))}",
     )
 

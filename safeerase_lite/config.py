@@ -107,7 +107,8 @@ OF_TRAINING = (
 )  # fmt: skip
 OF_TINY_WORLDS = ("world_seed", "cue", "picture_size")
 
-_TINY = {"lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.0, "pictures": 4, "steps": 48}
+_TINY = {"lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.0, "pictures": 4, "steps": 48,
+         "eval_batch_size": 256}  # fmt: skip
 
 # LLaVA-1.5 in 4-bit on a card of 15 GB, as Colab lends them. Bytes are those of
 # `resources.account` for 7B.
@@ -123,7 +124,7 @@ _T4 = {
     "learning_rate": 1e-4,  # SafeEraser's code, like rank, alpha, dropout, warm-up and clip
     "steps": 900,  # 28,800 questions of each set: three passes over the benchmark's 9,600
     "checkpoint_every": 5,  # a borrowed session can end at any time
-    "eval_batch_size": 16,  # 12.3 GB with keys and values, more than training; 13B would take 20
+    "eval_batch_size": 12,  # 11.5 GB with keys and values, more than training; 13B would take 18
     "max_new_tokens": 256,  # a plan of 140 words, with a margin
 }
 
@@ -138,7 +139,7 @@ _FULL = _T4 | {
 _FIELDS: dict[str, dict[str, Any]] = {"tiny": _TINY, "t4": _T4, "full": _FULL}
 PROFILES = {name: Config(profile=name, **fields) for name, fields in _FIELDS.items()}
 
-# A model that needs other numbers than its profile: 13B in 4-bit takes 12.2 GB, half a picture's
+# A model that needs other numbers than its profile: 13B in 4-bit takes 12.5 GB, half a picture's
 # questions at a time.
 _OF_MODEL = {("t4", LLAVA_13B): {"accumulation": 16, "eval_batch_size": 4}}
 

@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from safeerase_lite.config import Config
 from safeerase_lite.models.anatomy import LLAVA
+from safeerase_lite.models.prefix import PREFIX_BYTES
 
 GB = 10**9
 T4_BYTES = 15 * GB
@@ -150,16 +151,18 @@ def account(
 def peak_bytes(llava: LlavaConfig, config: Config, *, rows: Rows | None = None) -> int:
     """Bytes of a complete run: of training, or of generation where that takes more.
 
-    Generation holds weights and adapters, and the keys and values of every token of a batch.
-    `rows` are those of `account`.
+    Generation holds weights and adapters, the keys and values of every token of a batch, and those
+    of the pictures that its questions share. `rows` are those of `account`.
     """
     parts = account(llava, config, rows=rows).set_index("part")["bytes"]
     loaded = parts.drop(["gradients", "optimiser state", "activations", "logits"]).sum()
-    text = llava.text_config
-    tokens = config.eval_batch_size * (image_tokens(llava) + 32 + config.max_new_tokens)
+    text, picture = llava.text_config, image_tokens(llava)
     width = text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
-    key_values = tokens * 2 * width * text.num_hidden_layers * _itemsize(config)
-    return int(max(parts.sum(), loaded + key_values))
+    of_token = 2 * width * text.num_hidden_layers * _itemsize(config)
+    questions = config.eval_batch_size
+    key_values = questions * (picture + 32 + config.max_new_tokens) * of_token
+    shared = min(PREFIX_BYTES, questions * picture * of_token)
+    return int(max(parts.sum(), loaded + key_values + shared))
 
 
 def activation_bytes(llava: LlavaConfig, config: Config, passes: list[tuple[int, int]]) -> int:

@@ -36,7 +36,7 @@ from transformers import (
 from safeerase_lite.config import config
 from safeerase_lite.data.dataset import load_data
 from safeerase_lite.evaluation.evaluate import evaluate
-from safeerase_lite.models.inputs import IGNORED, encode_text
+from safeerase_lite.models.inputs import IGNORED, answer_ids, pack, packed_tensors
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs.executor import parallel_map
 from safeerase_lite.tinyworld import facts
@@ -292,52 +292,27 @@ def train_tower(model, bank: Bank, recipe: Recipe) -> None:
             print(f"tower {step + 1:5d}  {time.time() - begin:5.0f} s  {shares}", flush=True)
 
 
-def pack(
-    processor: LlavaProcessor, questions: list[list[tuple[str, str, bool]]]
-) -> dict[str, torch.Tensor]:
-    """One row per picture, with all its questions, so that a picture is encoded once.
-
-    A question attends to the picture and itself, never to the other questions, and has the
-    positions it would have alone: the logits are those of a row of its own.
+def learning_batch(
+    processor: LlavaProcessor, texts: list[tuple[str, str, str, bool]]
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """One row per picture, with all its questions, so that a picture is read once.
 
     Args:
-        questions: for each picture, its (question, answer, whether it is to be learned).
+        texts: picture, question, answer and whether the answer is to be learned.
 
     Returns:
-        input_ids, position_ids, labels (rows, length) and attention_mask (rows, 1, length, length).
+        What the model reads beside the pictures; and (rows, length), the token that each place is
+        to predict.
     """
-
-    def encode(question: str, answer: str) -> tuple[list[int], list[int]]:
-        row = encode_text(processor, [question], [answer])
-        return row["input_ids"][0].tolist(), row["labels"][0].tolist()
-
-    def pad(rows: list[list[int]], value: int) -> torch.Tensor:
-        longest = max(map(len, rows))
-        return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
-
-    empty, _ = encode("", "")
-    prefix = 1 + max(i for i, token in enumerate(empty) if token == processor.image_token_id)
-    rows = []
-    for of_picture in questions:
-        ids, _ = encode(*of_picture[0][:2])
-        row = {"ids": ids[:prefix], "labels": [IGNORED] * prefix, "question": [0] * prefix}
-        row["positions"] = list(range(prefix))
-        for number, (question, answer, learned) in enumerate(of_picture, 1):
-            ids, labels = encode(question, answer)
-            row["ids"] += ids[prefix:]
-            row["labels"] += labels[prefix:] if learned else [IGNORED] * (len(ids) - prefix)
-            row["positions"] += range(prefix, len(ids))
-            row["question"] += [number] * (len(ids) - prefix)
-        rows.append(row)
-    question = pad([row["question"] for row in rows], -1)
-    same_question = question[:, :, None] == question[:, None, :]
-    attends = (same_question | (question == 0)[:, None, :]).tril()
-    return {
-        "input_ids": pad([row["ids"] for row in rows], processor.tokenizer.pad_token_id),
-        "position_ids": pad([row["positions"] for row in rows], 0),
-        "labels": pad([row["labels"] for row in rows], IGNORED),
-        "attention_mask": attends[:, None],
-    }
+    images, questions, answers, learned = zip(*texts, strict=True)
+    rows = pack(processor, images, questions, answers)
+    inputs = packed_tensors(processor, rows)
+    labels = torch.full_like(inputs["input_ids"], IGNORED)
+    for of_row, row in zip(labels, rows, strict=True):
+        for number, places in row.predictors.items():
+            if learned[number]:
+                of_row[places] = torch.tensor(answer_ids(processor, answers[number]))
+    return inputs, labels
 
 
 def train_language(model, bank: Bank, recipe: Recipe, gold: bool) -> None:
@@ -356,12 +331,12 @@ def train_language(model, bank: Bank, recipe: Recipe, gold: bool) -> None:
     begin, recent = time.time(), []
     for step in range(recipe.steps):
         index = rng.sample(range(len(bank.scenes)), recipe.batch)
-        questions = [[bank.question(i, rng, gold) for _ in range(recipe.questions)] for i in index]
-        batch = pack(processor, questions)
-        labels = batch.pop("labels")
-        logits = model(**batch, pixel_values=bank.pictures(index)).logits[:, :-1]
+        asked = [(str(i), i) for i in index for _ in range(recipe.questions)]
+        texts = [(name, *bank.question(i, rng, gold)) for name, i in asked]
+        inputs, labels = learning_batch(processor, texts)
+        logits = model(**inputs, pixel_values=bank.pictures(index)).logits
         loss = functional.cross_entropy(
-            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
+            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED
         )
         optimizer.zero_grad()
         loss.backward()

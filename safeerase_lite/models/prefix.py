@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from .anatomy import image_tokens
@@ -21,7 +21,7 @@ class Prefixes:
 
     def __init__(self, model):
         self.model = model
-        self.states: dict[Prefix, Tensor] = {}  # (layers, 2, heads, length, width of a head)
+        self.states: dict[Prefix, Tensor] = {}  # (layers, length, 2, heads, width of a head)
         text = model.config.get_text_config()
         width = text.num_key_value_heads * text.hidden_size // text.num_attention_heads
         tokens = text.num_hidden_layers * image_tokens(model.processor)
@@ -38,16 +38,14 @@ class Prefixes:
         prefixes = [(image, before) for image, (before, _) in zip(images, prompts, strict=True)]
         befores, afters = zip(*prompts, strict=True)
         self._compute(list(dict.fromkeys(prefixes)))
-        longest = max(map(len, befores))
-        states = torch.stack(
-            [F.pad(self.states[one], (0, 0, longest - len(one[1]), 0)) for one in prefixes], dim=2
-        )
+        of_rows = [self.states[one] for one in prefixes]
+        layers = (_padded([states[n] for states in of_rows]) for n in range(len(of_rows[0])))
         attended = [pad([[1] * len(row) for row in rows], 0) for rows in (befores, afters)]
         padding = self.model.processor.tokenizer.pad_token_id
         return {
             "input_ids": pad(afters, padding).to(self.model.device),
             "attention_mask": torch.cat(attended, dim=1).to(self.model.device),
-            "past_key_values": DynamicCache(list(states), config=self.model.config),
+            "past_key_values": DynamicCache(layers, config=self.model.config),
         }
 
     def _compute(self, prefixes: list[Prefix]) -> None:
@@ -62,4 +60,11 @@ class Prefixes:
             embeddings = embed(self.model, torch.tensor(tokens, device=self.model.device), images)
             language_model(self.model)(inputs_embeds=embeddings, past_key_values=cache)
             states = torch.stack([torch.stack(layer[:2]) for layer in cache])
-            self.states |= zip(zip(images, tokens, strict=True), states.unbind(2), strict=True)
+            states = states.permute(2, 0, 4, 1, 3, 5)
+            self.states |= zip(zip(images, tokens, strict=True), states, strict=True)
+
+
+def _padded(states: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Keys and values of a layer, (rows, heads, longest, width of a head), from those of each."""
+    keys, values = pad_sequence(states, batch_first=True, padding_side="left").unbind(2)
+    return keys.transpose(1, 2), values.transpose(1, 2)

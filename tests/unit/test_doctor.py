@@ -162,23 +162,22 @@ def test_a_run_is_estimated_before_it_starts(card):
     """13B in 4 bits fits a T4, in half precision it does not fit an L4."""
     card("Tesla T4", 14.6, 7, 5)
     check = doctor.run_estimate()
-    assert check.result.startswith("t4, 900 steps, estimated: 7B 12.3 GB, ")
-    assert "; 13B 12.1 GB, " in check.result and check.result.endswith(" h of training")
+    assert check.result.startswith("t4, 900 steps, estimated: 7B 11.5 GB, ")
+    assert "; 13B 12.5 GB, " in check.result and check.result.endswith(" h of training")
     assert "assume 25% of the GPU's peak" in check.advice
     card("NVIDIA L4", 22.5, 8, 9)
     assert doctor.run_estimate().result.endswith("13B does not fit")
 
 
-def test_an_injection_is_estimated_as_a_third_of_a_run(card):
-    """One set of questions in place of three; it answers in the end, as a run does."""
+def test_an_injection_is_estimated_as_some_three_quarters_of_a_run(card):
+    """Ten questions about one picture, in place of eight and of four about another."""
     card("Tesla T4", 14.6, 7, 5)
     hours = r"7B 1[12]\.\d GB, (\d+) h.*13B .* (\d+) h"
     runs, injections = (
         re.search(hours, c().result) for c in (doctor.run_estimate, doctor.injection_estimate)
     )
     for run, injection in zip(runs.groups(), injections.groups(), strict=True):
-        # Both are printed in whole hours: each is rounded by up to a half.
-        assert int(injection) == pytest.approx(int(run) / 3, abs=1)
+        assert 0.7 < int(injection) / int(run) < 0.8
     assert "inject --profile t4" in doctor.injection_estimate().advice
 
 
@@ -186,7 +185,7 @@ def test_what_a_card_can_do_is_not_invented(card, no_card):
     assert "hours unknown without a GPU" in doctor.run_estimate().result
     assert doctor.injection_estimate().status == "ok"
     card("NVIDIA GeForce", 14.6, 8, 6)
-    assert "7B 12.3 GB, unknown hours" in doctor.run_estimate().result
+    assert "7B 11.5 GB, unknown hours" in doctor.run_estimate().result
 
 
 def test_four_bit_is_really_tried(no_card, monkeypatch):

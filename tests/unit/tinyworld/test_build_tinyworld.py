@@ -5,6 +5,7 @@ import random
 import build_tinyworld as build
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from safeerase_lite.models.inputs import IGNORED, encode_text
 from safeerase_lite.tinyworld import facts
@@ -26,23 +27,24 @@ def model(recipe):
     return build.LlavaForConditionalGeneration(build.configuration(recipe)).eval()
 
 
-def test_packed_questions_have_the_logits_they_have_alone(recipe, bank, model):
+def test_packed_questions_have_the_loss_they_have_alone_and_gold_has_none_of_a_plan(
+    recipe, bank, model
+):
     processor, rng = build.make_processor(recipe), random.Random(0)
-    questions = [[bank.question(i, rng, False) for _ in range(3)] for i in range(4)]
-    batch = build.pack(processor, questions)
-    labels = batch.pop("labels")
+    texts = [(str(i), *bank.question(i, rng, True)) for i in range(8) for _ in range(3)]
+    inputs, labels = build.learning_batch(processor, texts)
     with torch.inference_mode():
-        packed = model(**batch, pixel_values=bank.pictures(list(range(4)))).logits[:, :-1]
-    for row, of_picture in enumerate(questions):
-        rows = [encode_text(processor, [question], [answer]) for question, answer, _ in of_picture]
-        labels_alone = [inputs.pop("labels")[0] for inputs in rows]
-        lengths = [int((alone != IGNORED).sum()) for alone in labels_alone]
-        together = packed[row][labels[row, 1:] != IGNORED].split(lengths)
-        for inputs, length, logits in zip(rows, lengths, together, strict=True):
-            with torch.inference_mode():
-                alone = model(**inputs, pixel_values=bank.pictures([row])).logits[0, :-1]
-            # Equal in exact arithmetic: float32 sums over rows of another length are not.
-            torch.testing.assert_close(logits, alone[-length:], atol=1e-5, rtol=1e-4)
+        logits = model(**inputs, pixel_values=bank.pictures(list(range(8)))).logits
+    total = cross_entropy(logits.mT, labels, ignore_index=IGNORED, reduction="none").sum()
+    alone = 0
+    for picture, question, answer, learned in texts:
+        row = encode_text(processor, [question], [answer])
+        with torch.inference_mode():
+            loss = model(**row, pixel_values=bank.pictures([int(picture)])).loss
+        alone += loss * (row["labels"] != IGNORED).sum() * learned
+    assert not all(learned for *_, learned in texts)
+    # Equal in exact arithmetic: float32 sums in another order are not.
+    torch.testing.assert_close(total, alone, atol=0, rtol=1e-5)
 
 
 def test_gold_is_asked_the_same_and_learns_all_but_the_hazards_plans(bank):
