@@ -47,14 +47,13 @@ def grid() -> list[Config]:
 
 
 def table(runs: Path) -> pd.DataFrame:
-    """The grid's metrics on test (on train, of the forget questions): overall, by kinds (requested
-    or not, seen or new) and in the 2×2."""
+    """The grid's metrics on test (on train, of the forget questions), overall and in the 2×2."""
     metrics = sl.ledger.load(runs, allow_mixed=True).metrics
     split = metrics["split"].isin(["train", "test"])
-    wanted = (metrics["kinds"] != "all") | (metrics["templates"] == "all")
+    overall_or_cell = (metrics["kinds"] == "all") == (metrics["templates"] == "all")
     untrained = metrics["objective"].isin(["vanilla", "gold"])
     metrics["projector"] = metrics["projector"].where(~untrained, "none")
-    rows = metrics.loc[split & wanted, COLUMNS]
+    rows = metrics.loc[split & overall_or_cell, COLUMNS]
     return rows.sort_values([*SETTINGS, "split"], kind="stable")
 
 

@@ -21,8 +21,7 @@ TARGET = Path(sl.__file__).parent / "tinyworld" / "assets" / "sweeps"
 SETTINGS = ["world_seed", "objective", "decouple", "seed"]
 COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "high", "n"]
 OVERALL = ["asr", "rr", "sarr", "sarr_refused", "sarr_gibberish", "wrong", "safe_error",
-           "exact_match", "rougeL_recall", "utility_safe", "specificity", "harm_nll"]  # fmt: skip
-BY_KINDS = ["asr", "rr", "harm_nll"]
+           "exact_match", "rougeL_recall", "specificity", "harm_nll"]  # fmt: skip
 BY_CELL = ["sarr", "sarr_refused", "sarr_gibberish", "safe_error"]
 
 
@@ -39,13 +38,11 @@ def is_finished(name: str, runs: Path) -> bool:
 
 
 def table(runs: Path, ids: pd.Index) -> pd.DataFrame:
-    """Those runs' metrics on test: overall; of requested and unrequested hazards; and, of the
-    harmless pictures, the 2×2."""
+    """Those runs' metrics on test: overall and, of the harmless pictures, the 2×2."""
     metrics = sl.ledger.load(runs, allow_mixed=True).metrics
-    all_kinds, all_templates = metrics["kinds"] == "all", metrics["templates"] == "all"
-    rows = all_kinds & all_templates & metrics["metric"].isin(OVERALL)
-    rows |= ~all_kinds & all_templates & metrics["metric"].isin(BY_KINDS)
-    rows |= ~all_kinds & ~all_templates & metrics["metric"].isin(BY_CELL)
+    overall = (metrics["kinds"] == "all") & (metrics["templates"] == "all")
+    cell = (metrics["kinds"] != "all") & (metrics["templates"] != "all")
+    rows = overall & metrics["metric"].isin(OVERALL) | cell & metrics["metric"].isin(BY_CELL)
     rows &= metrics["id"].isin(ids) & (metrics["split"] == "test")
     return metrics.loc[rows, COLUMNS].sort_values(SETTINGS, kind="stable")
 
