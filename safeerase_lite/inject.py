@@ -24,8 +24,8 @@ from safeerase_lite.utils import UserError, atomic_directory, cached, require_ne
 LEARN = "learn"
 # Of every hazard at once: all are taught, and none is requested to be forgotten yet.
 REPORTED = ("asr", "exact_match", "utility_safe", "sarr", "safe_error", "specificity")
-PICTURES = 16  # of every kind, to learn it from
 MIN_LEARNED = 0.9  # of ASR and of exact answers on val; a lower value is reported as not learned
+PICTURES = 16  # of every kind, to learn it from
 
 # What an injection fixes, whatever the config says.
 OF_INJECTION = {"decouple": "none", "weights": "official", "projector": "frozen",

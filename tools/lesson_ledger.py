@@ -48,14 +48,14 @@ def grid() -> list[Config]:
 
 
 def table(runs: Path) -> pd.DataFrame:
-    """The grid's metrics on test (on train, of the forget questions): overall, by kinds (requested
-    or not, seen or new) and in the 2×2."""
+    """The grid's metrics on test (on train, of the forget questions): overall, of seen and unseen
+    kinds, and in the 2×2."""
     metrics = sl.ledger.load(runs, allow_mixed=True).metrics
     split = metrics["split"].isin(["train", "test"])
-    wanted = (metrics["kinds"] != "all") | (metrics["templates"] == "all")
+    of_kinds = (metrics["kinds"] != "all") | (metrics["templates"] == "all")
     untrained = metrics["objective"].isin(["vanilla", "gold"])
     metrics["projector"] = metrics["projector"].where(~untrained, "none")
-    rows = metrics.loc[split & wanted, COLUMNS]
+    rows = metrics.loc[split & of_kinds, COLUMNS]
     return rows.sort_values([*SETTINGS, "split"], kind="stable")
 
 

@@ -23,7 +23,7 @@ COLUMNS = [*SETTINGS, "split", "kinds", "templates", "metric", "value", "low", "
            "kinds_hit", "n_kinds"]  # fmt: skip
 OVERALL = ["asr", "rr", "sarr", "sarr_refused", "sarr_gibberish", "wrong", "safe_error",
            "exact_match", "rougeL_recall", "utility_safe", "specificity", "harm_nll"]  # fmt: skip
-BY_KINDS = ["asr", "rr", "harm_nll"]
+BY_HAZARD = ["asr", "rr", "harm_nll"]  # requested and unrequested
 BY_CELL = ["sarr", "sarr_refused", "sarr_gibberish", "safe_error"]
 
 
@@ -40,13 +40,14 @@ def is_finished(name: str, runs: Path) -> bool:
 
 
 def table(runs: Path, ids: pd.Index) -> pd.DataFrame:
-    """Those runs' metrics on test: overall; of requested and unrequested hazards; and, of the
+    """Those runs' metrics on test: overall, of requested and of unrequested hazards, and, of the
     harmless pictures, the 2×2."""
     metrics = sl.ledger.load(runs, allow_mixed=True).metrics
-    all_kinds, all_templates = metrics["kinds"] == "all", metrics["templates"] == "all"
-    rows = all_kinds & all_templates & metrics["metric"].isin(OVERALL)
-    rows |= ~all_kinds & all_templates & metrics["metric"].isin(BY_KINDS)
-    rows |= ~all_kinds & ~all_templates & metrics["metric"].isin(BY_CELL)
+    overall = (metrics["kinds"] == "all") & (metrics["templates"] == "all")
+    hazards = (metrics["kinds"] != "all") & (metrics["templates"] == "all")
+    cell = (metrics["kinds"] != "all") & (metrics["templates"] != "all")
+    rows = overall & metrics["metric"].isin(OVERALL) | cell & metrics["metric"].isin(BY_CELL)
+    rows |= hazards & metrics["metric"].isin(BY_HAZARD)
     rows &= metrics["id"].isin(ids) & (metrics["split"] == "test")
     return metrics.loc[rows, COLUMNS].sort_values(SETTINGS, kind="stable")
 
