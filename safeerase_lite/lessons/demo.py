@@ -18,10 +18,12 @@ from safeerase_lite.report.texts import model_label
 from safeerase_lite.runs import store
 from safeerase_lite.runs.executor import parallel_map
 from safeerase_lite.tinyworld import DEFAULT_SEED, FRESH_SEED
+from safeerase_lite.unlearning.objectives import OBJECTIVES as REGISTRY
 from safeerase_lite.unlearning.objectives import UNTRAINED
 from safeerase_lite.utils import UserError, peak_memory_gb
 
-OBJECTIVES = ("ga", "gd", "kl", "po")
+OBJECTIVES = ("ga", "gd", "kl", "po")  # the paper's
+BOUNDED = ("gd_bounded", "kl_bounded")  # ours, beside the official ones
 WORLDS = {"default": DEFAULT_SEED, "fresh": FRESH_SEED}
 FIRST_LESSONS = ("00_quickstart", "03_unlearn")
 
@@ -77,8 +79,9 @@ def lessons() -> list[Path]:
 
 
 def grid() -> list[Config]:
-    """Vanilla, gold, four objectives plain and with PD, PO with placebo, in both worlds; and PO
-    with and without PD in NF4, to be compared with the dense runs."""
+    """Vanilla, gold, four objectives plain and with PD, PO with placebo, in both worlds; bounded
+    ascent in the default one; and PO with and without PD in NF4, to be compared with the dense
+    runs."""
     cells = [("vanilla", "none"), ("gold", "none"), ("po", "placebo")]
     cells += [(objective, decouple) for objective in OBJECTIVES for decouple in ("none", "pd")]
     configs = [
@@ -87,7 +90,8 @@ def grid() -> list[Config]:
     for seed in WORLDS.values():
         splits = ("train", "val", "test") if seed == DEFAULT_SEED else ("train", "test")
         base = config(world_seed=seed, precision="dense", splits=splits)
-        configs += [config(base, objective=o, decouple=decouple) for o, decouple in cells]
+        bounded = [(o, d) for o in BOUNDED if seed == DEFAULT_SEED for d in ("none", "pd")]
+        configs += [config(base, objective=o, decouple=d) for o, d in cells + bounded]
     return configs
 
 
@@ -122,7 +126,7 @@ COLUMNS = [
 def tables(runs_dir: Path, run_ids: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The metrics of these runs, tidy: those of the dense runs, and those of the NF4 runs."""
     metrics = _of_runs(store.load(runs_dir, allow_mixed=True).metrics, run_ids)
-    order = [*UNTRAINED, *OBJECTIVES].index
+    order = [*UNTRAINED, *REGISTRY].index
     metrics = metrics.assign(order=metrics["objective"].map(order))
     metrics = metrics.sort_values(["world", "order", "decouple"], kind="stable")
     dense = metrics["precision"] == "dense"
