@@ -28,12 +28,8 @@ READ = (
     "vocab*", "merges.txt", "*.model", "adapter_config.json",
 )  # fmt: skip
 
-# The shipped models keep the ids that they had when an id covered the weights alone.
-EARLIER_IDS = {
-    "3f1f81c4e37463e9": "714c0626cbf2d2f1",  # tiny-llava
-    "7e7c1664447cbb77": "7594abbb164df873",  # tiny-llava-gold
-    "ff30a97e1f706d9a": "83416b933221b5ed",  # tiny-clip
-}
+# The shipped CLIP keeps the id that it had when an id covered the weights alone.
+EARLIER_IDS = {"ff30a97e1f706d9a": "83416b933221b5ed"}
 
 
 def is_local(model: str) -> bool:
