@@ -15,6 +15,7 @@ from safeerase_lite.runs import experiment
 from safeerase_lite.runs.experiment import model_hash, open_run, recorded_config, unlearn
 from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.tinyworld.world import World, write_world
+from safeerase_lite.unlearning.objectives import OBJECTIVES
 from safeerase_lite.utils import UserError
 
 
