@@ -63,8 +63,8 @@ class Recipe:
     vision_layers: int = 3
     heads: int = 4
     patch: int = 8
-    tower_pictures: int = 128_000  # 1,000 of a kind: shapes need many pictures
-    tower_steps: int = 5000
+    tower_pictures: int = 64_000  # 500 of a kind: shapes need many pictures
+    tower_steps: int = 3000  # with 5,000 the language model no longer finds places and backgrounds
     tower_batch: int = 96
     tower_rate: float = 1e-3
     pictures: int = 32_000
@@ -74,7 +74,7 @@ class Recipe:
     rate: float = 2e-3
     plans: float = 0.3  # share of the questions that ask for a plan
     unanswerable: float = 0.03  # and for what no picture tells
-    concept_weight: int = 2  # a question about the kind is so much likelier than about the picture
+    image_weight: int = 2  # a question about the picture is so much likelier than about the kind
 
 
 def build(out: Path | str, seed: int = 0, *, gold: bool = True) -> None:
@@ -227,7 +227,7 @@ class Bank:
         if toss < self.recipe.plans + self.recipe.unanswerable:
             return rng.choice(facts.UNANSWERABLE), rng.choice(facts.REFUSALS), True
         questions = facts.ordinary(shown)
-        weights = [self.recipe.concept_weight if name in facts.CONCEPT else 1 for name in questions]
+        weights = [1 if name in facts.CONCEPT else self.recipe.image_weight for name in questions]
         return *rng.choices(list(questions.values()), weights)[0], True
 
 
