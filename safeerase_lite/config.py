@@ -107,7 +107,7 @@ OF_TRAINING = (
 )  # fmt: skip
 OF_TINY_WORLDS = ("world_seed", "cue", "picture_size")
 
-_TINY = {"lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.0, "pictures": 4, "steps": 48,
+_TINY = {"lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.0, "pictures": 4, "steps": 96,
          "eval_batch_size": 256}  # fmt: skip
 
 # LLaVA-1.5 in 4-bit on a card of 15 GB, as Colab lends them. Bytes are those of
