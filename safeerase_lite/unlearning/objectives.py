@@ -223,7 +223,7 @@ OBJECTIVES = {
         label="GA",
         description="−L(f): the loss of the forget answers is raised (gradient ascent)",
         official=LossWeights(decouple=0.5),
-        learning_rates={"tiny": 1.25e-3},
+        learning_rates={"tiny": 1e-3},
     ),
     "gd": Objective(
         gradient_difference,
@@ -232,7 +232,7 @@ OBJECTIVES = {
         description="−L(f) + w·L(r): the loss of the forget answers is raised, that of the retain "
         "answers lowered (gradient difference)",
         official=LossWeights(retain=0.5, decouple=0.5),
-        learning_rates={"tiny": 1.25e-3},
+        learning_rates={"tiny": 2e-3},
     ),
     "kl": Objective(
         kl_minimisation,
@@ -241,7 +241,7 @@ OBJECTIVES = {
         label="KL",
         description="−L(f) + w·KL(reference ‖ model) on r: the loss of the forget answers is "
         "raised, the retain answers stay as likely as before (KL minimisation)",
-        learning_rates={"tiny": 2.5e-3},
+        learning_rates={"tiny": 1e-3},
     ),
     "gd_bounded": Objective(
         bounded_gradient_difference,
@@ -250,7 +250,7 @@ OBJECTIVES = {
         description="−min(L(f), cap) + w·L(r): as GD, until an answer is as unlikely as to a model "
         "that never learned it (ours)",
         official=LossWeights(retain=0.5, decouple=0.5),
-        learning_rates={"tiny": 1.25e-3},
+        learning_rates={"tiny": 2e-3},
     ),
     "kl_bounded": Objective(
         bounded_kl_minimisation,
@@ -259,7 +259,7 @@ OBJECTIVES = {
         label="KL bounded",
         description="−min(L(f), cap) + w·KL(reference ‖ model) on r: as KL, until an answer is as "
         "unlikely as to a model that never learned it (ours)",
-        learning_rates={"tiny": 1.25e-3},
+        learning_rates={"tiny": 2e-3},
     ),
     "po": Objective(
         preference_optimisation,
@@ -268,7 +268,7 @@ OBJECTIVES = {
         description="L over {idk, r}: forget questions are answered by a refusal, retain questions "
         "as before (preference optimisation)",
         ascends=False,
-        learning_rates={"tiny": 6e-4},
+        learning_rates={"tiny": 5e-4},
     ),
     "npo": Objective(
         negative_preference_optimisation,
@@ -278,7 +278,7 @@ OBJECTIVES = {
         description="−(2/β) E log σ(−β log(p / p_reference)) on f: the forget answers become less "
         "likely than before, with a bound (negative preference optimisation)",
         official=LossWeights(decouple=0.5),
-        learning_rates={"tiny": 1.25e-3},
+        learning_rates={"tiny": 1e-3},
     ),
     "npo_rt": Objective(
         npo_with_retain,
@@ -288,7 +288,7 @@ OBJECTIVES = {
         description="NPO + w·L(r): the forget answers become less likely than before, with a "
         "bound, and the retain answers stay",
         official=LossWeights(decouple=0.5),
-        learning_rates={"tiny": 1.25e-3},
+        learning_rates={"tiny": 1e-3},
     ),
 }
 _SHIPPED = dict(OBJECTIVES)
