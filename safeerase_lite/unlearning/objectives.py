@@ -214,8 +214,9 @@ class Objective:
 # they stand beside. The order is that of tables and charts. Your own joins with
 # `OBJECTIVES["name"] = Objective(...)`.
 #
-# Tuned learning rates: on val, by one rule (`evaluation.tuning`), among the candidates of
-# `sweeps/learning_rate.yaml`. Test pictures and other worlds were never used.
+# Tuned learning rates: on val, by one rule (`report.tuning`), among the candidates of
+# `sweeps/learning_rate.yaml`; PO's by three seeds, the others by one so far. Test pictures and
+# other worlds were never used.
 OBJECTIVES = {
     "ga": Objective(
         gradient_ascent,
