@@ -5,13 +5,16 @@ from itertools import product
 
 import pandas as pd
 
+from safeerase_lite.config import config
 from safeerase_lite.runs.store import open_run
 
+PO = config("tiny", objective="po")
 NO_TRAINING = {"steps": None, "learning_rate": None, "projector": None}
 PARAMETERS = {
     "profile": "tiny", "objective": "po", "decouple": "none", "weights": "official", "seed": 0,
     "world_seed": 0, "cue": 1.0, "data_hash": "d0", "model": "tiny-llava", "model_hash": "m0",
-    "projector": "trained", "steps": 48, "learning_rate": 6e-4, "decouple_share": None,
+    "projector": "trained", "steps": PO.steps, "learning_rate": PO.learning_rate,
+    "decouple_share": None,
     "splits": ["train", "val", "test"], "samples": 3,
 }  # fmt: skip
 
@@ -61,7 +64,7 @@ def complete(folder, *, table=None, **changes):
     """A run in the ledger, with answers as `answers` makes them unless a table is given."""
     given = PARAMETERS | changes
     if given["decouple"] != "none":
-        given |= {"learning_rate": 5e-3, "decouple_share": 1.0} | changes
+        given |= {"decouple_share": 1.0} | changes
     run = open_run(folder, given)
     run.write_answers(answers(given["decouple"], given["seed"]) if table is None else table)
     run.write_metrics(pd.DataFrame({"metric": []}))

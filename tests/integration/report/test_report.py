@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_ledger import answers, complete, fail, rewrite, vanilla
+from synthetic_ledger import PO, answers, complete, fail, rewrite, vanilla
 from typer.testing import CliRunner
 
 from safeerase_lite.cli import app
@@ -105,13 +105,14 @@ def test_every_table_says_how_its_runs_were_trained(written):
     """A rate that differs by row by nature is no column, so the notes list it."""
     ours, _ = text_of(written, "report.md").split("## What the paper reports")
     tables = ours.split("### ")[1:]
-    shared = "In every run: profile tiny, precision nf4, steps 48, pictures 4, "
+    shared = f"In every run: profile tiny, precision nf4, steps {PO.steps}, pictures 4, "
     assert [table for table in tables if shared not in table] == []
-    rates = "Learning rates: GD 0.0006, GD+PD 0.005, PO 0.0006, PO+PD 0.005, PO+placebo 0.005."
+    rows = ("GD", "GD+PD", "PO", "PO+PD", "PO+placebo")
+    rates = f"Learning rates: {', '.join(f'{row} {PO.learning_rate:g}' for row in rows)}."
     assert rates in text_of(written, "report.md")
     result = pd.read_csv(written[0] / "table.csv").set_index(["objective", "decouple"])
-    assert set(result.loc[("po", "pd"), "learning_rate"]) == {5e-3}
-    assert set(result.loc[("po", "none"), "steps"]) == {48}
+    assert set(result.loc[("po", "pd"), "learning_rate"]) == {PO.learning_rate}
+    assert set(result.loc[("po", "none"), "steps"]) == {PO.steps}
 
 
 # ---- differences ----

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_ledger import PARAMETERS, answers, complete, fail, rewrite, vanilla
+from synthetic_ledger import PARAMETERS, PO, answers, complete, fail, rewrite, vanilla
 
 from safeerase_lite.config import config
 from safeerase_lite.report.rows import counterpart, expected_seeds, missing, read, views
@@ -78,14 +78,14 @@ def test_every_combination_of_settings_is_a_view_with_the_rows_it_means_nothing_
 
 
 def test_a_setting_that_another_tells_is_no_second_column(tmp_path):
-    complete(tmp_path, steps=48, projector="trained")
+    complete(tmp_path, steps=PO.steps, projector="trained")
     complete(tmp_path, steps=96, projector="frozen")
     assert len(read(tmp_path).keys) == 1
 
 
 def test_a_setting_younger_than_a_run_had_its_default(tmp_path):
     complete(tmp_path, decouple="pd", decouple_share=1.0)
-    given = PARAMETERS | {"decouple": "pd", "seed": 1, "learning_rate": 5e-3}
+    given = PARAMETERS | {"decouple": "pd", "seed": 1}
     del given["decouple_share"]
     old = ledger.open_run(tmp_path, given)
     old.write_answers(answers("pd", 1))
@@ -190,7 +190,7 @@ def test_a_complete_run_under_the_record_of_an_open_one_is_named(tmp_path):
 
 
 RUNS = pd.DataFrame({"objective": ["po", "po", "vanilla"], "seed": [0, 1, 0],
-                     "steps": [48, 48, None], "splits": [("test",)] * 3})  # fmt: skip
+                     "steps": [PO.steps, PO.steps, None], "splits": [("test",)] * 3})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -198,9 +198,9 @@ RUNS = pd.DataFrame({"objective": ["po", "po", "vanilla"], "seed": [0, 1, 0],
     [
         ({"objective": "po", "seed": 1}, True),
         ({"objective": "po", "seed": 2}, False),
-        ({"objective": "po", "seed": 0, "steps": 96}, False),
+        ({"objective": "po", "seed": 0, "steps": PO.steps + 1}, False),
         ({"objective": "po", "steps": 0, "projector": ""}, True),  # the profile's own
-        ({"objective": "vanilla", "steps": 48}, True),  # a setting that means nothing to it
+        ({"objective": "vanilla", "steps": PO.steps}, True),  # a setting that means nothing to it
         ({"objective": "po", "runs_dir": "elsewhere", "splits": ["test"]}, True),
         ({"objective": "po", "splits": ["val"]}, False),
         ({"objective": "po", "seed": 1.0, "steps": None}, True),
@@ -264,7 +264,7 @@ def test_what_is_zero_and_not_by_default_is_said(tmp_path):
     for cue in (0.0, 1.0):
         complete(tmp_path, cue=cue)
     wanted = planned(cue=[0.0, 1.0], objective="po", decouple="none")
-    assert [given["cue"] for given in wanted] == [0, 1] and wanted[0]["steps"] == 48
+    assert [given["cue"] for given in wanted] == [0, 1] and wanted[0]["steps"] == PO.steps
     assert set(read(tmp_path, planned=wanted).runs["cue"]) == {0, 1}
     assert set(read(tmp_path, planned=wanted[:1]).runs["cue"]) == {0}
 

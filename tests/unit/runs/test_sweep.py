@@ -9,6 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
 from safeerase_lite.cli import app
+from safeerase_lite.config import config
 from safeerase_lite.runs import store, sweep
 from safeerase_lite.runs.run_process import Outcome, executed_path
 from safeerase_lite.utils import UserError
@@ -105,7 +106,7 @@ def test_none_leaves_a_field_to_the_profile_and_zero_does_not(runs, tmp_path):
     write_notebook(tmp_path / "small.ipynb", parameters=parameters)
     [run] = sweep.Sweep(notebook=tmp_path / "small.ipynb", parameters={"samples": 0}).runs()
     assert run.given == {"samples": 0}
-    assert (run.settings["samples"], run.settings["steps"]) == (0, 48)
+    assert (run.settings["samples"], run.settings["steps"]) == (0, config().steps)
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
