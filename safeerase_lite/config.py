@@ -63,7 +63,7 @@ class Config(BaseModel):
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
     learning_rate: float | None = Field(None, gt=0)  # None: the objective's tuned rate, else 1e-4
     npo_beta: float = Field(0.1, gt=0)
-    forget_cap: float = Field(4.1, gt=0)  # nats per token, the tiny gold's: bounded ascent's end
+    forget_cap: float = Field(4.0, gt=0)  # nats per token, the tiny gold's: bounded ascent's end
     decouple_share: float = Field(1.0, gt=0, le=1)  # of each kind's pictures that PD is given
     decouple_kinds: int | None = Field(None, ge=1)  # kinds that PD is given; None: all
     checkpoint_every: int = Field(20, ge=1)  # steps
