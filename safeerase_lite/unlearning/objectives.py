@@ -269,7 +269,7 @@ OBJECTIVES = {
         description="L over {idk, r}: forget questions are answered by a refusal, retain questions "
         "as before (preference optimisation)",
         ascends=False,
-        learning_rates={"tiny": 5e-4},
+        learning_rates={"tiny": 1e-3},
     ),
     "npo": Objective(
         negative_preference_optimisation,
