@@ -224,7 +224,7 @@ OBJECTIVES = {
         label="GA",
         description="−L(f): the loss of the forget answers is raised (gradient ascent)",
         official=LossWeights(decouple=0.5),
-        learning_rates={"tiny": 1e-3},
+        learning_rates={"tiny": 5e-4},
     ),
     "gd": Objective(
         gradient_difference,
@@ -242,7 +242,7 @@ OBJECTIVES = {
         label="KL",
         description="−L(f) + w·KL(reference ‖ model) on r: the loss of the forget answers is "
         "raised, the retain answers stay as likely as before (KL minimisation)",
-        learning_rates={"tiny": 1e-3},
+        learning_rates={"tiny": 2e-3},
     ),
     "gd_bounded": Objective(
         bounded_gradient_difference,
@@ -279,7 +279,7 @@ OBJECTIVES = {
         description="−(2/β) E log σ(−β log(p / p_reference)) on f: the forget answers become less "
         "likely than before, with a bound (negative preference optimisation)",
         official=LossWeights(decouple=0.5),
-        learning_rates={"tiny": 1e-3},
+        learning_rates={"tiny": 5e-4},
     ),
     "npo_rt": Objective(
         npo_with_retain,
@@ -289,7 +289,7 @@ OBJECTIVES = {
         description="NPO + w·L(r): the forget answers become less likely than before, with a "
         "bound, and the retain answers stay",
         official=LossWeights(decouple=0.5),
-        learning_rates={"tiny": 1e-3},
+        learning_rates={"tiny": 2e-3},
     ),
 }
 _SHIPPED = dict(OBJECTIVES)
