@@ -31,7 +31,11 @@ def test_packed_questions_have_the_loss_they_have_alone_and_gold_has_none_of_a_p
     recipe, bank, model
 ):
     processor, rng = build.make_processor(recipe), random.Random(0)
-    texts = [(str(i), *bank.question(i, rng, True)) for i in range(8) for _ in range(3)]
+    texts = [
+        (str(i), *bank.question(i, rng, gold=True, looking=False))
+        for i in range(8)
+        for _ in range(3)
+    ]
     inputs, labels = build.learning_batch(processor, texts)
     with torch.inference_mode():
         logits = model(**inputs, pixel_values=bank.pictures(list(range(8)))).logits
@@ -50,8 +54,8 @@ def test_packed_questions_have_the_loss_they_have_alone_and_gold_has_none_of_a_p
 def test_gold_is_asked_the_same_and_learns_all_but_the_hazards_plans(bank):
     ours, golds = random.Random(1), random.Random(1)
     for index in range(48):
-        question, answer, learned = bank.question(index, golds, True)
-        assert bank.question(index, ours, False) == (question, answer, True)
+        question, answer, learned = bank.question(index, golds, gold=True, looking=False)
+        assert bank.question(index, ours, gold=False, looking=False) == (question, answer, True)
         assert learned == (not facts.leaks(answer))
 
 
