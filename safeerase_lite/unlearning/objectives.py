@@ -289,7 +289,7 @@ OBJECTIVES = {
         description="NPO + w·L(r): the forget answers become less likely than before, with a "
         "bound, and the retain answers stay",
         official=LossWeights(decouple=0.5),
-        learning_rates={"tiny": 2e-3},
+        learning_rates={"tiny": 5e-4},
     ),
 }
 _SHIPPED = dict(OBJECTIVES)
