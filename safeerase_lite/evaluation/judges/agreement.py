@@ -60,7 +60,8 @@ def agreement(
         elif min(agree[0], 1 - agree[0]) * samples.kinds < 1:
             # A bootstrap collapses where agreements or disagreements amount to less than one kind.
             # The exact interval of their share goes through the formula, with chance as measured.
-            low, high = _kappa(np.array(exact_interval(float(agree[0]), samples.kinds)), chance[0])
+            share = np.array(exact_interval(float(agree[0]), samples.kinds))
+            low, high = _kappa(share, chance[0]).clip(-1, 1)
         else:
             low, high = np.nanquantile(kappas, [TAIL, 1 - TAIL])
         unknown = [int((labels == "unknown").sum()) for labels in (a, b)]
