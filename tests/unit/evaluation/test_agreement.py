@@ -94,6 +94,12 @@ def test_answers_of_one_kind_widen_the_interval():
     assert few["high"] - few["low"] > many["high"] - many["low"]
 
 
+def test_the_interval_of_kappa_stays_within_its_range():
+    """One disagreement among answers that nearly all have one label: chance is high."""
+    row = of(agreement(table([True] * 39 + [False]), table([True] * 38 + [False] * 2)))
+    assert -1 <= row["low"] < row["kappa"] < row["high"] <= 1
+
+
 def test_other_answers_are_refused():
     one = table([True, False])
     with pytest.raises(UserError, match="different answers"):
