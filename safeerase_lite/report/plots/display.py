@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 import textwrap
 from html import escape
@@ -99,7 +100,9 @@ def contact_sheet(
         for caption in captions
     ]
     height = side + 16 + 17 * max(text.count("\n") + 1 for text in wrapped)
-    width, rows = 190, -(-len(wrapped) // columns)
+    lines = [line for text in wrapped for line in text.split("\n")]
+    width = 16 + max(side, *(math.ceil(font.getlength(line)) for line in lines))
+    rows = -(-len(wrapped) // columns)
     sheet = Image.new("RGB", (width * min(columns, len(wrapped)), height * rows), "white")
     canvas = ImageDraw.Draw(sheet)
     for index, (image, text) in enumerate(zip(images, wrapped, strict=True)):
