@@ -215,8 +215,8 @@ class Objective:
 # `OBJECTIVES["name"] = Objective(...)`.
 #
 # Tuned learning rates: on val, by one rule (`report.tuning`), among the candidates of
-# `sweeps/learning_rate.yaml`; PO's by three seeds, the others by one so far. Test pictures and
-# other worlds were never used.
+# `sweeps/learning_rate.yaml`, plain rows, three seeds. Test pictures and other worlds were never
+# used.
 OBJECTIVES = {
     "ga": Objective(
         gradient_ascent,
