@@ -2,6 +2,7 @@
 # make check       before every commit: ruff and the unit tests, about a minute
 # make test        before a review: types, unit and integration tests, notebooks, browser; ten minutes
 # make accept      everything, with the nightly tests
+# make install     the virtual environment alone, in .venv
 # make types       pyright on data, objectives, metrics and config
 # make exercises   the students' copies and the tutor's kit, from the exercises' sources
 PYTHON ?= python3

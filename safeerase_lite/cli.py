@@ -329,6 +329,7 @@ def demo(
     ] = False,
 ) -> None:
     """The first result, headless: unlearn, over-forget, decouple, one chart."""
+    typer.echo(f"loading; results go to {output}")
     from safeerase_lite.lessons.demo import demo
 
     demo(output, workers, every_lesson=every_lesson)

@@ -46,8 +46,9 @@ def check_choice(value: str, choices: tuple[str, ...], what: str) -> None:
     """Raise a UserError, which names the nearest choice, unless `value` is one of the choices."""
     if value in choices:
         return
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    in_lower_case = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(str(value).lower(), in_lower_case, n=1)
+    hint = f"; did you mean {in_lower_case[near[0]]!r}?" if near else ""
     raise UserError(f"unknown {what} {value!r}: choose one of {', '.join(choices)}{hint}")
 
 

@@ -132,6 +132,7 @@ def test_a_broken_note_is_one_line(injected, tmp_path):
     ("fields", "complaint"),
     [
         ({"objective": "gdd"}, "unknown objective 'gdd': .*did you mean 'gd'?"),
+        ({"objective": "KL"}, "unknown objective 'KL': .*did you mean 'kl'?"),
         ({"objective": "vanila"}, "did you mean 'vanilla'?"),
         ({"objective": "np0"}, "did you mean 'npo'?"),
         ({"objective": ""}, "unknown objective ''"),
