@@ -159,7 +159,8 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
 
     Raises:
         UserError: no such profile, field, objective or judge; a value out of its range; a decouple
-            term for a model that is not unlearned; no gold model; all steps are warm-up.
+            term for a model that is not unlearned, or whose adapter is negated; no gold model; all
+            steps are warm-up.
     """
     from .evaluation.judges.rules import parse_judge_name
     from .unlearning.objectives import OBJECTIVES, UNTRAINED, Objective
@@ -194,6 +195,11 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
         raise UserError(
             f"OBJECTIVES[{resolved.objective!r}] is no Objective: write Objective(formula, "
             "needs=('forget',))"
+        )
+    elif OBJECTIVES[resolved.objective].negated and resolved.decouple != "none":
+        raise UserError(
+            f"{resolved.objective} is plain only: its adapter is negated at the end, and what "
+            f"{resolved.decouple} teaches would be negated too; set decouple='none'"
         )
     elif math.ceil(resolved.warmup * resolved.steps) >= resolved.steps:
         raise UserError(
