@@ -32,7 +32,7 @@ from safeerase_lite.unlearning.own_methods import load_methods
 from safeerase_lite.utils import UserError, atomic_write, check_choice, reading, setting_aside
 
 MODEL = "model_dir"  # the parameter that names the profile's model
-METHODS = "methods"  # the parameter that names a file with objectives of the user's own
+METHODS = "methods_file"  # the parameter that names a file with objectives of the user's own
 WORKER_DIED = "its worker died again and again; is there memory enough?"
 
 

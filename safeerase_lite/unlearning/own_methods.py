@@ -24,17 +24,17 @@ def load_methods(path: Path | str | None) -> list[str]:
         return []
     path = Path(path).expanduser().resolve()
     if not path.is_file():
-        raise UserError(f"methods: there is no file {path}")
+        raise UserError(f"methods_file: there is no file {path}")
     before = dict(OBJECTIVES)
     try:
         runpy.run_path(str(path))
     except Exception as error:
         place = next((f"line {n}, " for n in _lines(error, path)), "")
-        raise UserError(f"methods: {path}: {place}{type(error).__name__}: {error}") from error
+        raise UserError(f"methods_file: {path}: {place}{type(error).__name__}: {error}") from error
     added = [name for name in OBJECTIVES if before.get(name) is not OBJECTIVES[name]]
     if not added:
         raise UserError(
-            f"methods: {path} adds no objective: end it with OBJECTIVES['mine'] = Objective(…)"
+            f"methods_file: {path} adds no objective: end it with OBJECTIVES['mine'] = Objective(…)"
         )
     return added
 
