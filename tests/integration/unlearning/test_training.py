@@ -257,6 +257,7 @@ def test_accumulation_changes_nothing(learn, objective, precision, parts):
     divide by gradients near zero, so where one is mere rounding its weight may move by the whole
     rate, 1e-3, either way."""
     fields = {"objective": objective, "precision": precision, "steps": 2, "warmup": 0.0}
+    fields["decouple"] = "none" if OBJECTIVES[objective].negated else "pd"
     _, together, _ = learn("together", accumulation=1, **fields)
     _, cut, _ = learn("parts", accumulation=parts, **fields)
     first, second = together.iloc[0], cut.iloc[0]
