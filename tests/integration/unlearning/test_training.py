@@ -283,6 +283,9 @@ def test_more_parts_than_questions_is_as_many_parts_as_questions(learn):
         ("npo", {"projector": "frozen"}),
         ("po", {"optimizer": "paged_adamw_8bit", "lora_rank": 64}),  # of 4096 weights and more
         ("kl", {"pictures": 1}),  # its reference is cached
+        ("dpo", {}),  # the reference is asked about refusals drawn step by step
+        ("rmu", {"pictures": 1}),
+        ("negation", {"decouple": "none"}),
     ],
 )
 def test_a_run_that_died_is_finished_as_if_it_had_not(learn, monkeypatch, objective, fields):
