@@ -207,9 +207,15 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
             "first step has a rate of 0: take more steps"
         )
     elif resolved.learning_rate is None:
-        rate = OBJECTIVES[resolved.objective].learning_rates.get(profile, 1e-4)
-        filled["learning_rate"] = rate
-        if profile == "tiny" and not shipped_model(resolved.model):
+        tuned = OBJECTIVES[resolved.objective].learning_rates
+        rate = filled["learning_rate"] = tuned.get(profile, 1e-4)
+        if profile == "tiny" and profile not in tuned:
+            warnings.warn(
+                f"no learning rate of {resolved.objective} was tuned for {profile}, so it is the "
+                f"official code's {rate:g}: state learning_rate",
+                stacklevel=2,
+            )
+        elif profile == "tiny" and not shipped_model(resolved.model):
             warnings.warn(
                 f"the learning rate {rate:g} was tuned on tiny-llava, and the model is "
                 f"{resolved.model}: state learning_rate",
