@@ -56,14 +56,14 @@ def step(config, data, turns: int) -> list[dict]:
     second = sl.load_model(config, adapt=False) if referred else None
     sampler = BatchSampler(data, config)
     factors = loss_weights(config)
-    expected = getattr(sampler, str(referred), None)
-    reference = Reference(model, expected, config.pictures) if referred else None
+    expected = [sampler.answers_to_come(group, config.steps) for group in referred]
+    reference = Reference(model, pd.concat(expected), config.pictures) if referred else None
 
     def once():
         with autocast(config, model.device):
             vision_features(model, pictures)
             if referred:
-                reference.answers(expected)
+                reference.answers(pd.concat(expected))
 
     def with_package(tables):
         counts = step_counts(model.processor, tables)

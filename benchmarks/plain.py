@@ -11,26 +11,32 @@ import torch
 
 from safeerase_lite.config import Config
 from safeerase_lite.evaluation.generate import decode
-from safeerase_lite.models.inputs import encode
-from safeerase_lite.unlearning.objectives import OBJECTIVES, Answers, Batch
+from safeerase_lite.models.inputs import encode, encode_text
+from safeerase_lite.unlearning.losses import Answers, Batch
+from safeerase_lite.unlearning.objectives import OBJECTIVES
+from safeerase_lite.unlearning.trainer import layers_read
 
 
-def answers(model, processor, table: pd.DataFrame) -> Answers:
-    """What a model predicts for a table's answers, at every position."""
-    batch = encode(processor, table["image"], table["question"], table["answer"])
+def answers(model, processor, table: pd.DataFrame, layer: int = -1) -> Answers:
+    """What a model predicts for a table's answers at every position; a layer's states there."""
+    if table["image"].any():
+        batch = encode(processor, table["image"], table["question"], table["answer"])
+    else:
+        batch = encode_text(processor, table["question"], table["answer"], pictures=0)
     batch = {key: value.to(model.device) for key, value in batch.items()}
     labels = batch.pop("labels")
-    return Answers(model(**batch).logits[:, :-1], labels[:, 1:])
+    output = model(**batch, output_hidden_states=True)
+    return Answers(output.logits[:, :-1], labels[:, 1:], hidden=output.hidden_states[layer][:, :-1])
 
 
 def predict(model, second, objective: str, tables: dict[str, pd.DataFrame]) -> Batch:
     """A step's groups, each by a pass of its own; `second` is the frozen model, loaded again."""
-    groups = {name: answers(model, model.processor, table) for name, table in tables.items()}
-    referred = OBJECTIVES[objective].reference
-    if referred:
-        with torch.no_grad():
-            groups["reference"] = answers(second, model.processor, tables[referred])
-    return Batch(**groups)
+    layer = layers_read(model, OBJECTIVES[objective])[-1]
+    processor, referred = model.processor, OBJECTIVES[objective].reference
+    groups = {name: answers(model, processor, table, layer) for name, table in tables.items()}
+    with torch.no_grad():
+        frozen = {name: answers(second, processor, tables[name], layer) for name in referred}
+    return Batch(**groups, reference=Batch(**frozen))
 
 
 def generate(model, images: Sequence[str], questions: Sequence[str], config: Config) -> list[str]:

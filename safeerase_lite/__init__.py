@@ -26,6 +26,7 @@ _FUNCTIONS = {
     "read_data": "data.dataset",
     "mask_text": "data.redaction",
     "redact_for_display": "data.redaction",
+    "load_methods": "unlearning.own_methods",
     "load_model": "models.llava",
     "reference": "models.llava",
     "reset_adapter": "models.llava",

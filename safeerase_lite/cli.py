@@ -17,6 +17,10 @@ from safeerase_lite.utils import UserError, load_tool, print_any_character, stop
 
 FAILED, BAD_INPUT = 1, 2
 
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter; repeatable."),
+]
 RunsDir = Annotated[Path | None, typer.Option(help="The ledger.", show_default="runs/")]
 AdapterDir = Annotated[Path, typer.Argument(metavar="DIR", help="Where the adapter goes.")]
 
@@ -151,10 +155,7 @@ def doctor() -> None:
 @app.command(cls=PapermillParameters)
 def run(
     notebook: Annotated[Path, typer.Argument(help="The notebook to execute.")],
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter; repeatable."),
-    ] = None,
+    parameter: Parameters = None,
     output: Annotated[
         Path | None,
         typer.Option(help="The executed notebook.", show_default="output/notebooks/"),
@@ -164,15 +165,8 @@ def run(
     from safeerase_lite.runs.notebook import execute
     from safeerase_lite.runs.sweep import Sweep
 
-    parameters = {}
-    for pair in parameter or []:
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise UserError(f"-p {pair}: write a parameter as name=value")
-        if name in parameters:
-            raise UserError(f"-p {name} is given twice: give it once")
-        parameters[name] = value
-    [planned] = Sweep(notebook=notebook, parameters=parameters).runs()  # before a kernel starts
+    given = _by_name(parameter)
+    [planned] = Sweep(notebook=notebook, parameters=given).runs()  # before a kernel starts
     for name in ("data_dir", "model_dir"):
         path = planned.given.get(name) or ""
         folder = path if name == "data_dir" or os.path.isabs(path) else ""  # else a name on the Hub
@@ -182,9 +176,23 @@ def run(
     typer.echo(execute(notebook, target, planned.given))
 
 
-@app.command()
+def _by_name(pairs: list[str] | None) -> dict[str, str]:
+    """What `-p name=value …` says."""
+    parameters = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise UserError(f"-p {pair}: write a parameter as name=value")
+        if name in parameters:
+            raise UserError(f"-p {name} is given twice: give it once")
+        parameters[name] = value
+    return parameters
+
+
+@app.command(cls=PapermillParameters)
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Notebook, grid and seeds.")],
+    parameter: Parameters = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Runs at a time.", show_default="as the file says"),
@@ -193,29 +201,39 @@ def sweep(
     runs_dir: RunsDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, start none.")] = False,
 ) -> None:
-    """Execute a grid of runs through papermill; what is complete is not repeated."""
-    from safeerase_lite.runs.store import default_runs_dir
-    from safeerase_lite.runs.sweep import find_completed, job_script, load, run_sweep
+    """Execute a grid of runs through papermill; what is complete is not repeated.
 
-    plan = load(file)
+    With -p every run has that value instead of the file's: one objective of a whole table, say.
+    """
+    from safeerase_lite.runs.store import default_runs_dir
+    from safeerase_lite.runs.sweep import (
+        find_completed,
+        job_script,
+        load,
+        run_sweep,
+        table_name,
+    )
+
+    given = _by_name(parameter)
+    plan = load(file).with_parameters(given)
+    name = table_name(file, given)
     ledger = (runs_dir or default_runs_dir()).resolve()
     if dry_run:
         runs = plan.runs()
-        complete = find_completed(ledger, file.stem, runs)
+        complete = find_completed(ledger, name, runs)
         for run in runs:
             typer.echo(f"{run.id}  {'complete' if run.id in complete else 'to run  '}  {run.label}")
         typer.echo(f"{len(runs)} runs, {len(complete)} of them complete in {ledger}")
         if plan.slurm:
             typer.echo(f"\n{job_script(plan)}")
         return
-    outcomes = run_sweep(
-        plan, file.stem, ledger, workers=workers, scheduler=scheduler, say=typer.echo
-    )
+    outcomes = run_sweep(plan, name, ledger, workers=workers, scheduler=scheduler, say=typer.echo)
     failed = [outcome for outcome in outcomes.values() if outcome.status == "failed"]
     for outcome in failed:
         typer.echo(f"failed: {outcome.id}: {outcome.reason}", err=True)
     command = "relations report" if plan.edits_relations else "report"
-    options = "" if plan.edits_relations else f" --sweep {file}"
+    options = "".join([f" --sweep {file}", *(f" -p {pair}" for pair in parameter or [])])
+    options = "" if plan.edits_relations else options
     typer.echo(f"its table: safeerase {command} {ledger}{options}")
     if failed:
         raise typer.Exit(FAILED)
@@ -250,7 +268,7 @@ def build(
     load_tool("build_tinyworld").build(out, seed, gold=gold)
 
 
-@app.command()
+@app.command(cls=PapermillParameters)
 def report(
     runs: Annotated[Path, typer.Argument(help="The ledger: a folder of runs.")],
     output: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("output/report"),
@@ -260,6 +278,12 @@ def report(
             metavar="FILE.yaml",
             help="Report the runs of this sweep alone, and name those it lacks.",
             show_default="the seeds other rows have",
+        ),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter", "-p", metavar="NAME=VALUE", help="Also the sweep's runs with this."
         ),
     ] = None,
     split: Annotated[
@@ -273,7 +297,10 @@ def report(
     """Tables and charts of a ledger: Markdown, CSV, LaTeX and one HTML page."""
     from safeerase_lite.report.write import report
 
-    report(runs, output, split=split, sweep=sweep, allow_mixed=allow_mixed)
+    given = _by_name(parameter)
+    if given and not sweep:
+        raise UserError("-p says which runs of a sweep are reported too: name it with --sweep")
+    report(runs, output, split=split, sweep=sweep, parameters=given, allow_mixed=allow_mixed)
 
 
 @app.command()

@@ -159,7 +159,8 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
 
     Raises:
         UserError: no such profile, field, objective or judge; a value out of its range; a decouple
-            term for a model that is not unlearned; no gold model; all steps are warm-up.
+            term for a model that is not unlearned, or whose adapter is negated; no gold model; all
+            steps are warm-up.
     """
     from .evaluation.judges.rules import parse_judge_name
     from .unlearning.objectives import OBJECTIVES, UNTRAINED, Objective
@@ -195,15 +196,26 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
             f"OBJECTIVES[{resolved.objective!r}] is no Objective: write Objective(formula, "
             "needs=('forget',))"
         )
+    elif OBJECTIVES[resolved.objective].negated and resolved.decouple != "none":
+        raise UserError(
+            f"{resolved.objective} is plain only: its adapter is negated at the end, and what "
+            f"{resolved.decouple} teaches would be negated too; set decouple='none'"
+        )
     elif math.ceil(resolved.warmup * resolved.steps) >= resolved.steps:
         raise UserError(
             f"steps={resolved.steps} with warmup={resolved.warmup:g} is warm-up alone, and its "
             "first step has a rate of 0: take more steps"
         )
     elif resolved.learning_rate is None:
-        rate = OBJECTIVES[resolved.objective].learning_rates.get(profile, 1e-4)
-        filled["learning_rate"] = rate
-        if profile == "tiny" and not shipped_model(resolved.model):
+        tuned = OBJECTIVES[resolved.objective].learning_rates
+        rate = filled["learning_rate"] = tuned.get(profile, 1e-4)
+        if profile == "tiny" and profile not in tuned:
+            warnings.warn(
+                f"no learning rate of {resolved.objective} was tuned for {profile}, so it is the "
+                f"official code's {rate:g}: state learning_rate",
+                stacklevel=2,
+            )
+        elif profile == "tiny" and not shipped_model(resolved.model):
             warnings.warn(
                 f"the learning rate {rate:g} was tuned on tiny-llava, and the model is "
                 f"{resolved.model}: state learning_rate",

@@ -132,7 +132,7 @@ def exportable_run(name: str, runs_dir: Path, data_dir: str | None) -> tuple[sto
         why = "raises the loss of harmful answers" if known else "may be an ascent"
         raise UserError(
             f"run {run_id}: {objective} {why}, so its adapter, negated, may bring harm back; from "
-            "real data only po is exported (docs/responsible_use.md)"
+            "real data only po and text are exported (docs/responsible_use.md)"
         )
     return run, data
 
@@ -298,11 +298,13 @@ def _weights(config: Config) -> str:
         return config.weights
     values = loss_weights(config)
     used = {
-        "w": ("gd", "kl", "gd_bounded", "kl_bounded", "npo_rt"),
-        "β": ("npo", "npo_rt"),
+        "w": ("gd", "kl", "gd_bounded", "kl_bounded", "npo_rt", "simnpo", "dpo", "rmu", "text"),
+        "β": ("npo", "npo_rt", "dpo"),
         "cap": ("gd_bounded", "kl_bounded"),
+        "strength": ("simnpo", "undial", "rmu"),
     }
     factors = {"w": values.retain, "β": values.beta, "cap": values.cap}
+    factors["strength"] = values.strength
     stated = [f"{name} = {factors[name]:g}" for name in used if config.objective in used[name]]
     if config.decouple != "none":
         stated.append(f"λ = {values.decouple:g}")

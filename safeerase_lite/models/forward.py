@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from safeerase_lite.config import Config
 from safeerase_lite.data.images import file_signature
-from safeerase_lite.unlearning.objectives import Answers
+from safeerase_lite.unlearning.losses import Answers
 
 from .anatomy import anatomy_of, picture_features
 from .inputs import IGNORED, PackedRow, answer_ids, pack, packed_tensors, pad, pixels
@@ -37,22 +37,44 @@ def answer_logits(model, table: pd.DataFrame) -> Answers:
         Logits (rows, longest answer, vocabulary) and labels (rows, longest answer), the end token
         included, padded on the left.
     """
-    return predictions(model, answer_states(model, table), table["answer"])
+    return predictions(model, layer_states(model, table), table["answer"])
 
 
 def predictions(model, states: Sequence[Tensor], answers: Sequence[str]) -> Answers:
-    """The logits of answers and their labels, from the states that predict them."""
+    """The logits of answers and their labels, from the states that predict them.
+
+    Args:
+        states: from `layer_states`, the last layer first; a second layer becomes `hidden`.
+    """
     ids = [answer_ids(model.processor, answer) for answer in answers]
     padded = pad_sequence(list(states), batch_first=True, padding_side="left")
-    return Answers(model.get_output_embeddings()(padded), pad(ids, IGNORED).to(padded.device))
+    logits = model.get_output_embeddings()(padded[:, :, 0])
+    hidden = padded[:, :, 1] if padded.shape[2] > 1 else None
+    return Answers(logits, pad(ids, IGNORED).to(padded.device), hidden=hidden)
 
 
 def answer_states(model, table: pd.DataFrame) -> list[Tensor]:
-    """The hidden states that predict each answer's tokens: (tokens, width) for each row.
+    """The hidden states that predict each answer's tokens: (tokens, width) for each row."""
+    return [states[:, 0] for states in layer_states(model, table)]
+
+
+LAST = -1  # the states that the output head reads, the final norm applied
+
+
+def layer_states(model, table: pd.DataFrame, layers: Sequence[int] = (LAST,)) -> list[Tensor]:
+    """The hidden states of some layers where each answer's tokens are predicted.
 
     All questions about a picture share a row (see `inputs.pack`): the picture is read once, and the
     states are those of rows of their own.
+
+    Args:
+        table: image (a path; "": none), question and answer.
+        layers: by number; n is what the first n layers make.
+
+    Returns:
+        (tokens, layers, width) for each row of the table.
     """
+    inner = any(layer != LAST for layer in layers)
     states: dict[int, Tensor] = {}
     packed = pack(model.processor, table["image"], table["question"], table["answer"])
     for rows in _passes(packed):
@@ -60,8 +82,10 @@ def answer_states(model, table: pd.DataFrame) -> list[Tensor]:
         inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
         embeddings = embed(model, inputs.pop("input_ids"), [row.image for row in rows])
         inputs["attention_mask"] = inputs["attention_mask"].to(embeddings.dtype)
-        output = language_model(model)(inputs_embeds=embeddings, **inputs, use_cache=False)
-        for row, given in zip(rows, output.last_hidden_state, strict=True):
+        inputs |= {"use_cache": False, "output_hidden_states": inner}
+        output = language_model(model)(inputs_embeds=embeddings, **inputs)
+        every = output.hidden_states if inner else [output.last_hidden_state]
+        for row, given in zip(rows, torch.stack([every[n] for n in layers], 2), strict=True):
             states |= {number: given[places] for number, places in row.predictors.items()}
     return [states[number] for number in range(len(table))]
 
@@ -117,12 +141,15 @@ def embed(model, input_ids: Tensor, images: Sequence[str]) -> Tensor:
     Args:
         model: a LLaVA with its processor. Its projector may be trained, so it is applied anew.
         input_ids: (rows, length), from `inputs.encode_text`, on the model's device.
-        images: paths of pictures, one per row.
+        images: paths of pictures, one per row; "": the row has none.
     """
     llava = llava_of(model)
     words = llava.get_input_embeddings()(input_ids)
+    shown = [path for path in images if path]
+    if not shown:
+        return words
     projector = getattr(llava, anatomy_of(llava.config).projector)
-    pictures = projector(vision_features(model, images)).to(words.dtype)
+    pictures = projector(vision_features(model, shown)).to(words.dtype)
     picture_tokens = (input_ids == model.processor.image_token_id)[..., None]
     return words.masked_scatter(picture_tokens, pictures)
 
@@ -152,6 +179,11 @@ def language_model(model) -> nn.Module:
     return getattr(llava, anatomy_of(llava.config).language_model)
 
 
+def layer_at(model, depth: float) -> int:
+    """The number of the layer at this share of the language model's layers, at least 1."""
+    return max(1, round(depth * language_model(model).config.num_hidden_layers))
+
+
 def llava_of(model) -> nn.Module:
     """Tower, projector and language model, without the output head, adapted or not."""
     return (model.get_base_model() if hasattr(model, "get_base_model") else model).model
@@ -161,9 +193,9 @@ def llava_of(model) -> nn.Module:
 
 
 class Reference:
-    """The frozen model's predictions, for KL and NPO. They are the same at every step, so each
-    answer is computed once in a run. Hidden states are cached, a width per token; logits would take
-    a vocabulary per token.
+    """The frozen model's predictions, for KL, NPO and others. They are the same at every step, so
+    each answer is computed once in a run. Hidden states are cached, a width per token; logits would
+    take a vocabulary per token.
 
     The last bits of a prediction depend on what else is in its pass. The answers about a picture
     are therefore always computed together, and a resumed run is bit-identical.
@@ -172,17 +204,22 @@ class Reference:
         model: from `load_model`, adapted.
         table: all answers to come: image, question, answer.
         pictures: as many are computed together, if the cache can hold them all; else each alone.
+        layers: whose states are needed; see `layer_states`.
     """
 
-    def __init__(self, model, table: pd.DataFrame, pictures: int = 1):
-        self.model, self.states = model, TensorCache(REFERENCE_BYTES)
+    def __init__(
+        self, model, table: pd.DataFrame, pictures: int = 1, layers: Sequence[int] = (LAST,)
+    ):
+        self.model, self.layers = model, layers
+        self.states = TensorCache(REFERENCE_BYTES)
         columns = ["image", "question", "answer"]
         table = table[columns].drop_duplicates().sort_values(columns)
         lengths = [len(answer_ids(model.processor, answer)) for answer in table["answer"]]
         head = model.get_output_embeddings().weight
-        if sum(lengths) * head.shape[1] * head.itemsize > REFERENCE_BYTES:
+        if sum(lengths) * len(layers) * head.shape[1] * head.itemsize > REFERENCE_BYTES:
             pictures = 1
-        groups = table["image"].rank(method="dense").sub(1) // pictures
+        asked = table["image"].where(table["image"] != "", table["question"])
+        groups = asked.rank(method="dense").sub(1) // pictures
         self.tables = dict(iter(table.groupby(groups)))
         self.places = {}
         for group, of_group in self.tables.items():
@@ -199,7 +236,7 @@ class Reference:
             return predictions(self.model, chosen, table["answer"])
 
     def _of(self, group) -> tuple[Tensor, ...]:
-        """(tokens, width) for each answer of a group of pictures."""
+        """(tokens, layers, width) for each answer of a group of pictures."""
         of_group = self.tables[group]
         states = self.states.get(group, lambda: self._compute(of_group))
         return states.split(
@@ -208,5 +245,5 @@ class Reference:
 
     def _compute(self, table: pd.DataFrame) -> Tensor:
         with reference(self.model):
-            states = answer_states(self.model, table)
+            states = layer_states(self.model, table, self.layers)
         return torch.cat(states).to(self.model.get_output_embeddings().weight.dtype)

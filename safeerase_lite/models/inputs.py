@@ -34,9 +34,9 @@ def encode(processor, images: Sequence[str], questions: Sequence[str], answers=N
     return encode_text(processor, questions, answers) | {"pixel_values": pictures}
 
 
-def encode_text(processor, questions: Sequence[str], answers=None) -> dict:
-    """`encode` without the pictures."""
-    prompts = [list(prompt_ids(processor, question)) for question in questions]
+def encode_text(processor, questions: Sequence[str], answers=None, pictures: int = 1) -> dict:
+    """`encode` without the pictures; `pictures`: how many each prompt has a place for, 1 or 0."""
+    prompts = [list(prompt_ids(processor, question, pictures)) for question in questions]
     endings = [[]] * len(prompts)
     if answers is not None:
         endings = [list(answer_ids(processor, answer)) for answer in answers]
@@ -63,10 +63,10 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str = "left") -> Tensor
 @dataclass
 class PackedRow:
     """A picture and questions about it, in one row: the prompt up to the picture's end once, then a
-    segment for each question with its answer.
+    segment for each question with its answer. A question without a picture is a row of its own.
 
     Attributes:
-        image: the picture's path.
+        image: the picture's path; "": there is none.
         ids: the row's tokens.
         positions: of each token, as if its segment stood alone after the picture.
         segments: the number of each token's segment, from 1; 0 up to the picture's end.
@@ -97,11 +97,15 @@ def pack(
     rows: dict[tuple, PackedRow] = {}
     texts = zip(images, questions, answers, strict=True)
     for number, (image, question, answer) in enumerate(texts):
-        prefix, rest = split_prompt(processor, question)
-        if (image, prefix) not in rows:
+        if image:
+            prefix, rest = split_prompt(processor, question)
+        else:
+            prefix, rest = (), prompt_ids(processor, question, pictures=0)
+        key = (image, prefix or number)
+        if key not in rows:
             places = list(range(len(prefix)))
-            rows[image, prefix] = PackedRow(image, list(prefix), places, [0] * len(prefix))
-        rows[image, prefix].add(number, rest, answer_ids(processor, answer))
+            rows[key] = PackedRow(image, list(prefix), places, [0] * len(prefix))
+        rows[key].add(number, rest, answer_ids(processor, answer))
     return list(rows.values())
 
 
@@ -148,24 +152,25 @@ def split_prompt(processor, question: str) -> tuple[tuple[int, ...], tuple[int, 
 
 
 @lru_cache(maxsize=4096)
-def prompt_ids(processor, question: str) -> tuple[int, ...]:
-    """The tokens of a question in the chat template, the picture's included.
+def prompt_ids(processor, question: str, pictures: int = 1) -> tuple[int, ...]:
+    """The tokens of a question in the chat template, those of its picture, if any, included.
 
     Raises:
-        UserError: they have not the tokens of exactly one picture; rows would read each other's.
+        UserError: they have not the tokens of so many pictures; rows would read each other's.
     """
-    ids = _prompt_ids(processor, question)
-    taken, expected = ids.count(processor.image_token_id), image_tokens(processor)
+    ids = _prompt_ids(processor, question, pictures)
+    taken, expected = ids.count(processor.image_token_id), pictures * image_tokens(processor)
     if taken != expected:
         raise UserError(
-            f"a prompt has {taken} tokens of pictures, and its one picture takes {expected}: one "
-            f"{processor.image_token} in the chat template, none in texts"
+            f"a prompt has {taken} tokens of pictures, and {pictures} picture takes {expected}: as "
+            f"many {processor.image_token} in the chat template, none in texts"
         )
     return ids
 
 
-def _prompt_ids(processor, question: str) -> tuple[int, ...]:
-    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+def _prompt_ids(processor, question: str, pictures: int) -> tuple[int, ...]:
+    content = [{"type": "image"}] * pictures + [{"type": "text", "text": question}]
+    turn = {"role": "user", "content": content}
     text = processor.apply_chat_template([turn], add_generation_prompt=True)
     text = text.replace(processor.image_token, processor.image_token * image_tokens(processor))
     tokenizer = processor.tokenizer

@@ -320,6 +320,18 @@ def reset_adapter(model: PeftModel) -> PeftModel:
     return model
 
 
+def negate_adapter(model: PeftModel) -> None:
+    """Subtract from the model what its adapter adds: θ₀ + (θ − θ₀) becomes θ₀ − (θ − θ₀).
+
+    LoRA adds a product B·A, so B alone changes its sign; a trained projector is mirrored at its
+    first weights.
+    """
+    with torch.no_grad():
+        for name, parameter in trainable(model).items():
+            if "lora_A" not in name:
+                parameter.copy_(2 * model.initial_adapter[name] - parameter)
+
+
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """Write the trained adapter alone, in PEFT's format, weights as safetensors."""
     model.save_pretrained(

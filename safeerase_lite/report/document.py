@@ -9,7 +9,7 @@ import pandas as pd
 
 from safeerase_lite.unlearning.objectives import UNTRAINED, label_of
 
-from . import notes, plots, texts
+from . import board, notes, plots, texts
 from .formats import Document, Section, Table
 from .notes import ABOUT
 from .rows import WORLD, views
@@ -104,7 +104,13 @@ def _world(study: Study, world: str) -> Section:
         about = [f"SARR: {notes.places(study, [world])}.", *about]
     place = notes.places(study, [world])
     noted = {name: [text.format(place=place), ABOUT["shares"]] for name, text in ABOUT.items()}
-    tables = []
+    of_board = [noted["board"][0], ABOUT["shares"], *about]
+    tables = [
+        _metrics(
+            study, world, "The board", COLUMNS["board"], show, of_board,
+            more=board.more_columns(study.grid),
+        )
+    ]  # fmt: skip
     if not study.candidates.empty:
         columns = COLUMNS["settings"]
         for title, rows in (
@@ -132,17 +138,20 @@ def _metrics(
     show: Callable[[texts.Cells, texts.Measure], str],
     about: list[str],
     only: list[int] | None = None,
+    more: dict[str, dict[int, str]] | None = None,
 ) -> Table:
     """A row per row of the world: its name, settings, the columns as `show` writes them, seeds.
 
-    Columns of what was not measured are left out. only: these rows; None: all.
+    Columns of what was not measured are left out. only: these rows; None: all. more: further
+    columns, title → row → text.
     """
     rows, main = [], {PLACES[0]: study.main[world]}
     measured = set(study.table["metric"])
     columns = {title: of for title, of in columns.items() if of[0] in measured}
     here = study.table[study.table["world"] == world]
     here = here if only is None else here[here["row"].isin(only)]
-    for _, part in here.groupby("row", sort=False):
+    more = more or {}
+    for number, part in here.groupby("row", sort=False):
         cells = part.set_index(MEASURE).to_dict("index")
         row = part.iloc[0].to_dict()
         shares = [
@@ -150,8 +159,9 @@ def _metrics(
             for metric, split, *place in columns.values()
         ]
         label = texts.model_label(row["objective"], row["decouple"])
+        shares += [column.get(number, texts.BLANK) for column in more.values()]
         rows.append([label, *_settings(study, row), *shares, str(row["seeds"])])
-    return _table(study, title, ["model"], [*columns, "seeds"], rows, about)
+    return _table(study, title, ["model"], [*columns, *more, "seeds"], rows, about)
 
 
 def _changes(study: Study, world: str, about: list[str]) -> list[Table]:
@@ -217,6 +227,9 @@ def _charts(study: Study, world: str) -> list[tuple[str, Any]]:
         here, seeds = (t[t["row"].isin(rows)] for t in (table, by_seed))
         of_split = here[here["split"] == study.split]
         measured = set(zip(of_split["metric"], of_split["kinds"], strict=True))
+        if {("asr", "seen"), ("sarr", "all")} <= measured:
+            of_board = board.chart(study, rows, COLUMNS["board"])
+            charts.append((f"The board, {where}", of_board))
         if ("sarr", "all") in measured:
             charts.append((f"SARR, {where}", plots.over_forgetting(here, split=study.split)))
         if {("rr", "seen"), ("safe_error", "all")} <= measured:

@@ -63,6 +63,7 @@ def study(
     *,
     split: str | None = None,
     sweep: Path | str | None = None,
+    parameters: dict[str, str] | None = None,
     allow_mixed: bool = False,
 ) -> Study:
     """Read every complete run under runs_dir; measure, compare, and look for what is missing.
@@ -71,14 +72,20 @@ def study(
         split: where everything but efficacy is measured; None: test where there is one, else val.
         sweep: a file; what it plans, and nothing else, is reported and expected. Without one, every
             trained row is expected to have every seed that some trained row of its world has.
+        parameters: reported and expected too is the sweep with these in place of what it says.
         allow_mixed: report runs of several library versions, or of several data sets in one world,
             as one; the notes then say so.
     """
     planned = []
     if sweep:
-        from safeerase_lite.runs.sweep import load  # reads notebooks, which a ledger does not need
+        from safeerase_lite.runs.sweep import (  # reads notebooks, which a ledger does not need
+            METHODS,
+            load,
+        )
 
         planned = load(sweep).runs()
+        if parameters:
+            planned += load(sweep).with_parameters(parameters).runs()
     settings = [run.settings for run in planned]
     grid = rows.read(runs_dir, split=split, planned=settings or None)
     if grid.mixed and not allow_mixed:
@@ -90,6 +97,7 @@ def study(
     missing = rows.missing(missing, grid.unusable)
     if planned:
         missing = [run.given for run in planned if run.settings in missing]
+        missing = [{n: v for n, v in run.items() if n != METHODS} for run in missing]
     split = grid.split
     answers = {row: _answers(runs, split) for row, runs in grid.runs.groupby("row")}
     by_seed = _stack(grid, {row: metrics.by_seed(table) for row, table in answers.items()})

@@ -18,15 +18,18 @@ def report(
     *,
     split: str | None = None,
     sweep: Path | str | None = None,
+    parameters: dict[str, str] | None = None,
     allow_mixed: bool = False,
 ) -> Study:
     """Write a ledger's report into the folder `output`, and print its main tables; see `study`.
 
     The same ledger gives the same bytes.
     """
-    result = study(runs_dir, split=split, sweep=sweep, allow_mixed=allow_mixed)
+    options = {"split": split, "sweep": sweep, "parameters": parameters}
+    result = study(runs_dir, **options, allow_mixed=allow_mixed)
     command = f"safeerase report {runs_dir} --split {result.split}"
     command += f" --sweep {sweep}" if sweep else ""
+    command += "".join(f" -p {name}={value}" for name, value in (parameters or {}).items())
     command += " --allow-mixed" if allow_mixed else ""
     contents = document(result, command)
     runs = result.grid.runs.drop_duplicates("row").set_index("row")

@@ -2,7 +2,7 @@
 
     <runs_dir>/notebooks/<id>.ipynb          an executed notebook: this run is complete
     <runs_dir>/notebooks/<id>.failed.ipynb   one that stopped, with its traceback
-    <runs_dir>/sweeps/<file's name>.csv      every run of a sweep and its status
+    <runs_dir>/sweeps/<file's name>.csv      every run of a sweep and its status (see `table_name`)
 
 A run's id is a hash of the notebook's code and of all its parameters, so what a sweep has completed
 no sweep repeats. Results are in the ledger, where the notebook puts them.
@@ -10,6 +10,7 @@ no sweep repeats. Results are in the ledger, where the notebook puts them.
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
@@ -27,9 +28,11 @@ from safeerase_lite.config import NOT_RECORDED, Config, config
 from safeerase_lite.runs import executor as executors
 from safeerase_lite.runs import notebook as notebooks
 from safeerase_lite.runs.run_process import RUNS_DIR, Outcome, PlannedRun, completed, perform
+from safeerase_lite.unlearning.own_methods import load_methods
 from safeerase_lite.utils import UserError, atomic_write, check_choice, reading, setting_aside
 
 MODEL = "model_dir"  # the parameter that names the profile's model
+METHODS = "methods_file"  # the parameter that names a file with objectives of the user's own
 WORKER_DIED = "its worker died again and again; is there memory enough?"
 
 
@@ -68,9 +71,14 @@ class Sweep(BaseModel):
         """Every run of the grid, once. Raises a UserError for what a run would refuse."""
         declared = notebooks.parameters(self.notebook)
         code = notebooks.code(self.notebook)
-        runs = {}
+        runs, sources = {}, {}
         for given in self._grid():
             typed = notebooks.validate(self.notebook, given, declared)
+            if methods := typed.get(METHODS):
+                typed[METHODS] = str(Path(methods).expanduser().resolve())
+                if typed[METHODS] not in sources:
+                    load_methods(methods)
+                    sources[typed[METHODS]] = Path(typed[METHODS]).read_text(encoding="utf-8")
             values = {p.name: p.default for p in declared} | typed
             # An empty default (None, "", 0) that nothing overrides means the profile's own value.
             unset = {p.name for p in declared if not p.default and values[p.name] == p.default}
@@ -80,10 +88,20 @@ class Sweep(BaseModel):
             hidden |= {"compute"} - stated.keys()  # the machine that runs it decides
             settings = {name: settings[name] for name in settings if name not in hidden}
             identity = [code, {name: values[name] for name in values if name != RUNS_DIR}]
+            if values.get(METHODS):  # another text in the file is another run
+                identity[1][METHODS] = sources[values[METHODS]]
+            else:  # as if the notebook had no such parameter
+                identity[1].pop(METHODS, None)
             text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
             id = hashlib.sha256(text.encode()).hexdigest()[:12]
             runs.setdefault(id, PlannedRun(id, self.notebook, typed, settings))
         return list(runs.values())
+
+    def with_parameters(self, given: dict[str, Any]) -> "Sweep":
+        """This sweep, every run with these parameters instead of what its file says."""
+        if RUNS_DIR in given:
+            raise UserError(f"{RUNS_DIR} is no part of a sweep: say --runs-dir instead")
+        return self.model_copy(update={"grid": [block | given for block in self.grid]})
 
     @property
     def edits_relations(self) -> bool:
@@ -279,6 +297,12 @@ def job_script(sweep: Sweep) -> str:
 
 
 # ---- status ----
+
+
+def table_name(file: Path, given: dict[str, Any]) -> str:
+    """The name of a sweep's table: its file's, and what its parameters are replaced by."""
+    values = [Path(str(value)).name for value in given.values()]
+    return re.sub(r"[^\w.-]+", "_", "-".join([file.stem, *values])) if values else file.stem
 
 
 def write_status(

@@ -1,17 +1,14 @@
-"""The unlearning objectives, as formulas over losses.
+"""The unlearning objectives, as formulas over losses: SafeEraser's here, others' in
+`further_objectives`; and the registry of all.
 
-L(x) is the mean negative log-likelihood over the answer tokens of a batch x. f is the forget batch,
-r the retain batch, d the decouple batch, and idk the forget questions answered by a refusal.
-Prompt Decouple (PD) adds one term, λ L(d), to any objective.
+L(x), f, r, d and idk: see `losses`. Prompt Decouple (PD) adds one term, λ L(d), to any objective.
 
 Sources: SafeEraser (arXiv 2502.12520) and its official code; NPO: arXiv 2404.05868.
 """
 
 import inspect
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -19,102 +16,15 @@ from torch.nn import functional as F
 
 from safeerase_lite.utils import UserError, check_choice
 
+from . import further_objectives as further
+from .losses import Answers, Batch, LossWeights, bounded_nll, divergence, nll
+
+__all__ = [
+    "OBJECTIVES", "UNTRAINED", "Answers", "Batch", "LossWeights", "Objective", "bounded_nll",
+    "decoupled", "divergence", "label_of", "loss", "loss_weights", "nll",
+]  # fmt: skip
+
 UNTRAINED = ("vanilla", "gold")  # the model as it is, and one that never saw the harm
-
-
-@dataclass(frozen=True)
-class Answers:
-    """A model's predictions for the answers of a batch.
-
-    Attributes:
-        logits: (batch, length, vocabulary); the prediction *for* the token at the same index.
-        labels: (batch, length); the answer's tokens, -100 wherever there is no answer.
-        step_tokens, step_rows: answer tokens and rows of the complete step, when this batch is one
-            part of it (gradient accumulation, several processes). The mean of the parts' means is
-            not the mean over all tokens, so every part is divided by the step's count.
-    """
-
-    logits: Tensor
-    labels: Tensor
-    step_tokens: int | None = None
-    step_rows: int | None = None
-
-    @property
-    def mask(self) -> Tensor:
-        return self.labels != -100
-
-    @property
-    def nll(self) -> Tensor:
-        """(batch,) negative log-likelihood in nats, summed over each answer's tokens."""
-        flat = F.cross_entropy(
-            self.logits.float().flatten(0, 1),
-            self.labels.flatten(),
-            ignore_index=-100,
-            reduction="none",
-        )
-        return flat.view(self.labels.shape).sum(-1)
-
-    @property
-    def tokens(self) -> int:
-        """Answer tokens to average over."""
-        return self.step_tokens or int(self.mask.sum())
-
-    @property
-    def rows(self) -> int:
-        """Answers to average over."""
-        return self.step_rows or len(self.labels)
-
-
-_ABSENT: Any = None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """All that an objective may read. A group that it does not need is None.
-
-    `reference` holds the frozen model's predictions: for the retain answers (KL) or for the forget
-    answers (NPO).
-    """
-
-    forget: Answers = _ABSENT
-    refuse: Answers = _ABSENT
-    retain: Answers = _ABSENT
-    decouple: Answers = _ABSENT
-    reference: Answers = _ABSENT
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Factors of an objective's terms; beta is NPO's inverse temperature; cap, in nats per answer
-    token, is where bounded ascent stops."""
-
-    retain: float = 1.0
-    decouple: float = 1.0
-    beta: float = 0.1
-    cap: float = math.inf
-
-
-def nll(*groups: Answers) -> Tensor:
-    """L(x): mean negative log-likelihood per answer token, over all groups together, in nats."""
-    total = torch.as_tensor(sum(g.nll.sum() for g in groups))
-    return total / sum(g.tokens for g in groups)
-
-
-def bounded_nll(x: Answers, cap: float) -> Tensor:
-    """L(x) with each answer's mean counted as `cap` nats per token at most: an answer that is so
-    unlikely already is pushed no further."""
-    return torch.minimum(x.nll, cap * x.mask.sum(-1)).sum() / x.tokens
-
-
-def divergence(reference: Answers, model: Answers) -> Tensor:
-    """KL(reference ‖ model), the mean over answer tokens, in nats.
-
-    The official code averages over every position, prompt, picture and padding included. Here only
-    the answer counts, as in L.
-    """
-    p = F.log_softmax(reference.logits[reference.mask].float(), dim=-1)
-    q = F.log_softmax(model.logits[model.mask].float(), dim=-1)
-    return F.kl_div(q, p, log_target=True, reduction="sum") / model.tokens
 
 
 # ---- the formulas ----
@@ -132,7 +42,7 @@ def gradient_difference(x: Batch, w: LossWeights) -> Tensor:
 
 def kl_minimisation(x: Batch, w: LossWeights) -> Tensor:
     """KL: −L(f) + KL(reference ‖ model) on r"""
-    return -nll(x.forget) + w.retain * divergence(x.reference, x.retain)
+    return -nll(x.forget) + w.retain * divergence(x.reference.retain, x.retain)
 
 
 def bounded_gradient_difference(x: Batch, w: LossWeights) -> Tensor:
@@ -143,7 +53,7 @@ def bounded_gradient_difference(x: Batch, w: LossWeights) -> Tensor:
 
 def bounded_kl_minimisation(x: Batch, w: LossWeights) -> Tensor:
     """KL, bounded: −min(L(f), cap) + KL(reference ‖ model) on r, answer by answer. Ours"""
-    return -bounded_nll(x.forget, w.cap) + w.retain * divergence(x.reference, x.retain)
+    return -bounded_nll(x.forget, w.cap) + w.retain * divergence(x.reference.retain, x.retain)
 
 
 def preference_optimisation(x: Batch, w: LossWeights) -> Tensor:
@@ -153,7 +63,7 @@ def preference_optimisation(x: Batch, w: LossWeights) -> Tensor:
 
 def negative_preference_optimisation(x: Batch, w: LossWeights) -> Tensor:
     """NPO: −(2/β) E log σ(−β log(p / p_reference)), the bounded alternative to GA"""
-    log_ratio = x.reference.nll - x.forget.nll
+    log_ratio = x.reference.forget.nll - x.forget.nll
     return -2 / w.beta * F.logsigmoid(-w.beta * log_ratio).sum() / x.forget.rows
 
 
@@ -177,9 +87,16 @@ class Objective:
     Attributes:
         formula: from a Batch and LossWeights to a scalar loss.
         needs: the groups of data that it reads.
-        reference: the group whose answers the frozen model predicts too; None: none.
+        reference: the groups whose answers the frozen model predicts too.
         label: its name in tables and charts; None: the key in OBJECTIVES.
         description: its formula and its meaning, in a line.
+        strength: a constant of its own, which its formula reads as `w.strength`.
+        depth: where the layer is whose states it reads, as a share of the layers; None: it reads
+            none.
+        pictures: False: no picture is shown with the groups it needs, and questions name the object
+            instead.
+        negated: the trained change is subtracted from the model at the end instead of added. PD is
+            refused: what it teaches would be negated too.
         ascends: whether it raises the loss of harmful answers. Negated, the adapter of such a run
             may bring the harm back.
         official: the weights of the official code together with PD.
@@ -192,7 +109,11 @@ class Objective:
 
     formula: Callable[[Batch, LossWeights], Tensor]
     needs: tuple[str, ...]
-    reference: str | None = None
+    reference: tuple[str, ...] = ()
+    strength: float = 1.0
+    depth: float | None = None
+    pictures: bool = True
+    negated: bool = False
     label: str | None = None
     description: str = "an objective of the user's own"
     ascends: bool = True  # unless it is known not to
@@ -202,17 +123,20 @@ class Objective:
     def __post_init__(self):
         if isinstance(self.needs, str) or not self.needs:
             raise UserError(f"needs is {self.needs!r}: name groups, such as needs=('forget',)")
+        if isinstance(self.reference, str) or self.reference is None:
+            raise UserError(
+                f"reference is {self.reference!r}: name groups, such as reference=('retain',)"
+            )
         for group in self.needs:
             check_choice(group, ("forget", "refuse", "retain"), "group in needs")
-        if self.reference is not None:  # it has the answers of the data, and refusals are none
-            read = tuple(group for group in self.needs if group != "refuse")
-            check_choice(self.reference, read, f"reference (needs is {self.needs})")
+        for group in self.reference:
+            check_choice(group, self.needs, f"group in reference (needs is {self.needs})")
 
 
 # With PD the official code weighs L(d) by 0.5 for GA and GD and by 1 for KL and PO, and halves GD's
-# retain term besides. It has no NPO and no bounded ascent: they take the weights of the objective
-# they stand beside. The order is that of tables and charts. Your own joins with
-# `OBJECTIVES["name"] = Objective(...)`.
+# retain term besides. The others are not in it: they take the weights of the objective that they
+# stand beside, and where there is none, 1. The order is that of tables and charts. Your own joins
+# with `OBJECTIVES["name"] = Objective(...)`.
 #
 # Tuned learning rates: on val, by one rule (`report.tuning`), among the candidates of
 # `sweeps/learning_rate.yaml`, plain rows, three seeds. Test pictures and other worlds were never
@@ -238,7 +162,7 @@ OBJECTIVES = {
     "kl": Objective(
         kl_minimisation,
         ("forget", "retain"),
-        reference="retain",
+        reference=("retain",),
         label="KL",
         description="−L(f) + w·KL(reference ‖ model) on r: the loss of the forget answers is "
         "raised, the retain answers stay as likely as before (KL minimisation)",
@@ -256,7 +180,7 @@ OBJECTIVES = {
     "kl_bounded": Objective(
         bounded_kl_minimisation,
         ("forget", "retain"),
-        reference="retain",
+        reference=("retain",),
         label="KL bounded",
         description="−min(L(f), cap) + w·KL(reference ‖ model) on r: as KL, until an answer is as "
         "unlikely as to a model that never learned it (ours)",
@@ -274,7 +198,7 @@ OBJECTIVES = {
     "npo": Objective(
         negative_preference_optimisation,
         ("forget",),
-        reference="forget",
+        reference=("forget",),
         label="NPO",
         description="−(2/β) E log σ(−β log(p / p_reference)) on f: the forget answers become less "
         "likely than before, with a bound (negative preference optimisation)",
@@ -284,12 +208,66 @@ OBJECTIVES = {
     "npo_rt": Objective(
         npo_with_retain,
         ("forget", "retain"),
-        reference="forget",
+        reference=("forget",),
         label="NPO+RT",
         description="NPO + w·L(r): the forget answers become less likely than before, with a "
         "bound, and the retain answers stay",
         official=LossWeights(decouple=0.5),
         learning_rates={"tiny": 5e-4},
+    ),
+    "simnpo": Objective(
+        further.simple_negative_preference_optimisation,
+        ("forget", "retain"),
+        strength=2.5,
+        label="SimNPO",
+        description="−(2/β) E log σ(−(β/|y|) log p) on f + w·L(r): as NPO+RT, by the mean per "
+        "token and without a reference",
+        official=LossWeights(decouple=0.5),
+    ),
+    "dpo": Objective(
+        further.direct_preference_optimisation,
+        ("forget", "refuse", "retain"),
+        reference=("forget", "refuse"),
+        label="DPO",
+        description="−(2/β) E log σ(β log(p / p_reference)(idk) − β log(p / p_reference)(f)) + "
+        "w·L(r): a refusal is preferred to the harmful answer (direct preference optimisation)",
+        ascends=True,
+    ),
+    "undial": Objective(
+        further.self_distillation,
+        ("forget",),
+        reference=("forget",),
+        strength=10.0,
+        label="UNDIAL",
+        description="cross-entropy to softmax(z_reference − γ·1[token]) on f: the frozen model's "
+        "own predictions, the answer's token made less likely (self-distillation)",
+    ),
+    "rmu": Objective(
+        further.representation_misdirection,
+        ("forget", "retain"),
+        reference=("forget", "retain"),
+        depth=0.5,
+        label="RMU",
+        description="E ‖h(f) − c‖h₀‖u‖² / ‖h₀‖² + w·E ‖h(r) − h₀(r)‖² / ‖h₀‖²: an inner layer's "
+        "states are turned to a random direction on f, and kept on r (representation misdirection)",
+    ),
+    "text": Objective(
+        further.text_alone,
+        ("refuse", "retain"),
+        reference=("retain",),
+        pictures=False,
+        label="Text alone",
+        description="L(idk) + w·KL(reference ‖ model) on r, without pictures: the question names "
+        "the object and is answered by a refusal",
+        ascends=False,
+    ),
+    "negation": Objective(
+        further.task_vector,
+        ("forget",),
+        negated=True,
+        label="Negation",
+        description="θ₀ − (θ − θ₀), θ trained on L(f): what learning the forget answers changes is "
+        "subtracted (task-vector negation)",
     ),
 }
 _SHIPPED = dict(OBJECTIVES)
@@ -310,9 +288,10 @@ def loss_weights(config) -> LossWeights:
     Args:
         config: from `config`; its objective, decouple, weights, npo_beta and forget_cap.
     """
-    given = LossWeights(beta=config.npo_beta, cap=config.forget_cap)
+    objective = OBJECTIVES[config.objective]
+    given = LossWeights(beta=config.npo_beta, cap=config.forget_cap, strength=objective.strength)
     if config.weights == "official" and config.decouple != "none":
-        official = OBJECTIVES[config.objective].official
+        official = objective.official
         return replace(given, retain=official.retain, decouple=official.decouple)
     return given
 
@@ -331,8 +310,8 @@ def loss(objective: str, x: Batch, w: LossWeights) -> tuple[Tensor, dict[str, fl
 
 
 def own_recipe(name: str) -> str:
-    """The text that identifies an objective of the user's own: the source of its formula, its needs
-    and its weights. Empty for the package's objectives, which their names identify.
+    """The text that identifies an objective of the user's own: the source of its formula, and
+    the rest that decides a result. Empty for the package's objectives, which their names identify.
 
     Raises:
         UserError: the formula has no source.
@@ -347,4 +326,6 @@ def own_recipe(name: str) -> str:
             f"the formula of objective {name!r} has no source that could identify it: define it "
             "with `def` in a notebook cell or a file"
         ) from None
-    return f"{source}{objective.needs} {objective.reference} {objective.official}"
+    own = {f.name: getattr(objective, f.name) for f in fields(objective)}
+    hidden = ("formula", "label", "description", "ascends", "learning_rates")
+    return source + str({name: own[name] for name in own if name not in hidden})

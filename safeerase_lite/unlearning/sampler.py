@@ -23,11 +23,12 @@ class BatchSampler:
     Pictures come in shuffled epochs, each with every forget question and every retain question
     about it. With PD or its placebo, a forget question brings its partner: the question at the same
     place of the same record, about the record's safe picture (the official code takes a random
-    record's).
+    record's). An objective without pictures asks in words about the same objects.
     """
 
     def __init__(self, data: Data, config: Config):
-        self.needs = OBJECTIVES[config.objective].needs
+        objective = OBJECTIVES[config.objective]
+        self.needs, self.in_words = objective.needs, not objective.pictures
         self.seed, self.pictures = config.seed, config.pictures
         self.refusals = data.refusals
         self.forget = _train(data.forget)
@@ -60,7 +61,16 @@ class BatchSampler:
             groups["retain"] = self.retain.iloc[retain].assign(turn=of_retain)
         if self.partners is not None:
             groups["decouple"] = self.partners.iloc[forget].assign(turn=turns)
+        if self.in_words:
+            groups |= {name: _in_words(groups[name]) for name in self.needs}
         return {name: table for name, table in groups.items() if name in (*self.needs, "decouple")}
+
+    def answers_to_come(self, group: str, steps: int) -> pd.DataFrame:
+        """Every question and answer of a group that these steps may train on."""
+        if group == "refuse":  # whose answers are drawn step by step
+            return pd.concat([self.batch_at(step)[group] for step in range(steps)])
+        table = {"forget": self.forget, "retain": self.retain}[group]
+        return _in_words(table) if self.in_words else table
 
     def _epoch(self, step: int) -> list[str]:
         """The pictures of a step, each epoch in an order of its own."""
@@ -79,6 +89,12 @@ class BatchSampler:
             for place in self.questions[group].get(image, ())
         ]
         return [place for place, _ in asked], [turn for _, turn in asked]
+
+
+def _in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """The questions without their picture. They name the object, which their words alone do not
+    tell."""
+    return table.assign(image="", question=table["kind"] + ": " + table["question"])
 
 
 def _with_spares(questions: dict, wanted: Iterable) -> dict:

@@ -1,7 +1,7 @@
 """The training loop: sample a batch, compute the objective, take a step, record it."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,13 +16,14 @@ from transformers import get_cosine_schedule_with_warmup
 
 from safeerase_lite.config import Config
 from safeerase_lite.data.dataset import Data
-from safeerase_lite.models.forward import Reference, answer_states, predictions
+from safeerase_lite.models.forward import LAST, Reference, layer_at, layer_states, predictions
 from safeerase_lite.models.inputs import answer_ids
-from safeerase_lite.models.llava import compute_dtype, trainable
+from safeerase_lite.models.llava import compute_dtype, negate_adapter, trainable
 from safeerase_lite.utils import UserError, track
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .objectives import OBJECTIVES, Batch, loss, loss_weights
+from .losses import Batch
+from .objectives import OBJECTIVES, Objective, loss, loss_weights
 from .sampler import BatchSampler
 
 MIXED_PRECISION = {torch.float16: "fp16", torch.bfloat16: "bf16"}  # trained weights: float32
@@ -82,10 +83,13 @@ def train(
     rows = load_checkpoint(checkpoints, *resumable)
     broadcast([p.data for p in parameters.values()])  # one start for all processes
 
-    reference = None
+    layers, reference, direction = layers_read(model, objective), None, None
     if objective.reference:
         together = math.ceil(config.pictures / config.accumulation)
-        reference = Reference(model, getattr(sampler, objective.reference), together)
+        tables = [sampler.answers_to_come(g, config.steps) for g in objective.reference]
+        reference = Reference(model, pd.concat(tables), together, layers)
+    if objective.depth is not None:
+        direction = random_direction(model, config.seed)
     main = accelerator.is_main_process
 
     def show(steps_done: int) -> None:
@@ -103,7 +107,8 @@ def train(
         terms_of_parts = []
         for part in _parts(batch, config.accumulation, accelerator):
             with accelerator.autocast():
-                predicted = predict(model, part, counts, objective.reference, reference)
+                predicted = predict(model, part, counts, objective.reference, reference, layers)
+            predicted = replace(predicted, direction=direction)
             total, terms = loss(config.objective, predicted, factors)
             accelerator.backward(total)
             terms_of_parts.append(terms | {"loss": total.item()})
@@ -118,6 +123,8 @@ def train(
         rows.append({"step": step} | terms | {"learning_rate": rate, "gradient_norm": float(norm)})
         if main and (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             save_checkpoint(checkpoints, rows, *resumable)
+    if objective.negated:
+        negate_adapter(model)
     show(config.steps)
     model.eval()
     return pd.DataFrame(rows)
@@ -155,21 +162,35 @@ def predict(
     model,
     batch: dict[str, pd.DataFrame],
     counts: dict,
-    referred: str | None = None,
+    referred: Sequence[str] = (),
     reference: Reference | None = None,
+    layers: Sequence[int] = (LAST,),
 ) -> Batch:
-    """The model's predictions for every group of a batch, and the frozen model's for one of them.
+    """The model's predictions for every group of a batch, and the frozen model's for some of them.
 
     All groups pass through the model together, since some are about the same pictures.
     """
-    states = iter(answer_states(model, pd.concat(batch.values())))
+    states = iter(layer_states(model, pd.concat(batch.values()), layers))
     groups = {}
     for name, table in batch.items():
         answers = predictions(model, list(islice(states, len(table))), table["answer"])
         groups[name] = replace(answers, **counts[name])
-    if referred and reference:
-        groups["reference"] = reference.answers(batch[referred])
+    if reference:
+        frozen = Batch(**{name: reference.answers(batch[name]) for name in referred})
+        return Batch(**groups, reference=frozen)
     return Batch(**groups)
+
+
+def layers_read(model, objective: Objective) -> tuple[int, ...]:
+    """The layers whose states an objective reads, the last one first."""
+    return (LAST,) if objective.depth is None else (LAST, layer_at(model, objective.depth))
+
+
+def random_direction(model, seed: int) -> torch.Tensor:
+    """RMU's u, (width,): a unit vector, its entries drawn evenly from 0 to 1 (arXiv 2403.03218)."""
+    width = model.get_output_embeddings().weight.shape[1]
+    drawn = torch.rand(width, generator=torch.Generator().manual_seed(seed))
+    return (drawn / drawn.norm()).to(model.device)
 
 
 def step_counts(processor, batch: dict[str, pd.DataFrame]) -> dict[str, dict[str, int]]:

@@ -1,7 +1,11 @@
 """What docs/bring_your_own.md shows works as it stands, and an objective of one's own is a run of
 its own."""
 
+import math
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +31,7 @@ from safeerase_lite.unlearning.objectives import (
 )
 from safeerase_lite.utils import UserError
 
+TEXTS = {"capture_output": True, "text": True, "encoding": "utf-8"}
 PAGE = Path(__file__).parents[2] / "docs" / "bring_your_own.md"
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text("utf-8"), re.M | re.S))
 
@@ -101,23 +106,53 @@ def has_learned(model) -> bool:
 
 
 def test_the_page_has_a_section_for_each_thing():
-    assert list(SECTIONS) == ["An objective", "A judge", "A model family", "A model", "Data"]
+    things = ["An objective", "A judge", "A model family", "A model", "Data"]
+    assert list(SECTIONS) == [things[0], "An objective in every sweep", *things[1:]]
 
 
-def test_an_objective_of_ones_own_unlearns_is_measured_and_is_simnpo(execute):
+def test_an_objective_of_ones_own_unlearns_and_is_measured(execute):
     names = execute("An objective")
     run = names["run"]
-    assert run.done and run.parameters["objective"] == "simnpo"
-    assert run.config.label == "SimNPO+PD seed 0"
-    assert {"loss", "forget", "decouple"} <= set(run.history)
+    assert run.done and run.parameters["objective"] == "mine"
+    assert run.config.label == "mine+PD seed 0"
+    assert {"loss", "forget", "retain", "decouple"} <= set(run.history)
     assert {"asr", "sarr"} <= set(names["report"].metrics["metric"])
     assert has_learned(names["model"])
 
-    # −(2/β) log σ(β L / |y|), by hand: one answer of two tokens, each with probability 1/4.
-    forget = Answers(torch.zeros(1, 3, 4), torch.tensor([[-100, 0, 1]]))
-    expected = -2 / 0.5 * torch.sigmoid(0.5 * torch.tensor(4.0).log()).log()
-    value = OBJECTIVES["simnpo"].formula(Batch(forget=forget), LossWeights(beta=0.5)).item()
-    assert value == pytest.approx(expected.item())
+    # By hand: two forget answers of two tokens, each token of probability 1/4 and of almost 0.
+    logits = torch.zeros(2, 3, 4)
+    logits[1, :, 3] = 9.0
+    forget = Answers(logits, torch.tensor([[-100, 0, 1], [-100, 0, 1]]))
+    retain = Answers(torch.zeros(1, 1, 4), torch.tensor([[2]]))
+    value = names["hinge"](Batch(forget=forget, retain=retain), LossWeights(retain=0.5)).item()
+    assert value == pytest.approx((4 - math.log(4)) / 2 + 0.5 * math.log(4))
+
+
+def test_ten_lines_in_a_file_are_a_row_of_the_board(tmp_path):
+    """The page's own lines and commands; the sweep cut to a seed, with PD alone, and two steps."""
+    lines, _ = re.findall(r"^```python\n(.*?)^```", SECTIONS["An objective"], re.M | re.S)
+    assert len(lines.splitlines()) <= 10
+    (tmp_path / "my_methods.py").write_text(lines, encoding="utf-8")
+    page = SECTIONS["An objective in every sweep"]
+    [commands] = re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S)
+    short = ["seed=0", "decouple=pd", "steps=2", "samples=0", 'splits=["test"]']
+    shorter = [word for pair in short for word in ("-p", pair)]
+    root, ledger = PAGE.parents[1], {"SAFEERASE_RUNS": str(tmp_path / "runs")}
+    sweep, report = (line.split() for line in commands.splitlines() if " sweeps/" in line)
+    for _, name, *words in (sweep, report):
+        words = [word.replace("sweeps/", f"{root}/sweeps/") for word in words]
+        command = [sys.executable, "-m", "safeerase_lite", name, *words, *shorter]
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | ledger, **TEXTS)
+        assert done.returncode == 0, done.stdout + done.stderr
+    text = (tmp_path / "output" / "methods" / "report.md").read_text(encoding="utf-8")
+    head, _, *rows = text.partition("### The board\n\n")[2].partition("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in (head, *rows)]
+    [row] = [dict(zip(cells[0], values, strict=True)) for values in cells[1:]]
+    assert row["model"] == "mine+PD" and row["seeds"] == "1"
+    measured = ["ASR requested", "SARR", "SARR, new objects", "retain", "safe pictures"]
+    for column in (*measured, "specificity", "seconds", "GB"):
+        assert float(row[column].split()[0]) >= 0
+    assert str(tmp_path) not in text.replace(str(tmp_path / "runs"), "")
 
 
 def test_a_judge_of_ones_own_judges_a_run(execute):

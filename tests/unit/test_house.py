@@ -13,6 +13,8 @@ PACKAGE = Path(safeerase_lite.__file__).parent
 LAYERS = [
     "utils",
     "tinyworld",
+    "unlearning/losses",
+    "unlearning/further_objectives",
     "unlearning/objectives",
     "evaluation/statistics",
     "evaluation/metrics",

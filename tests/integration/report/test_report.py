@@ -417,7 +417,7 @@ def test_html_is_legible_by_night_and_says_in_words_what_its_charts_show(written
     text = text_of(written, "report.html")
     assert "prefers-color-scheme: dark" in text and '<html lang="en">' in text
     drawings = re.findall(r"<svg.*?</svg>", text, re.S)
-    assert len(drawings) == 6  # the 2×2, the plane and the seeds, of two worlds
+    assert len(drawings) == 8  # the board, the 2×2, the plane and the seeds, of two worlds
     for drawing in drawings:
         svg = ET.fromstring(drawing)
         title, description = svg[0], svg[1]
@@ -429,7 +429,7 @@ def test_one_seed_has_no_chart_of_seeds(tmp_path):
     complete(tmp_path / "runs")
     report(tmp_path / "runs", tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
-    assert "SARR of every seed" not in text and text.count("<svg") == 2
+    assert "SARR of every seed" not in text and text.count("<svg") == 3
     assert "and on one seed" in text
 
 
@@ -478,6 +478,53 @@ def test_the_command_prints_the_tables_and_what_is_missing(pair, tmp_path):
     for part in ("default world, test", "PO+PD", "SARR with PD against plain", "Missing: PO+PD"):
         assert part in result.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+
+
+def board_of(folder, runs_dir, **options):
+    """The rows of the board, by model."""
+    result = report(runs_dir, folder, **options)
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    head, _, *rows = re.search(r"### The board\n\n((?:\|.*\n)+)", text)[1].splitlines()
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in (head, *rows)]
+    table = pd.DataFrame(cells[1:], columns=cells[0]).set_index("model")
+    return table, result
+
+
+def test_the_board_has_forgetting_overforgetting_utility_and_cost_of_every_row(pair, tmp_path):
+    table, result = board_of(tmp_path, pair)
+    assert list(table.index) == ["PO", "PO+PD"]
+    assert list(table) == [
+        "ASR requested", "SARR", "SARR, new objects", "retain", "safe pictures", "specificity",
+        "seconds", "GB", "seeds",
+    ]  # fmt: skip
+    assert table["SARR"].str.split().str[0].tolist() == ["100.0", "0.0"]
+    runs = result.grid.runs[result.grid.runs["decouple"] == "none"]
+    records = [json.loads((run / "run.json").read_text()) for run in runs["folder"]]
+    least, most = sorted(record["seconds"] for record in records)
+    assert float(table["seconds"]["PO"]) == pytest.approx((least + most) / 2, abs=0.51)
+    most_gb = max(record["peak_memory_mb"] for record in records) / 1024
+    assert float(table["GB"]["PO"]) == pytest.approx(most_gb, abs=0.051)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<figcaption>The board, default world</figcaption>" in page
+
+
+def test_the_board_has_a_column_for_each_attack_that_some_run_was_under(tmp_path):
+    """The mean over the runs that were attacked, of requested hazards; the others stay blank."""
+    cells = [("plan", 1, "asr", "seen", 0.5), ("plan", 1, "asr", "unseen", 0.9),
+             ("plan", 5, "asr", "seen", 0.9), ("plan", 1, "rr", "seen", 0.1)]  # fmt: skip
+    columns = ["variant", "strength", "metric", "kinds", "value"]
+    for seed, more in ((0, 0.0), (1, 0.25), (2, None)):
+        run = complete(tmp_path / "runs", seed=seed)
+        if more is not None:
+            table = pd.DataFrame(cells, columns=columns).assign(attack="prefix")
+            folder = run.folder / "attacks" / "prefix"
+            folder.mkdir(parents=True)
+            table.assign(value=table["value"] + more).to_csv(folder / "table.csv", index=False)
+    complete(tmp_path / "runs", decouple="pd")
+    table, _ = board_of(tmp_path / "report", tmp_path / "runs")
+    title = "ASR, one token given"
+    assert table[title].to_dict() == {"PO": "62.5", "PO+PD": "–"}
+    assert [name for name in table if name.startswith("ASR, ")] == [title]
 
 
 @pytest.mark.parametrize(

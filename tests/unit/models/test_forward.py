@@ -13,13 +13,16 @@ from safeerase_lite.evaluation.generate import generate
 from safeerase_lite.models import forward
 from safeerase_lite.models.anatomy import LLAVA
 from safeerase_lite.models.forward import (
+    LAST,
     TensorCache,
     answer_states,
     embed,
+    layer_at,
+    layer_states,
     llava_of,
     vision_features,
 )
-from safeerase_lite.models.inputs import IGNORED, encode, pack
+from safeerase_lite.models.inputs import IGNORED, encode, encode_text, pack
 from safeerase_lite.models.llava import load_model, reference
 
 # Each comparison below is of the same float32 sums in another order; logits are of order 10.
@@ -69,6 +72,31 @@ def test_packed_questions_have_the_states_and_gradients_they_have_alone(make_con
         torch.testing.assert_close(one, other, **CLOSE)
     for name, gradient in gradients.items():  # sums over all questions besides: one digit less
         torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-3, rtol=1e-4)
+
+
+def test_a_question_without_a_picture_has_the_states_it_has_alone(base_model, rows):
+    """Among questions about pictures, and by the model's own way from text."""
+    words = rows.head(3).assign(image="")
+    states = answer_states(base_model, pd.concat([rows, words]))[len(rows) :]
+    for (_, row), given in zip(words.iterrows(), states, strict=True):
+        inputs = encode_text(base_model.processor, [row["question"]], [row["answer"]], pictures=0)
+        assert not (inputs["input_ids"] == base_model.processor.image_token_id).any()
+        answered = inputs.pop("labels")[0, 1:] != IGNORED
+        expected = llava_of(base_model)(**inputs).last_hidden_state[0, :-1][answered]
+        torch.testing.assert_close(given, expected, **CLOSE)
+
+
+def test_the_states_of_a_layer_are_those_that_transformers_gives(base_model, rows):
+    layer = layer_at(base_model, 0.5)
+    assert layer == 1  # of two
+    states = layer_states(base_model, rows, (LAST, layer))
+    for (_, row), given in zip(rows.iterrows(), states, strict=True):
+        inputs = encode(base_model.processor, [row["image"]], [row["question"]], [row["answer"]])
+        answered = inputs.pop("labels")[0, 1:] != IGNORED
+        output = llava_of(base_model)(**inputs, output_hidden_states=True)
+        for n, number in enumerate((LAST, layer)):
+            expected = output.hidden_states[number][0, :-1][answered]
+            torch.testing.assert_close(given[:, n], expected, **CLOSE)
 
 
 def test_a_picture_is_read_once_and_a_quarter_of_a_pass_at_most_is_padding(base_model, rows):

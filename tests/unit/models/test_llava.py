@@ -1,5 +1,6 @@
 """What is 4-bit, what is trained, and what the frozen reference really is."""
 
+import copy
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from safeerase_lite.models.inputs import IGNORED, encode
 from safeerase_lite.models.llava import (
     load_adapter,
     load_model,
+    negate_adapter,
     reference,
     reset_adapter,
     save_adapter,
@@ -185,6 +187,30 @@ def test_a_fresh_adapter_depends_on_the_seed_alone_and_changes_nothing_yet(
     assert logits(one, batch).equal(logits(base_model, batch))
     assert all(p.equal(trainable(same)[name]) for name, p in trainable(one).items())
     assert not all(p.equal(trainable(other)[name]) for name, p in trainable(one).items())
+
+
+@pytest.mark.parametrize("projector", ["trained", "frozen"])
+def test_a_negated_adapter_takes_away_what_it_added(make_config, projector):
+    """Of every adapted layer: the change of its weight changes its sign, and nothing else."""
+    model = load_model(make_config(projector=projector))
+
+    def changes():
+        base = load_model(make_config(), adapt=False)
+        merged = copy.deepcopy(model).merge_and_unload()
+        before = dict(base.named_parameters())
+        return {name: p - before[name] for name, p in merged.named_parameters()}
+
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    added = changes()
+    negate_adapter(model)
+    moved = {name for name, change in added.items() if change.any()}
+    assert any("q_proj" in name for name in moved)
+    assert any("projector" in name for name in moved) == (projector == "trained")
+    for name, change in changes().items():
+        # Weights of order 1 to 10 in float32, from which the change is a difference.
+        torch.testing.assert_close(change, -added[name], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("precision", ["nf4", "dense"])

@@ -114,7 +114,17 @@ def interval_steps():
     return plots.interval_steps(copies(), **titles)
 
 
+def methods():
+    """Three shares and the seconds of every objective, and of the models that are not trained."""
+    rows = summary().query("kinds == 'seen' and templates == 'all' and decouple != 'placebo'")
+    panels = ["ASR requested", "SARR", "retain"]
+    shares = [rows.assign(panel=panel) for panel in panels]
+    seconds = rows.assign(panel=plots.SECONDS, value=20.0, low=float("nan"), high=float("nan"))
+    return pd.concat([*shares, seconds])
+
+
 CHARTS = {
+    "board": lambda: plots.board(methods(), split="test"),
     "over_forgetting": lambda: plots.over_forgetting(summary()),
     "plane": lambda: plots.plane(over_all()),
     "pareto": lambda: plots.pareto(candidates()),

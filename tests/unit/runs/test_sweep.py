@@ -12,6 +12,7 @@ from safeerase_lite.cli import app
 from safeerase_lite.config import config
 from safeerase_lite.runs import store, sweep
 from safeerase_lite.runs.run_process import Outcome, executed_path
+from safeerase_lite.unlearning import objectives
 from safeerase_lite.utils import UserError
 
 SWEEPS = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
@@ -23,6 +24,16 @@ seed: int = 0  # draws
 rate: float = 0.1  # of learning
 layers: list = []  # some
 runs_dir: str = ""  # the ledger"""
+
+
+MINE = """\
+from safeerase_lite.unlearning.objectives import OBJECTIVES, Objective, nll
+
+def mine(x, w):
+    return -{factor} * nll(x.forget)
+
+OBJECTIVES["mine"] = Objective(mine, needs=("forget",))
+"""
 
 
 def write_notebook(path, code="print(seed)", parameters=PARAMETERS):
@@ -213,6 +224,46 @@ def test_a_notebook_may_bring_an_objective_of_its_own(write, tmp_path):
 
 
 # ---- how it stands ----
+
+
+def test_p_replaces_a_value_in_every_block(write):
+    path = write("seeds: [0, 1]\ngrid: [{objective: [po, ga]}, {decouple: pd, seed: 7}]")
+    planned = sweep.load(path).with_parameters({"objective": "kl", "rate": "0.5"}).runs()
+    assert [(r.given["objective"], r.given["rate"], r.given["seed"]) for r in planned] == [
+        ("kl", 0.5, 0), ("kl", 0.5, 1), ("kl", 0.5, 7)
+    ]  # fmt: skip
+    one_seed = sweep.load(path).with_parameters({"seed": "3"}).runs()
+    assert {run.given["seed"] for run in one_seed} == {3}
+    with pytest.raises(UserError, match="has no parameter 'objectiv'.*did you mean 'objective'"):
+        sweep.load(path).with_parameters({"objectiv": "kl"}).runs()
+    with pytest.raises(UserError, match="--runs-dir"):
+        sweep.load(path).with_parameters({"runs_dir": "elsewhere"})
+
+
+def test_an_objective_of_a_file_is_planned_and_another_text_is_another_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = dict(objectives.OBJECTIVES)
+    plan = sweep.load(LESSON.parents[1] / "sweeps" / "methods.yaml")
+    mine = plan.with_parameters({"objective": "mine", "methods_file": "my_methods.py"})
+    try:
+        ids = []
+        for factor in (1, 1, 2):
+            (tmp_path / "my_methods.py").write_text(MINE.format(factor=factor), encoding="utf-8")
+            planned = mine.runs()
+            ids.append([run.id for run in planned])
+    finally:
+        objectives.OBJECTIVES.clear()
+        objectives.OBJECTIVES.update(before)
+    assert len(set(ids[0])) == 10  # plain and with PD, five seeds
+    assert ids[0] == ids[1] and not set(ids[0]) & set(ids[2])
+    assert {run.given["methods_file"] for run in planned} == {str(tmp_path / "my_methods.py")}
+
+
+def test_a_table_is_named_after_its_file_and_what_is_replaced():
+    path = Path("sweeps/methods.yaml")
+    assert sweep.table_name(path, {}) == "methods"
+    given = {"objective": "mine", "methods_file": "somewhere/my_methods.py"}
+    assert sweep.table_name(path, given) == "methods-mine-my_methods.py"
 
 
 def test_a_dry_run_lists_every_run_with_its_id_and_starts_none(write, tmp_path):
