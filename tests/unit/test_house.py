@@ -23,6 +23,7 @@ LAYERS = [
     "models",
     "unlearning",
     "evaluation",
+    "robustness",
     "runs",
     "report",
     "resources",

@@ -4,6 +4,7 @@
 
 from ..texts import objective_order
 from .answers import VERDICTS, heat_map, verdicts
+from .attacks import under_attack
 from .display import contact_sheet, numbers, png, save, show
 from .measures import cues, interval_steps, over_forgetting, pareto, plane, seeds
 from .relations import attack_curves, best_captions, collateral, several, tuple_graph
@@ -15,5 +16,6 @@ __all__ = [
     "VERDICTS", "attack_curves", "best_captions", "collateral", "contact_sheet", "cues",
     "forgetting", "heat_map", "history", "interval_steps", "level_spacing", "memory", "numbers",
     "objective_order", "one_step", "over_forgetting", "pareto", "plane", "png", "save", "seeds",
-    "several", "show", "styled", "trajectory", "tuple_graph", "verdicts", "weight_block",
+    "several", "show", "styled", "trajectory", "tuple_graph", "under_attack", "verdicts",
+    "weight_block",
 ]  # fmt: skip
