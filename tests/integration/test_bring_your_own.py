@@ -16,6 +16,7 @@ from safeerase_lite.evaluation.judges import JUDGES
 from safeerase_lite.models.anatomy import FAMILIES
 from safeerase_lite.models.inputs import IGNORED, encode
 from safeerase_lite.models.llava import load_model, reference
+from safeerase_lite.robustness import ATTACKS
 from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.unlearning.objectives import (
     OBJECTIVES,
@@ -34,7 +35,8 @@ SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text("utf-8
 @pytest.fixture(autouse=True)
 def registries():
     """Every registry, put back after the test."""
-    before = [(registry, dict(registry)) for registry in (OBJECTIVES, JUDGES, FAMILIES)]
+    registries = (OBJECTIVES, ATTACKS, JUDGES, FAMILIES)
+    before = [(registry, dict(registry)) for registry in registries]
     yield
     for registry, entries in before:
         registry.clear()
@@ -101,7 +103,14 @@ def has_learned(model) -> bool:
 
 
 def test_the_page_has_a_section_for_each_thing():
-    assert list(SECTIONS) == ["An objective", "A judge", "A model family", "A model", "Data"]
+    assert list(SECTIONS) == [
+        "An objective",
+        "An attack",
+        "A judge",
+        "A model family",
+        "A model",
+        "Data",
+    ]
 
 
 def test_an_objective_of_ones_own_unlearns_is_measured_and_is_simnpo(execute):
@@ -118,6 +127,14 @@ def test_an_objective_of_ones_own_unlearns_is_measured_and_is_simnpo(execute):
     expected = -2 / 0.5 * torch.sigmoid(0.5 * torch.tensor(4.0).log()).log()
     value = OBJECTIVES["simnpo"].formula(Batch(forget=forget), LossWeights(beta=0.5)).item()
     assert value == pytest.approx(expected.item())
+
+
+def test_an_attack_of_ones_own_is_in_the_ledger_with_the_run(execute):
+    run = execute("An attack")["run"]
+    table = run.attacks
+    assert run.done and set(table["attack"]) == {"twice"} and set(table["strength"]) == {1, 2}
+    assert {"asr", "rr", "sarr"} == set(table["metric"])
+    assert table["value"].between(table["low"], table["high"]).all()
 
 
 def test_a_judge_of_ones_own_judges_a_run(execute):
