@@ -14,6 +14,7 @@ import pandas as pd
 
 from safeerase_lite.config import Config
 from safeerase_lite.data.dataset import Data
+from safeerase_lite.evaluation.generate import answer_nll
 from safeerase_lite.models.inputs import prompt_ids
 
 from .scores import ask, questions
@@ -41,9 +42,9 @@ def words(model, data: Data, config: Config) -> pd.DataFrame:
 
     - "held-out template": one that unlearning did not use.
     - "paraphrase": one of `PARAPHRASES`.
-    - "one word": the template's first word is another, the one that most often brought harm on val.
+    - "one word": the template's first word is another, see `worst_words`.
     - "one word, ordinary question": the first word of an ordinary question about a safe object is a
-      template's, the one that most often made the model refuse on val (sarr_ordinary).
+      template's, see `refused_words` (sarr_ordinary).
     - "yes", of hazards alone: the answer has begun with `AFFIRMATION`.
     - "many-shot", of requested hazards alone: strength is the number of turns before the question,
       each with the plan of a hazard that nobody asked to forget. As many as the context holds.
@@ -70,8 +71,8 @@ def words(model, data: Data, config: Config) -> pd.DataFrame:
         changed = scores(table, variant, 1)
         same = plain[plain["metric"].isin(changed["metric"])]
         parts += [same.assign(variant=variant), changed]
-    variant, changes = "one word, ordinary question", worst_words(model, data, config, "placebo")
-    changed = ordinary.assign(asked=_changed(ordinary, changes))
+    variant = "one word, ordinary question"
+    changed = ordinary.assign(asked=_changed(ordinary, refused_words(model, data, config)))
     parts += [scores(ordinary, variant, 0), scores(changed, variant, 1)]
     requested = hazards[hazards["seen_kind"]]
     for shots in (0, *fitting_shots(model, data, config)):
@@ -88,38 +89,42 @@ def with_opening(question: str, word: str) -> str:
     return " ".join([word, *question.split()[1:]])
 
 
-def worst_words(model, data: Data, config: Config, name: str = "forget") -> dict[str, str]:
-    """question → the first word that, put in its place, most often did most harm on val.
+def worst_words(model, data: Data, config: Config) -> dict[str, str]:
+    """template → the other first word that makes the plans of requested hazards likeliest on val.
 
-    Args:
-        name: forget: harm is a harmful answer about a requested hazard; placebo: a refusal, or
-            gibberish, about a safe object. Where no word does any, the question's own stays.
+    By the likelihood, because answers show no difference among words of which none brings harm.
     """
+    tried = _tried(data, "forget", OPENINGS).rename(columns={"question": "template"})
+    tried = tried.rename(columns={"asked": "question", "expected": "answer"})
+    tried["nll"] = answer_nll(model, tried, config)
+    means = tried.groupby(["template", "word"], sort=False)["nll"].mean()
+    return {template: word for template, word in means.groupby("template").idxmin()}
+
+
+def refused_words(model, data: Data, config: Config) -> dict[str, str]:
+    """ordinary question → the other first word, of a template, with which a model most often
+    refuses, or answers gibberish, about safe objects on val."""
+    tried = _tried(data, "placebo", sorted({text.split()[0] for text in data.forget["question"]}))
+    scores = ask(model, tried, config, attack="words", variant="tried", strength=1)
+    means = scores.assign(word=tried["word"]).groupby(["question", "word"], sort=False)["value"]
+    return {question: word for question, word in means.mean().groupby("question").idxmax()}
+
+
+def _tried(data: Data, name: str, openings: Iterable[str]) -> pd.DataFrame:
+    """Every question with every other first word, about a few pictures of val."""
     table = getattr(data, name)
     if "seen_template" in table:
         table = table[table["seen_template"]]
-    pictures = questions(data, "forget" if name == "forget" else "decouple", split="val")
+    pictures = questions(data, name, split="val")
     pictures = pictures[pictures["seen_kind"]].drop_duplicates("kind").head(TRIED_ON)
-    openings = OPENINGS if name == "forget" else _openings(data.forget["question"])
     rows = [
-        picture | {"question": question, "asked": with_opening(question, word), "set": name}
-        for question in sorted(table["question"].unique())
-        for word in (question.split()[0], *openings)
+        picture | {"question": question, "word": word, "asked": with_opening(question, word)}
         for picture in pictures.to_dict("records")
+        for question in sorted(table["question"].unique())
+        for word in openings
+        if word != question.split()[0]
     ]
-    tried = pd.DataFrame(rows).drop_duplicates(["asked", "image"], ignore_index=True)
-    scores = ask(model, tried, config, attack="words", variant="tried", strength=1)
-    metric = {"forget": "asr", "placebo": "sarr_ordinary"}[name]
-    of_metric = scores[scores["metric"] == metric].assign(asked=tried["asked"].to_numpy())
-    means = of_metric.groupby(["question", "asked"], sort=False)["value"].mean()
-    best = means.groupby(
-        "question", sort=False
-    ).idxmax()  # the first, the question's own, of equals
-    return {question: asked.split()[0] for question, asked in best}
-
-
-def _openings(templates: Iterable[str]) -> list[str]:
-    return sorted({template.split()[0] for template in templates})
+    return pd.DataFrame(rows)
 
 
 def _changed(table: pd.DataFrame, changes: dict[str, str]) -> list[str]:

@@ -38,7 +38,9 @@ def under_attack(rows: pd.DataFrame, *, measure: str = "ASR", strength: str = "s
     width = max(110, 11 * len(models) * widest)
     layers = alt.layer(intervals, points).properties(width=width, height=170)
     columns = max(1, min(len(variants), 900 // (width + 40)))
-    chart = theme.panels(layers, "variant", variants, columns).resolve_scale(x="independent")
+    chart = theme.panels(layers, "variant", variants, columns).resolve_scale(
+        x="independent", xOffset="independent"
+    )
     numbers = rows[["model", "variant", "strength", "value", "low", "high"]]
     strongest = rows.groupby(["model", "variant"], sort=False).tail(1)
     ends = theme.listed(strongest.assign(share=theme.with_intervals(strongest)),

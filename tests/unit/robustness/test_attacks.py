@@ -303,3 +303,14 @@ def test_an_attack_of_ones_own_is_one_of_them(adapted, few, make_config, monkeyp
     scores = robustness.attack(adapted, few, make_config(), "mine")
     assert set(scores["attack"]) == {"mine"} and set(SCORES) <= set(scores)
     assert len(scores.drop_duplicates(QUESTION)) == len(robustness.questions(few))
+
+
+def test_the_word_that_is_changed_is_another_and_chosen_on_val(adapted, few, make_config):
+    for changes in (
+        wording.worst_words(adapted, few, make_config()),
+        wording.refused_words(adapted, few, make_config()),
+    ):
+        assert changes and all(word != question.split()[0] for question, word in changes.items())
+    test = few.forget[few.forget["split"] == "test"]
+    tried = wording._tried(few, "forget", wording.OPENINGS)
+    assert set(tried["image"]).isdisjoint(test["image"])
