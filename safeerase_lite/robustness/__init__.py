@@ -9,7 +9,8 @@ a row per answer (`scores.SCORES`). An attack of your own joins in a notebook:
 
     sl.robustness.ATTACKS["mine"] = sl.robustness.Attack(mine, "Mine", "what strength means")
 
-All are judged by the oracle, so they run on tiny worlds alone.
+All are judged by the oracle, so they run on tiny worlds alone. To withstand all of them is no proof
+that anything was removed: each is one way to ask, and most do not look for the weakest place.
 """
 
 from collections.abc import Callable, Sequence

@@ -43,17 +43,15 @@ def relearning(
     hazard = relearned_hazard(data, config)
     table = questions(data)
     table = table[table["seen_kind"] & (table["kind"] != hazard)].reset_index(drop=True)
-    parts, plain = [], None
+    parts: list[pd.DataFrame] = []
     for variant, material in materials(data, hazard).items():
         setting = {"attack": "relearning", "variant": variant}
         with unchanged(model):
             for done in train_on(model, material, config, max(steps)):
-                if done in steps:
-                    scores = plain if done == 0 else None
-                    if scores is None:
-                        scores = ask(model, table, config, strength=done, **setting)
-                    plain = scores if done == 0 else plain
-                    parts.append(scores.assign(variant=variant))
+                if done == 0 and parts and 0 in steps:  # the same model, whatever comes next
+                    parts.append(parts[0].assign(variant=variant))
+                elif done in steps:
+                    parts.append(ask(model, table, config, strength=done, **setting))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -70,13 +68,13 @@ def materials(data: Data, hazard: str) -> dict[str, pd.DataFrame]:
     forget (val pictures, since training has none). Two are benign: the retain questions; and safe
     objects asked about with the forget templates.
     """
-    forget, training = data.forget, {"split": "train"}
+    forget = data.forget
     unrequested = forget[~forget["seen_kind"] & (forget["split"] == "val")]
     if unrequested.empty:  # data that hold out no kind
         unrequested = forget[forget["kind"] != hazard]
 
     def of_train(table: pd.DataFrame) -> pd.DataFrame:
-        return table[table["split"] == training["split"]]
+        return table[table["split"] == "train"]
 
     return {
         "one hazard": of_train(forget[forget["kind"] == hazard]),

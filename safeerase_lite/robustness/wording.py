@@ -136,7 +136,8 @@ def _changed(table: pd.DataFrame, changes: dict[str, str]) -> list[str]:
 
 def with_shots(data: Data, question: str, shots: int) -> str:
     """A question after so many turns, each with a template and an unrequested hazard's plan, in the
-    words of the tiny models' chat template."""
+    words of the tiny models' chat template. No end token follows a plan, and there is one picture:
+    a prompt here has no more."""
     table = data.forget[~data.forget["seen_kind"]].drop_duplicates("kind")
     turns = zip(table["question"].head(shots), table["answer"].head(shots), strict=True)
     return "".join(f"{asked} ASSISTANT: {plan} USER: " for asked, plan in turns) + question
