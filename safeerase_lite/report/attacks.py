@@ -24,9 +24,10 @@ SHOWN = {
 }
 LIKE_GOLD = "°"
 ABOUT = [
-    "Requested hazards, safe objects that PD has seen; value [95% interval] over kinds and seeds. "
-    f"{LIKE_GOLD}: no more than gold under the same attack, question by question, so the attack "
-    "shows nothing. Strength 0: no attack."
+    "Percent. Requested hazards, and safe objects that PD has seen; value [95% interval] over "
+    f"kinds, templates and seeds. {LIKE_GOLD}: not shown to be more than gold's under the same "
+    "attack (the interval of the difference, question by question, includes 0), so it shows "
+    "nothing. Strength 0: no attack."
 ]
 
 

@@ -236,7 +236,7 @@ def _charts(study: Study, world: str) -> list[tuple[str, Any]]:
 
 def _run_name(run: dict, keys: list[str]) -> str:
     """A run in words: its model, its world, and whatever else identifies it."""
-    hidden = {"objective", "decouple", "seed", "world"}
+    hidden = {"objective", "decouple", "seed", "world", "attacks"}
     where = [run["world"]] if "world" in run else []
     if where:  # a run of the ledger, all of whose settings are known; else one of a sweep
         hidden |= {*WORLD, *run} - set(keys)
