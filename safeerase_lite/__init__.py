@@ -36,6 +36,7 @@ _FUNCTIONS = {
     "generate": "evaluation.generate",
     "judge_answers": "evaluation.evaluate",
     "evaluate": "runs.experiment",
+    "attack": "runs.attacks",
     "unlearn": "runs.experiment",
     "open_run": "runs.experiment",
     "session": "runs.store",
@@ -52,6 +53,7 @@ _MODULES = {
     "objectives": "unlearning.objectives",
     "plots": "report.plots",
     "relations": "relations",
+    "robustness": "robustness",
     "tinyworld": "tinyworld",
 }
 

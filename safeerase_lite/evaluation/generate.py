@@ -22,6 +22,7 @@ def generate(
     config: Config,
     *,
     seed: int | None = None,
+    begun: Sequence[tuple[int, ...]] | None = None,
 ) -> list[str]:
     """A model's answers to questions about pictures.
 
@@ -31,18 +32,20 @@ def generate(
         questions: texts, without the chat template.
         config: `max_new_tokens` cuts an answer; `eval_batch_size` questions at a time.
         seed: None: greedy decoding; a number: seeded samples, as in the paper (T = 1, top-p 0.9).
+        begun: the tokens with which each answer has begun; the text is what follows them.
 
     Returns:
         One text per question, in their order, without special tokens.
     """
     table = pd.DataFrame({"image": list(images), "question": list(questions)})
+    table["begun"] = [()] * len(table) if begun is None else list(begun)
     decoding, prefixes = GREEDY if seed is None else SAMPLED, Prefixes(model)
     if seed is not None:
         torch.manual_seed(seed)
 
     def answers(batch: pd.DataFrame) -> list[str]:
         with torch.inference_mode(), autocast(config, model.device):
-            inputs = prefixes.inputs(batch["image"], batch["question"])
+            inputs = prefixes.inputs(batch["image"], batch["question"], batch["begun"])
             ids = model.generate(**inputs, max_new_tokens=config.max_new_tokens, **decoding)
         return decode(model.processor.tokenizer, ids[:, inputs["input_ids"].shape[1] :])
 

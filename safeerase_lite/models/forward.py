@@ -7,6 +7,7 @@ once for all questions about it, and the output head runs at the answers' positi
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import pandas as pd
@@ -24,6 +25,9 @@ from .llava import compute_dtype, reference
 
 FEATURE_BYTES = 4 * 2**30  # for each model; a picture of LLaVA-1.5 takes 1.2 MB in half precision
 REFERENCE_BYTES = 2 * 2**30  # 140 words of LLaVA-1.5-7B take about 1.6 MB in half precision
+
+# (model, paths of pictures) → what the projector reads of them, (pictures, patches, width)
+Features = Callable[[Any, Sequence[str]], Tensor]
 
 
 def answer_logits(model, table: pd.DataFrame) -> Answers:
@@ -53,15 +57,20 @@ def predictions(model, states: Sequence[Tensor], answers: Sequence[str]) -> Answ
     return Answers(logits, pad(ids, IGNORED).to(padded.device), hidden=hidden)
 
 
-def answer_states(model, table: pd.DataFrame) -> list[Tensor]:
+def answer_states(model, table: pd.DataFrame, features: Features | None = None) -> list[Tensor]:
     """The hidden states that predict each answer's tokens: (tokens, width) for each row."""
-    return [states[:, 0] for states in layer_states(model, table)]
+    return [states[:, 0] for states in layer_states(model, table, features=features)]
 
 
 LAST = -1  # the states that the output head reads, the final norm applied
 
 
-def layer_states(model, table: pd.DataFrame, layers: Sequence[int] = (LAST,)) -> list[Tensor]:
+def layer_states(
+    model,
+    table: pd.DataFrame,
+    layers: Sequence[int] = (LAST,),
+    features: Features | None = None,
+) -> list[Tensor]:
     """The hidden states of some layers where each answer's tokens are predicted.
 
     All questions about a picture share a row (see `inputs.pack`): the picture is read once, and the
@@ -70,6 +79,7 @@ def layer_states(model, table: pd.DataFrame, layers: Sequence[int] = (LAST,)) ->
     Args:
         table: image (a path; "": none), question and answer.
         layers: by number; n is what the first n layers make.
+        features: what the projector reads of pictures; None: `vision_features`.
 
     Returns:
         (tokens, layers, width) for each row of the table.
@@ -80,7 +90,7 @@ def layer_states(model, table: pd.DataFrame, layers: Sequence[int] = (LAST,)) ->
     for rows in _passes(packed):
         inputs = packed_tensors(model.processor, rows)
         inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-        embeddings = embed(model, inputs.pop("input_ids"), [row.image for row in rows])
+        embeddings = embed(model, inputs.pop("input_ids"), [row.image for row in rows], features)
         inputs["attention_mask"] = inputs["attention_mask"].to(embeddings.dtype)
         inputs |= {"use_cache": False, "output_hidden_states": inner}
         output = language_model(model)(inputs_embeds=embeddings, **inputs)
@@ -135,13 +145,16 @@ class TensorCache:
 _features: WeakKeyDictionary[nn.Module, TensorCache] = WeakKeyDictionary()  # one for each tower
 
 
-def embed(model, input_ids: Tensor, images: Sequence[str]) -> Tensor:
+def embed(
+    model, input_ids: Tensor, images: Sequence[str], features: Features | None = None
+) -> Tensor:
     """The input of the language model: (rows, length, width), each row's picture in its place.
 
     Args:
         model: a LLaVA with its processor. Its projector may be trained, so it is applied anew.
         input_ids: (rows, length), from `inputs.encode_text`, on the model's device.
         images: paths of pictures, one per row; "": the row has none.
+        features: as for `layer_states`.
     """
     llava = llava_of(model)
     words = llava.get_input_embeddings()(input_ids)
@@ -149,7 +162,7 @@ def embed(model, input_ids: Tensor, images: Sequence[str]) -> Tensor:
     if not shown:
         return words
     projector = getattr(llava, anatomy_of(llava.config).projector)
-    pictures = projector(vision_features(model, shown)).to(words.dtype)
+    pictures = projector((features or vision_features)(model, shown)).to(words.dtype)
     picture_tokens = (input_ids == model.processor.image_token_id)[..., None]
     return words.masked_scatter(picture_tokens, pictures)
 

@@ -27,8 +27,13 @@ class Prefixes:
         tokens = text.num_hidden_layers * image_tokens(model.processor)
         self.limit = max(1, PREFIX_BYTES // (2 * width * tokens * model.dtype.itemsize))  # pictures
 
-    def inputs(self, images: Sequence[str], questions: Sequence[str]) -> dict:
+    def inputs(
+        self, images: Sequence[str], questions: Sequence[str], begun: Sequence[tuple[int, ...]]
+    ) -> dict:
         """What `generate` of transformers reads of questions about pictures.
+
+        Args:
+            begun: the tokens with which each answer has begun, if any.
 
         Returns:
             input_ids (rows, length): what follows the pictures; past_key_values; and
@@ -36,7 +41,8 @@ class Prefixes:
         """
         prompts = [split_prompt(self.model.processor, question) for question in questions]
         prefixes = [(image, before) for image, (before, _) in zip(images, prompts, strict=True)]
-        befores, afters = zip(*prompts, strict=True)
+        befores = [before for before, _ in prompts]
+        afters = [(*after, *answer) for (_, after), answer in zip(prompts, begun, strict=True)]
         self._compute(list(dict.fromkeys(prefixes)))
         of_rows = [self.states[one] for one in prefixes]
         layers = (_padded([states[n] for states in of_rows]) for n in range(len(of_rows[0])))

@@ -1,7 +1,7 @@
 """A study as a document: its tables as texts, its charts, and what is missing."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ REPORTED = Table(
 )
 
 
-def document(study: Study, command: str) -> Document:
-    """Everything a study shows; `command` is what made it, for the notes."""
+def document(study: Study, command: str, under_attack: Sequence[Section] = ()) -> Document:
+    """Everything a study shows, and what attacks did; `command` is what made it, for the notes."""
     worlds = list(study.grid.rows["world"].unique())
     sections = [
         Section("What PD changes", tables=[_headline(study, worlds)]),
         Section("What is missing", _missing(study) or ["Nothing."]),
         *(_world(study, world) for world in worlds),
+        *under_attack,
         Section("What the paper reports", tables=[REPORTED]),
         Section("How this was made", notes.provenance(study, command)),
     ]
@@ -248,7 +249,7 @@ def _charts(study: Study, world: str) -> list[tuple[str, Any]]:
 
 def _run_name(run: dict, keys: list[str]) -> str:
     """A run in words: its model, its world, and whatever else identifies it."""
-    hidden = {"objective", "decouple", "seed", "world"}
+    hidden = {"objective", "decouple", "seed", "world", "attacks"}
     where = [run["world"]] if "world" in run else []
     if where:  # a run of the ledger, all of whose settings are known; else one of a sweep
         hidden |= {*WORLD, *run} - set(keys)

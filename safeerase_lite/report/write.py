@@ -6,6 +6,7 @@ from rich.console import Console
 
 from safeerase_lite.utils import atomic_write
 
+from . import attacks
 from .document import document, overview
 from .formats import html, latex, markdown, printed
 from .rows import CITED
@@ -31,19 +32,24 @@ def report(
     command += f" --sweep {sweep}" if sweep else ""
     command += "".join(f" -p {name}={value}" for name, value in (parameters or {}).items())
     command += " --allow-mixed" if allow_mixed else ""
-    contents = document(result, command)
+    attacked = attacks.read(result.grid)
+    contents = document(result, command, attacks.sections(result.grid, attacked))
     runs = result.grid.runs.drop_duplicates("row").set_index("row")
     cited = runs[[name for name in CITED if name in runs and name not in result.grid.keys]]
     table = result.table.join(cited, on="row").drop(columns="row")
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    for name, text in {
+    files = {
         "report.md": markdown(contents),
         "report.tex": latex(contents),
         "report.html": html(contents),
         "table.csv": table.to_csv(index=False, float_format="%.6g"),
         "differences.csv": result.differences.to_csv(index=False, float_format="%.6g"),
-    }.items():
+    }
+    if not attacked.empty:
+        columns = attacked.drop(columns="row")
+        files["attacks.csv"] = columns.to_csv(index=False, float_format="%.6g")
+    for name, text in files.items():
         atomic_write(output / name, text)
     summary, missing = overview(result)
     Console(width=120).print(*map(printed, summary))

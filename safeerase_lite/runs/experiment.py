@@ -67,7 +67,7 @@ def unlearn(
     _require_same_settings(model, config)
     run = open_run(config, data, runs_dir=runs_dir, wait=wait)
     if run.done or config.objective not in OBJECTIVES:
-        _restore(model, run)
+        restore(model, run)
         return run
     reset_adapter(model)
     try:
@@ -104,8 +104,7 @@ def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
     """
     if run.done:
         return Report(run.metrics, run.answers, run.config.label)
-    _require_same_settings(model, run.config)
-    _restore(model, run)
+    restore(model, run)
     report = evaluation.evaluate(model, data, run.config, cache_key=run.id)
     images = [Path(path).relative_to(data.root).as_posix() for path in report.answers["image"]]
     answers = report.answers.assign(image=images)
@@ -157,8 +156,9 @@ def open_run(
     return run
 
 
-def _restore(model, run: store.Run) -> None:
+def restore(model, run: store.Run) -> None:
     """Make the model what this run made of it: for an untrained run, what `load_model` loaded."""
+    _require_same_settings(model, run.config)
     if run.config.objective in OBJECTIVES:
         load_adapter(model, run.adapter_dir)
     elif hasattr(model, "initial_adapter"):

@@ -5,8 +5,9 @@
     <runs_dir>/failed/<id>/     with traceback.txt
     <runs_dir>/damaged/         what was found damaged, and is done again
 
-A folder holds run.json, history.csv, answers.parquet, metrics.csv and adapter/. It reaches runs_dir
-by one atomic rename, so there a run is complete or absent; run.json has the digests of the other
+A folder holds run.json, history.csv, answers.parquet, metrics.csv, adapter/ and, where the run was
+attacked since, attacks/ (see `runs.attacks`). It reaches runs_dir by one atomic rename, so there a
+run is complete or absent; run.json has the digests of the other
 files, so one that is missing or changed since is noticed. A lock file keeps a second process from
 writing the same run (a mounted cloud folder may have no locks, see `utils.take_lock`).
 """
@@ -47,6 +48,7 @@ SCHEMA = 2
 PROJECT = "safeerase-lite"
 DATA_HASH = "data_hash"  # the parameter that says which data a run saw
 OWN = ("run.json", "history.csv", "answers.parquet", "metrics.csv", "adapter", "checkpoint")
+ATTACKS, TABLE, ATTACK_SCORES = "attacks", "table.csv", "scores.parquet"
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", PROJECT)
 
 
@@ -131,6 +133,12 @@ class Run:
         """A row per step; empty for a run without training."""
         path = self.folder / "history.csv"
         return read_table(path) if path.exists() else pd.DataFrame(columns=["step"])
+
+    @property
+    def attacks(self) -> pd.DataFrame:
+        """The tables of all attacks on this run, see `runs.attacks`; without any, no row."""
+        tables = [read_table(path) for path in attack_files(self.folder, TABLE)]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["attack"])
 
     def write_history(self, rows: Iterable[dict] | pd.DataFrame) -> None:
         """Add rows, each with a `step`. They replace the recorded rows from their first step on.
@@ -398,11 +406,13 @@ class Ledger:
         runs: a row per complete or failed run: id, status, started, seconds, peak_memory_mb and
             its parameters, nested ones flattened with "_"; of a failed one the error.
         metrics, history: the rows of every complete run, with its id and parameters.
+        attacks: the same of the runs that were attacked; see `runs.attacks`.
     """
 
     runs: pd.DataFrame
     metrics: pd.DataFrame
     history: pd.DataFrame
+    attacks: pd.DataFrame
 
 
 def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
@@ -433,7 +443,8 @@ def load(runs_dir: Path | str, *, allow_mixed: bool = False) -> Ledger:
                 "load with allow_mixed=True"
             )
 
-    tables = [runs, _stack(complete, "metrics.csv"), _stack(complete, "history.csv")]
+    names = ("metrics.csv", "history.csv", f"{ATTACKS}/[!.]*/{TABLE}")
+    tables = [runs, *(_stack(complete, name) for name in names)]
     for place, table in enumerate(tables):
         clashes = {name: f"{name}_parameter" for name in settings if name in table}
         tables[place] = table.join(settings.rename(columns=clashes), on="id")
@@ -445,13 +456,22 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[0-9a-f]" * 12) if path.is_dir())
 
 
-def _stack(folders: list[Path], name: str) -> pd.DataFrame:
-    """One table from that file of every folder that has it, after a column with the run's id."""
-    paths = [folder / name for folder in folders if (folder / name).exists()]
-    if not paths:
+def attack_files(folder: Path, name: str) -> list[Path]:
+    """That file of every attack on the run in a folder."""
+    return sorted(folder.glob(f"{ATTACKS}/[!.]*/{name}"))
+
+
+def _stack(folders: list[Path], pattern: str) -> pd.DataFrame:
+    """One table from every folder's files of that pattern, after a column with the run's id."""
+    tables = [
+        read_table(path).assign(id=folder.name)
+        for folder in folders
+        for path in sorted(folder.glob(pattern))
+    ]
+    if not tables:
         return pd.DataFrame(columns=["id"])
-    tables = {path.parent.name: read_table(path) for path in paths}
-    return pd.concat(tables, names=["id"]).reset_index("id").reset_index(drop=True)
+    table = pd.concat(tables, ignore_index=True)
+    return table[["id", *table.columns.drop("id")]]
 
 
 def shipped_table(name: str = "lessons", file: str = "metrics.csv") -> pd.DataFrame:

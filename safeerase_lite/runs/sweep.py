@@ -33,6 +33,7 @@ from safeerase_lite.utils import UserError, atomic_write, check_choice, reading,
 
 MODEL = "model_dir"  # the parameter that names the profile's model
 METHODS = "methods_file"  # the parameter that names a file with objectives of the user's own
+ATTACKS = "attacks"  # the one that names attacks, which are no part of a run
 WORKER_DIED = "its worker died again and again; is there memory enough?"
 
 
@@ -84,7 +85,9 @@ class Sweep(BaseModel):
             unset = {p.name for p in declared if not p.default and values[p.name] == p.default}
             stated = {name: value for name, value in values.items() if name not in unset}
             settings = values | _settings(stated, code)
-            hidden = {*NOT_RECORDED, MODEL, RUNS_DIR} - {"dedupe"}  # a run's data record dedupe
+            hidden = {*NOT_RECORDED, MODEL, RUNS_DIR, ATTACKS} - {
+                "dedupe"
+            }  # a run's data record dedupe
             hidden |= {"compute"} - stated.keys()  # the machine that runs it decides
             settings = {name: settings[name] for name in settings if name not in hidden}
             identity = [code, {name: values[name] for name in values if name != RUNS_DIR}]
@@ -180,6 +183,10 @@ def _settings(parameters: dict[str, Any], code: str) -> dict[str, Any]:
     for registry, name in (("OBJECTIVES[", "objective"), ("JUDGES[", "judge")):
         if registry in code and name in fields:  # the notebook may bring its own
             own[name] = fields.pop(name)
+    if ATTACKS in parameters and "ATTACKS[" not in code:
+        from safeerase_lite.robustness import check_attacks  # brings torch
+
+        check_attacks(parameters[ATTACKS])
     resolved = config(profile or "tiny", **fields)
     return resolved.model_dump() | own if profile else {}
 

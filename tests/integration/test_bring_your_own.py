@@ -20,6 +20,7 @@ from safeerase_lite.evaluation.judges import JUDGES
 from safeerase_lite.models.anatomy import FAMILIES
 from safeerase_lite.models.inputs import IGNORED, encode
 from safeerase_lite.models.llava import load_model, reference
+from safeerase_lite.robustness import ATTACKS
 from safeerase_lite.runs.experiment import open_run
 from safeerase_lite.unlearning.objectives import (
     OBJECTIVES,
@@ -39,7 +40,8 @@ SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text("utf-8
 @pytest.fixture(autouse=True)
 def registries():
     """Every registry, put back after the test."""
-    before = [(registry, dict(registry)) for registry in (OBJECTIVES, JUDGES, FAMILIES)]
+    registries = (OBJECTIVES, ATTACKS, JUDGES, FAMILIES)
+    before = [(registry, dict(registry)) for registry in registries]
     yield
     for registry, entries in before:
         registry.clear()
@@ -106,8 +108,8 @@ def has_learned(model) -> bool:
 
 
 def test_the_page_has_a_section_for_each_thing():
-    things = ["An objective", "A judge", "A model family", "A model", "Data"]
-    assert list(SECTIONS) == [things[0], "An objective in every sweep", *things[1:]]
+    things = ["An attack", "A judge", "A model family", "A model", "Data"]
+    assert list(SECTIONS) == ["An objective", "An objective in every sweep", *things]
 
 
 def test_an_objective_of_ones_own_unlearns_and_is_measured(execute):
@@ -153,6 +155,14 @@ def test_ten_lines_in_a_file_are_a_row_of_the_board(tmp_path):
     for column in (*measured, "specificity", "seconds", "GB"):
         assert float(row[column].split()[0]) >= 0
     assert str(tmp_path) not in text.replace(str(tmp_path / "runs"), "")
+
+
+def test_an_attack_of_ones_own_is_in_the_ledger_with_the_run(execute):
+    run = execute("An attack")["run"]
+    table = run.attacks
+    assert run.done and set(table["attack"]) == {"twice"} and set(table["strength"]) == {1, 2}
+    assert {"asr", "rr", "sarr"} == set(table["metric"])
+    assert table["value"].between(table["low"], table["high"]).all()
 
 
 def test_a_judge_of_ones_own_judges_a_run(execute):

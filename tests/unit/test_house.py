@@ -25,6 +25,7 @@ LAYERS = [
     "models",
     "unlearning",
     "evaluation",
+    "robustness",
     "runs",
     "report",
     "resources",

@@ -4,6 +4,7 @@
 
 from ..texts import objective_order
 from .answers import VERDICTS, heat_map, verdicts
+from .attacks import under_attack
 from .board import SECONDS, board
 from .display import contact_sheet, numbers, png, save, show
 from .measures import cues, interval_steps, over_forgetting, pareto, plane, seeds
@@ -17,5 +18,5 @@ __all__ = [
     "contact_sheet", "cues", "forgetting", "heat_map", "history", "interval_steps",
     "level_spacing", "memory", "numbers", "objective_order", "one_step", "over_forgetting",
     "pareto", "plane", "png", "save", "seeds", "several", "show", "styled", "trajectory",
-    "tuple_graph", "verdicts", "weight_block",
+    "tuple_graph", "under_attack", "verdicts", "weight_block",
 ]  # fmt: skip

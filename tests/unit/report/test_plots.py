@@ -123,6 +123,14 @@ def methods():
     return pd.concat([*shares, seconds])
 
 
+def attacked():
+    """Three models under an attack in two variants, at strengths that are not in steps."""
+    rows = product(["gold", "PO", "PO+PD"], ["words", "picture"], [0.0, 2.0, 10.0])
+    table = pd.DataFrame(rows, columns=["model", "variant", "strength"])
+    value = pd.Series([0.05 * n for n in range(len(table))])
+    return table.assign(value=value, low=value * 0.8, high=value * 0.8 + 0.2)
+
+
 CHARTS = {
     "board": lambda: plots.board(methods(), split="test"),
     "over_forgetting": lambda: plots.over_forgetting(summary()),
@@ -137,6 +145,7 @@ CHARTS = {
     "forgetting": lambda: plots.forgetting(steps().assign(run="GA")),
     "trajectory": lambda: plots.trajectory(shares(), title="refused or gibberish"),
     "one_step": lambda: plots.one_step(one_step()),
+    "under_attack": lambda: plots.under_attack(attacked(), strength="steps"),
 }
 
 
@@ -185,7 +194,9 @@ def test_a_picture_without_words_is_an_error(picture, shown):
     assert shown == []
 
 
-@pytest.mark.parametrize("name", ["over_forgetting", "cues", "seeds", "interval_steps", "one_step"])
+@pytest.mark.parametrize(
+    "name", ["over_forgetting", "cues", "seeds", "interval_steps", "one_step", "under_attack"]
+)
 def test_series_differ_in_shape_as_well_as_colour(name):
     chart = CHARTS[name]().to_dict()
     layers = [layer["encoding"] for layer in chart.get("spec", chart)["layer"]]
