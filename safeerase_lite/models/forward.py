@@ -5,7 +5,7 @@ than the answers need: the frozen vision tower sees each picture once, the langu
 once for all questions about it, and the output head runs at the answers' positions alone.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from weakref import WeakKeyDictionary
 
@@ -54,6 +54,19 @@ def answer_states(model, table: pd.DataFrame) -> list[Tensor]:
     states are those of rows of their own.
     """
     states: dict[int, Tensor] = {}
+    for rows, last_states in read(model, table):
+        for row, given in zip(rows, last_states, strict=True):
+            states |= {number: given[places] for number, places in row.predictors.items()}
+    return [states[number] for number in range(len(table))]
+
+
+def read(model, table: pd.DataFrame) -> Iterator[tuple[list[PackedRow], Tensor]]:
+    """Let the model read a table's pictures, questions and answers, pass by pass.
+
+    Yields:
+        The packed rows of a pass, which number the answers as the table does, and their last
+        hidden states (rows, length, width).
+    """
     packed = pack(model.processor, table["image"], table["question"], table["answer"])
     for rows in _passes(packed):
         inputs = packed_tensors(model.processor, rows)
@@ -61,9 +74,7 @@ def answer_states(model, table: pd.DataFrame) -> list[Tensor]:
         embeddings = embed(model, inputs.pop("input_ids"), [row.image for row in rows])
         inputs["attention_mask"] = inputs["attention_mask"].to(embeddings.dtype)
         output = language_model(model)(inputs_embeds=embeddings, **inputs, use_cache=False)
-        for row, given in zip(rows, output.last_hidden_state, strict=True):
-            states |= {number: given[places] for number, places in row.predictors.items()}
-    return [states[number] for number in range(len(table))]
+        yield rows, output.last_hidden_state
 
 
 def _passes(rows: list[PackedRow]) -> list[list[PackedRow]]:

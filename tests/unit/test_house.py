@@ -23,6 +23,7 @@ LAYERS = [
     "models",
     "unlearning",
     "evaluation",
+    "interpretability",
     "runs",
     "report",
     "resources",
