@@ -11,7 +11,6 @@ from .inside import (
     gradient_cosines,
     logit_lens,
     state_plane,
-    step_changes,
     two_by_two,
 )
 from .measures import cues, interval_steps, over_forgetting, pareto, plane, seeds
@@ -25,5 +24,5 @@ __all__ = [
     "cues", "doses", "forgetting", "gradient_cosines", "heat_map", "history", "interval_steps",
     "level_spacing", "logit_lens", "memory", "numbers", "objective_order", "one_step",
     "over_forgetting", "pareto", "plane", "png", "save", "seeds", "several", "show", "state_plane",
-    "step_changes", "styled", "trajectory", "tuple_graph", "two_by_two", "verdicts", "weight_block",
+    "styled", "trajectory", "tuple_graph", "two_by_two", "verdicts", "weight_block",
 ]  # fmt: skip

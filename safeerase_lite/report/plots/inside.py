@@ -42,57 +42,41 @@ def two_by_two(decouple: str = "none"):
     )
     ink = alt.condition(alt.datum.asks == "nothing", alt.value(theme.INK), alt.value("white"))
     texts = base.mark_text(fontSize=14, fontWeight="bold").encode(text="label:N", color=ink)
-    chart = alt.layer(cells, texts).properties(width=380, height=150)
+    chart = alt.layer(cells, texts).properties(width=320, height=90)
     pairs = theme.listed(rows, "{picture} with {question}: {label}")
     table = rows[["picture", "question", "label"]]
     return theme.styled(chart, f"Which loss covers which pair in training. {pairs}.", table)
 
 
-def gradient_cosines(rows: pd.DataFrame, order: list[str]):
-    """How alike the gradients of several losses are: first, second, cosine; `order` of both."""
-    rows = rows[rows["first"].isin(order) & rows["second"].isin(order)]
-    rows = rows.assign(text=rows["cosine"].map("{:.2f}".format).str.replace("-0.00", "0.00"))
-    axis = alt.Axis(labelLimit=260)
+# Few colours, so that a PNG of few colours has the same: an upper end → the colour up to there.
+STEPS = {0.25: "#FFFFFF", 0.5: "#C6DBEF", 0.75: "#6BAED6", 1.0: theme.BLUE}
+
+
+def stepped(channel, field: str):
+    """A share or a cosine as one of four colours."""
+    scale = alt.Scale(type="threshold", domain=list(STEPS)[:-1], range=list(STEPS.values()))
+    return channel(f"{field}:Q", scale=scale)
+
+
+def gradient_cosines(rows: pd.DataFrame, down: list[str], across: list[str]):
+    """How alike the gradients of several losses are: first (of `down`), second (of `across`),
+    cosine."""
+    rows = rows[rows["first"].isin(down) & rows["second"].isin(across)]
+    rows = rows.assign(text=rows["cosine"].map("{:.2f}".format).replace("-0.00", "0.00"))
     base = alt.Chart(rows).encode(
-        x=alt.X(
-            "second:N", title=None, sort=order, axis=axis.copy().to_dict() | {"labelAngle": -35}
-        ),
-        y=alt.Y("first:N", title=None, sort=order, axis=axis),
+        x=alt.X("second:N", title=None, sort=across).axis(orient="top", labelAngle=0),
+        y=alt.Y("first:N", title=None, sort=down, axis=alt.Axis(labelLimit=260)),
     )
-    scale = alt.Scale(domain=[-1, 0, 1], range=[theme.VERMILION, "#FFFFFF", theme.BLUE])
-    colour = alt.Color("cosine:Q", scale=scale, title="cosine")
-    ink = alt.condition(alt.datum.cosine > 0.6, alt.value("white"), alt.value(theme.INK))
+    ink = alt.condition(alt.datum.cosine > 0.75, alt.value("white"), alt.value(theme.INK))
+    colour = stepped(alt.Color, "cosine").legend(None)
     cells = base.mark_rect(stroke="#DDDDDD").encode(color=colour)
     texts = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
-    chart = alt.layer(cells, texts).properties(width=46 * len(order), height=34 * len(order))
-    upper = rows[
-        [
-            order.index(a) < order.index(b)
-            for a, b in zip(rows["first"], rows["second"], strict=True)
-        ]
-    ]
-    about = theme.listed(upper, "{first} with {second} {cosine:.2f}")
-    table = rows[["first", "second", "cosine"]]
-    return theme.styled(chart, f"Cosines of gradients. {about}.", table)
-
-
-def step_changes(rows: pd.DataFrame):
-    """What one step does to the loss of each cell, predicted to first order and measured: step (a
-    name), cell, predicted, measured (nats per token)."""
-    tidy = rows.melt(["step", "cell"], ["predicted", "measured"], "which", "change")
-    cells, steps = list(rows["cell"].unique()), list(rows["step"].unique())
-    looks = {"predicted": (theme.ORANGE, "circle"), "measured": (theme.BLUE, "diamond")}
-    chart = alt.Chart(tidy).mark_point(size=90, strokeWidth=2.5, opacity=1).encode(
-        x=alt.X("change:Q", title="change of the loss, nats per token"),
-        y=alt.Y("cell:N", title=None, sort=cells, axis=alt.Axis(labelLimit=260)),
-        color=theme.encode_by(alt.Color, "which", list(looks), [c for c, _ in looks.values()]),
-        shape=theme.encode_by(alt.Shape, "which", list(looks), [s for _, s in looks.values()]),
-        tooltip=["step", "cell", "which", alt.Tooltip("change:Q", format=".4f")],
-    )  # fmt: skip
-    chart = chart.properties(width=220, height=28 * len(cells))
-    chart = theme.panels(chart, "step", steps).resolve_scale(x="independent")
-    about = theme.listed(rows, "{step}, {cell}: predicted {predicted:.4f}, measured {measured:.4f}")
-    return theme.styled(chart, f"Changes of losses after one step. {about}.", rows)
+    chart = alt.layer(cells, texts).properties(width=110 * len(across), height=24 * len(down))
+    table = rows.pivot(index="first", columns="second", values="cosine").loc[down, across]
+    about = theme.listed(rows[rows["second"] == across[0]], "{first} {cosine:.2f}")
+    return theme.styled(
+        chart, f"Cosines of gradients with that of {across[0]}: {about}.", table.reset_index()
+    )
 
 
 def attention(rows: pd.DataFrame):
@@ -106,7 +90,7 @@ def attention(rows: pd.DataFrame):
     )
     lines = base.mark_line(strokeWidth=2).encode(
         y=theme.share_axis(alt.Y, "picture", "attention on the picture"),
-        strokeDash=alt.StrokeDash("model:N", sort=models, title=None),
+        strokeDash=alt.StrokeDash("model:N", sort=models, legend=None),
     )
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
         y=theme.share_axis(alt.Y, "picture", "attention on the picture"),
@@ -116,68 +100,62 @@ def attention(rows: pd.DataFrame):
     layers = [lines, points]
     if "low" in rows:
         layers.insert(0, base.mark_rule(strokeWidth=1.5).encode(y="low:Q", y2="high:Q"))
-    chart = alt.layer(*layers).properties(width=230, height=190)
+    chart = alt.layer(*layers).properties(width=190, height=150)
     chart = theme.panels(chart, "group", list(rows["group"].unique()))
     last = rows[rows["layer"] == rows["layer"].max()]
     about = theme.listed(last, "{model}, {group} {picture:.0%}")
-    columns = [c for c in ("group", "model", "layer", "picture", "low", "high") if c in rows]
-    return theme.styled(chart, f"Attention on the picture's tokens; in the last layer: {about}.",
-                        rows[columns])  # fmt: skip
+    table = rows.pivot_table("picture", ["group", "model"], "layer", sort=False).reset_index()
+    description = f"Attention on the picture's tokens; in the last layer: {about}."
+    return theme.styled(chart, description, table)
 
 
 def state_plane(rows: pd.DataFrame, variance: list[float]):
-    """Hidden states in the plane of their first two principal components: model, group, x, y."""
+    """Hidden states in the plane of their first two principal components: model, group, x, y; and
+    the two shares of the variance."""
     models, groups = list(rows["model"].unique()), list(rows["group"].unique())
-    axes = [f"component {n}: {share:.0%} of the variance" for n, share in enumerate(variance, 1)]
-    points = alt.Chart(rows).mark_point(size=45, strokeWidth=1.8, opacity=0.9).encode(
+    axes = [f"component {n} ({share:.0%})" for n, share in enumerate(variance, 1)]
+    points = alt.Chart(rows).mark_point(filled=True, size=45, opacity=1).encode(
         x=alt.X("x:Q", title=axes[0]),
         y=alt.Y("y:Q", title=axes[1]),
         color=theme.encode_by(alt.Color, "group", groups, theme.PALETTE),
         shape=theme.encode_by(alt.Shape, "group", groups, theme.SEVEN_SHAPES),
         tooltip=["model", "group"],
     )  # fmt: skip
-    chart = theme.panels(points.properties(width=190, height=190), "model", models, columns=3)
+    chart = theme.panels(points.properties(width=160, height=160), "model", models, columns=3)
     centres = rows.groupby(["model", "group"], sort=False)[["x", "y"]].mean().reset_index()
     about = theme.listed(centres, "{model}, {group} ({x:.0f}, {y:.0f})")
-    return theme.styled(chart, f"Hidden states in a plane, centres: {about}.", centres)
+    return theme.styled(chart, f"Hidden states in a plane, centres: {about}.")
 
 
 def logit_lens(rows: pd.DataFrame):
     """Token by token and place by place, how likely an answer's token is: model, token, text,
     place, answer (its probability), refusal (of refusal words together)."""
     rows = rows.assign(word=rows["token"].map("{:02d} ".format) + rows["text"])
-    tidy = rows.melt(["model", "word", "place"], ["answer", "refusal"], "which", "probability")
-    tidy["panel"] = (
-        tidy["model"]
-        + ": "
-        + tidy["which"].map({"answer": "the plan's token", "refusal": "a refusal's word"})
+    reads = {"answer": "the plan", "refusal": "a refusal"}
+    tidy = rows.melt(["model", "word", "place"], list(reads), "which", "probability")
+    tidy["panel"] = tidy["model"] + ": " + tidy["which"].map(reads)
+    words = alt.Axis(labelExpr="substring(datum.label, 3)")
+    cells = (
+        alt.Chart(tidy)
+        .mark_rect(stroke="#DDDDDD")
+        .encode(
+            x=alt.X("place:O", title="place", axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("word:N", title=None, sort=None, axis=words),
+            color=stepped(alt.Color, "probability").legend(format=".0%"),
+            tooltip=["model", "word", "place", *theme.percents("probability")],
+        )
+        .properties(width=90, height=15 * rows["word"].nunique())
     )
-    base = alt.Chart(tidy).encode(
-        x=alt.X("word:N", title=None, sort=None,
-                axis=alt.Axis(labelAngle=-50, labelExpr="substring(datum.label, 3)")),
-        y=alt.Y("place:O", title="place in the stream", sort="descending"),
-    )  # fmt: skip
-    scale = alt.Scale(domain=[0, 1], range=["#FFFFFF", theme.BLUE])
-    cells = base.mark_rect(stroke="#EEEEEE").encode(
-        color=alt.Color(
-            "probability:Q", scale=scale, title="probability", legend=alt.Legend(format="%")
-        ),
-        tooltip=["model", "word", "place", *theme.percents("probability")],
+    panels = [f"{model}: {which}" for model in rows["model"].unique() for which in reads.values()]
+    chart = theme.panels(cells, "panel", panels, columns=2 * len(reads))
+    last = rows[rows["place"] == rows["place"].max()]
+    first = theme.listed(
+        last[last["token"] == 0], "{model}: plan {answer:.0%}, refusal {refusal:.0%}"
     )
-    dots = base.transform_filter(alt.datum.probability >= 0.5).mark_point(
-        filled=True, color="white", size=18, opacity=1
-    )
-    panels = list(tidy["panel"].unique())
-    chart = alt.layer(cells, dots).properties(width=290, height=90)
-    chart = theme.panels(chart, "panel", panels)
-    last = rows[(rows["place"] == rows["place"].max())]
-    means = last.groupby("model", sort=False)[["answer", "refusal"]].mean().reset_index()
-    about = theme.listed(means, "{model}: plan {answer:.0%}, refusal {refusal:.0%}")
     description = (
-        "Logit lens over the tokens of a plan (dots: 50% or more). Means over the tokens at the "
-        f"last place: {about}."
+        f"Logit lens over the tokens of a plan. Its first token at the last place: {first}."
     )
-    return theme.styled(chart, description, last.drop(columns="word"))
+    return theme.styled(chart, description)
 
 
 def doses(rows: pd.DataFrame, measures: dict[str, str], *, title: str):
@@ -193,7 +171,7 @@ def doses(rows: pd.DataFrame, measures: dict[str, str], *, title: str):
     rows = rows.assign(line=rows["measure"].map(measures))
     lines, kinds = list(measures.values()), ["refusal", "random"]
     base = alt.Chart(rows).encode(
-        x=alt.X("dose:Q", title=title),
+        x=alt.X("dose:Q", title=title, axis=alt.Axis(tickCount=4)),
         color=theme.encode_by(alt.Color, "line", lines, theme.SEVEN_COLOURS),
         detail="direction:N",
     )
@@ -209,9 +187,11 @@ def doses(rows: pd.DataFrame, measures: dict[str, str], *, title: str):
     ]
     if "low" in rows:
         layers.insert(0, base.mark_rule(strokeWidth=1.5).encode(y="low:Q", y2="high:Q"))
-    chart = alt.layer(*layers).properties(width=230, height=180)
+    chart = alt.layer(*layers).properties(width=190, height=150)
     chart = theme.panels(chart, "panel", list(rows["panel"].unique()))
-    most = rows[rows["dose"] == rows["dose"].max()]
-    about = theme.listed(most, "{panel}, {direction}: {line} {value:.0%}")
-    table = rows.drop(columns=["line"])
-    return theme.styled(chart, f"Shares of answers by dose; at the highest dose: {about}.", table)
+    most = rows[(rows["dose"] == rows["dose"].max()) & (rows["direction"] == "refusal")]
+    about = theme.listed(most, "{panel}: {line} {value:.0%}")
+    keys = ["panel", "direction", "dose"]
+    table = rows.pivot_table("value", keys, "line", sort=False).reset_index()
+    description = f"Shares of answers by dose; of the refusal direction, at the highest: {about}."
+    return theme.styled(chart, description, table)
