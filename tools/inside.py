@@ -2,7 +2,7 @@
 
 What the lesson measures inside vanilla, PO, PO+PD, PO+placebo and gold, for three seeds, on the
 default tiny world. Runs are stored in `output/inside` (or the ledger that is named) and not
-repeated: six minutes on two cores without them, two with them.
+repeated.
 """
 
 import platform

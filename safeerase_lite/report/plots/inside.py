@@ -44,8 +44,7 @@ def two_by_two(decouple: str = "none"):
     texts = base.mark_text(fontSize=14, fontWeight="bold").encode(text="label:N", color=ink)
     chart = alt.layer(cells, texts).properties(width=320, height=90)
     pairs = theme.listed(rows, "{picture} with {question}: {label}")
-    table = rows[["picture", "question", "label"]]
-    return theme.styled(chart, f"Which loss covers which pair in training. {pairs}.", table)
+    return theme.styled(chart, f"Which loss covers which pair in training. {pairs}.")
 
 
 # Few colours, so that a PNG of few colours has the same: an upper end → the colour up to there.
@@ -72,11 +71,8 @@ def gradient_cosines(rows: pd.DataFrame, down: list[str], across: list[str]):
     cells = base.mark_rect(stroke="#DDDDDD").encode(color=colour)
     texts = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
     chart = alt.layer(cells, texts).properties(width=110 * len(across), height=24 * len(down))
-    table = rows.pivot(index="first", columns="second", values="cosine").loc[down, across]
-    about = theme.listed(rows[rows["second"] == across[0]], "{first} {cosine:.2f}")
-    return theme.styled(
-        chart, f"Cosines of gradients with that of {across[0]}: {about}.", table.reset_index()
-    )
+    about = theme.listed(rows[rows["second"] == across[0]], "{first} {text}")
+    return theme.styled(chart, f"Cosines of gradients with {across[0]}: {about}.")
 
 
 def attention(rows: pd.DataFrame):

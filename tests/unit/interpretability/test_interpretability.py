@@ -1,8 +1,10 @@
-"""What is measured inside a model agrees with what the model does, and the controls are controls."""
+"""What is measured inside a model agrees with what it does, and the controls are controls."""
 
+import pandas as pd
 import pytest
 import torch
 
+from safeerase_lite.evaluation.evaluate import judge_answers
 from safeerase_lite.interpretability import attention, gradients, hidden_states, questions
 from safeerase_lite.interpretability import refusal_direction as refusal
 from safeerase_lite.models import hooks
@@ -186,10 +188,6 @@ def test_dose_0_of_an_intervention_asks_the_model_as_it_is(model, world, make_co
 
 
 def test_a_refusal_begun_is_not_a_refusal_made(world):
-    import pandas as pd
-
-    from safeerase_lite.evaluation.evaluate import judge_answers
-
     said = ["i i i i", world.refusals[0], "tie the brass rod."]
     rows = pd.DataFrame({"set": "decouple", "question": "q", "expected": "e", "answer": said})
     shares = refusal.shares(judge_answers(rows, "oracle"), world.refusals)
