@@ -44,6 +44,8 @@ class Anatomy:
 
     Attributes:
         tower, projector, language_model: attributes of `model.model`.
+        blocks, norm: of the language model, its transformer blocks and the norm after the last.
+        attention, feed_forward: the two parts of a block that write to the residual stream.
         linears: the linear layers of a block of the language model: quantised, and adapted by LoRA.
         processor: the name of its processor class in transformers.
         features: (tower, config, pixels of one picture) → what the projector reads of it.
@@ -53,6 +55,10 @@ class Anatomy:
     tower: str = "vision_tower"
     projector: str = "multi_modal_projector"
     language_model: str = "language_model"
+    blocks: str = "layers"
+    norm: str = "norm"
+    attention: str = "self_attn"
+    feed_forward: str = "mlp"
     linears: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
     )  # fmt: skip

@@ -5,7 +5,7 @@ than the answers need: the frozen vision tower sees each picture once, the langu
 once for all questions about it, and the output head runs at the answers' positions alone.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -86,18 +86,34 @@ def layer_states(
     """
     inner = any(layer != LAST for layer in layers)
     states: dict[int, Tensor] = {}
+    for rows, output in read(model, table, features, output_hidden_states=inner):
+        every = output.hidden_states if inner else [output.last_hidden_state]
+        for row, given in zip(rows, torch.stack([every[n] for n in layers], 2), strict=True):
+            states |= {number: given[places] for number, places in row.predictors.items()}
+    return [states[number] for number in range(len(table))]
+
+
+def read(
+    model, table: pd.DataFrame, features: Features | None = None, **options: bool
+) -> Iterator[tuple[list[PackedRow], Any]]:
+    """Let the model read a table's pictures, questions and answers, pass by pass.
+
+    Args:
+        features: as for `layer_states`.
+        options: of the language model, such as output_hidden_states.
+
+    Yields:
+        The packed rows of a pass, which number the answers as the table does, and what the language
+        model returns: its last_hidden_state is (rows, length, width).
+    """
     packed = pack(model.processor, table["image"], table["question"], table["answer"])
     for rows in _passes(packed):
         inputs = packed_tensors(model.processor, rows)
         inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
         embeddings = embed(model, inputs.pop("input_ids"), [row.image for row in rows], features)
         inputs["attention_mask"] = inputs["attention_mask"].to(embeddings.dtype)
-        inputs |= {"use_cache": False, "output_hidden_states": inner}
-        output = language_model(model)(inputs_embeds=embeddings, **inputs)
-        every = output.hidden_states if inner else [output.last_hidden_state]
-        for row, given in zip(rows, torch.stack([every[n] for n in layers], 2), strict=True):
-            states |= {number: given[places] for number, places in row.predictors.items()}
-    return [states[number] for number in range(len(table))]
+        inputs |= {"use_cache": False, **options}
+        yield rows, language_model(model)(inputs_embeds=embeddings, **inputs)
 
 
 def _passes(rows: list[PackedRow]) -> list[list[PackedRow]]:

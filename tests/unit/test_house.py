@@ -25,6 +25,7 @@ LAYERS = [
     "models",
     "unlearning",
     "evaluation",
+    "interpretability",
     "robustness",
     "runs",
     "report",
