@@ -29,7 +29,7 @@ class Stop(Exception):
     """Ends a lesson where its settings are known."""
 
 
-@pytest.mark.parametrize("number", ["00", "02", "04", "05"])
+@pytest.mark.parametrize("number", ["00", "02", "04", "05", "06"])
 @pytest.mark.parametrize(
     ("name", "precision", "expected"),
     [

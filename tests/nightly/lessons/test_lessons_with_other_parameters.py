@@ -15,8 +15,9 @@ CHANGED = {
     "03_unlearn": {"objective": "ga", "decouple": "none", "precision": "dense", "steps": 8},
     "04_objectives_compared": {"objectives": ["kl"], "step_rate": 0.001},
     "05_over_forgetting": {"objective": "gd", "every": 24},
-    "06_sweeps_and_seeds": {"with_sweep": False, "kinds": "seen"},
+    "06_inside_over_forgetting": {"seed": 1, "precision": "nf4", "size": 16},
     "08_relationship_aware": {"unsafe": ["imp tasting fizz"], "methods": ["relation"], "seed": 1},
+    "09_sweeps_and_seeds": {"with_sweep": False, "kinds": "seen"},
 }
 
 

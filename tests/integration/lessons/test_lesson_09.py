@@ -1,4 +1,4 @@
-"""Lesson 06 counts what it says it counts, on whatever table of seeds ships with it."""
+"""Lesson 09 counts what it says it counts, on whatever table of seeds ships with it."""
 
 from itertools import combinations, product
 from pathlib import Path
@@ -14,7 +14,7 @@ import safeerase_lite as sl
 from safeerase_lite.runs import sweep
 from safeerase_lite.runs.notebook import execute
 
-NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "06_sweeps_and_seeds.ipynb"
+NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "09_sweeps_and_seeds.ipynb"
 CELLS = [c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
 
 
