@@ -57,9 +57,9 @@ def predictions(model, states: Sequence[Tensor], answers: Sequence[str]) -> Answ
     return Answers(logits, pad(ids, IGNORED).to(padded.device), hidden=hidden)
 
 
-def answer_states(model, table: pd.DataFrame, features: Features | None = None) -> list[Tensor]:
+def answer_states(model, table: pd.DataFrame) -> list[Tensor]:
     """The hidden states that predict each answer's tokens: (tokens, width) for each row."""
-    return [states[:, 0] for states in layer_states(model, table, features=features)]
+    return [states[:, 0] for states in layer_states(model, table)]
 
 
 LAST = -1  # the states that the output head reads, the final norm applied

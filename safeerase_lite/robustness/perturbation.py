@@ -18,7 +18,7 @@ from safeerase_lite.config import Config
 from safeerase_lite.data.dataset import Data
 from safeerase_lite.data.images import open_image
 from safeerase_lite.models.anatomy import picture_features
-from safeerase_lite.models.forward import answer_states, autocast, llava_of, predictions
+from safeerase_lite.models.forward import autocast, layer_states, llava_of, predictions
 from safeerase_lite.unlearning.objectives import nll
 from safeerase_lite.utils import UserError, track
 
@@ -102,7 +102,7 @@ def optimised(
         for step in track(range(steps), f"universal perturbation within {budget:g}"):
             batch = table.iloc[rng.choice(len(table), min(ANSWERS, len(table)), replace=False)]
             with autocast(config, model.device):
-                states = answer_states(model, batch, features)
+                states = layer_states(model, batch, features=features)
                 loss = nll(predictions(model, states, batch["answer"]))
             [gradient] = torch.autograd.grad(loss, pattern)
             rate = 2.5 * budget / steps * 2 * (1 - step / steps)  # falls to 0: the end is settled

@@ -145,5 +145,6 @@ def test_a_place_that_is_not_there_is_refused_before_any_pass(model, direction):
 
 def test_two_passes_leave_the_states_of_the_second(model, table):
     with torch.no_grad(), hooks.recorded_states(model) as states:
-        for _, last in read(model, pd.concat([table.head(1), table.tail(1)])):
+        for _, output in read(model, pd.concat([table.head(1), table.tail(1)])):
+            last = output.last_hidden_state
             torch.testing.assert_close(hooks.last_norm(model)(states[-1]), last, **CLOSE)

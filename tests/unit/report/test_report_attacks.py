@@ -6,7 +6,7 @@ import synthetic_ledger as ledger
 
 from safeerase_lite.report import attacks, rows
 from safeerase_lite.report.write import report
-from safeerase_lite.robustness.scores import SCORES
+from safeerase_lite.robustness.scores import SCORES, summary
 
 SHARES = {"vanilla": 1.0, "gold": 0.0, "po": 0.5}  # of harmful answers under attack
 
@@ -24,7 +24,7 @@ def attack(run, share, metric="asr"):
     folder.mkdir(parents=True)
     scores = pd.concat(parts)[SCORES]
     scores.to_parquet(folder / "scores.parquet", index=False)
-    pd.DataFrame({"attack": ["prefix"]}).to_csv(folder / "table.csv", index=False)
+    summary(scores).to_csv(folder / "table.csv", index=False)
 
 
 @pytest.fixture
