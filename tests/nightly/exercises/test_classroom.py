@@ -1,4 +1,4 @@
-"""nbgrader grades all six notebooks: full, half and no points to the three made submissions."""
+"""nbgrader grades every notebook: full, half and no points to the three made submissions."""
 
 import pytest
 

@@ -1,7 +1,7 @@
 """nbgrader releases the exercises as we do, and grades them: all, half and none of the points.
 
 One notebook here, for all: the metadata of every source is tested with the tool, and
-`tests/nightly/exercises/test_classroom.py` grades the six.
+`tests/nightly/exercises/test_classroom.py` grades them all.
 """
 
 import lessons

@@ -131,6 +131,50 @@ def attacked():
     return table.assign(value=value, low=value * 0.8, high=value * 0.8 + 0.2)
 
 
+LOSSES = ["hazard, template", "safe, template", "hazard, ordinary"]
+MODELS = ["vanilla", "PO", "PO+PD"]
+
+
+def cosines():
+    """Of every pair of three losses and a control."""
+    table = pd.DataFrame(product([*LOSSES, "control"], LOSSES), columns=["first", "second"])
+    return table.assign(cosine=[1 - 0.1 * n for n in range(len(table))])
+
+
+def looks():
+    """Attention of three models by layer, with the least and the most over seeds."""
+    table = pd.DataFrame(
+        product(LOSSES[:2], MODELS, range(1, 5)), columns=["group", "model", "layer"]
+    )
+    picture = pd.Series([0.04 * n for n in range(len(table))])
+    return table.assign(picture=picture, low=picture * 0.9, high=picture * 0.9 + 0.1)
+
+
+def states():
+    rows = product(MODELS, LOSSES[:2], range(10))
+    table = pd.DataFrame(rows, columns=["model", "group", "n"])
+    return table.assign(x=table["n"] - 4.5, y=[n % 7 for n in range(len(table))])
+
+
+def lenses():
+    """A plan of ten words at four places, of two models."""
+    rows = product(MODELS[1:], range(10), range(1, 5))
+    table = pd.DataFrame(rows, columns=["model", "token", "place"])
+    answer = table["place"] / 4 * (table["token"] > 0)
+    return table.assign(text="word", answer=answer, refusal=1 - answer)
+
+
+def dosed():
+    rows = product(
+        ["PO", "PO+PD"], ["refusal", "random"], ["right", "refused", "begun"], [0.0, 0.5, 1]
+    )
+    table = pd.DataFrame(rows, columns=["panel", "direction", "measure", "dose"])
+    value = table["dose"].where(table["measure"] == "right", 1 - table["dose"])
+    return table.assign(value=value, low=value * 0.9, high=value * 0.9 + 0.1)
+
+
+READS = {"right": "exactly right", "refused": "refused"}
+
 CHARTS = {
     "board": lambda: plots.board(methods(), split="test"),
     "over_forgetting": lambda: plots.over_forgetting(summary()),
@@ -146,7 +190,16 @@ CHARTS = {
     "trajectory": lambda: plots.trajectory(shares(), title="refused or gibberish"),
     "one_step": lambda: plots.one_step(one_step()),
     "under_attack": lambda: plots.under_attack(attacked(), strength="steps"),
+    "two_by_two": lambda: plots.two_by_two("pd"),
+    "gradient_cosines": lambda: plots.gradient_cosines(cosines(), [*LOSSES, "control"], LOSSES),
+    "attention": lambda: plots.attention(looks()),
+    "state_plane": lambda: plots.state_plane(states(), [0.6, 0.25]),
+    "logit_lens": lambda: plots.logit_lens(lenses()),
+    "doses": lambda: plots.doses(dosed(), READS, title="share taken out"),
 }
+
+# Two whose cells say all that a table would, and two of more points than anybody reads.
+WITHOUT_TABLE = ["two_by_two", "gradient_cosines", "state_plane", "logit_lens"]
 
 
 @pytest.fixture
@@ -164,18 +217,22 @@ def shown(monkeypatch):
 def test_headless_a_chart_is_a_small_png_on_white_with_alt_text_and_its_numbers(name, shown):
     chart = CHARTS[name]()
     plots.show(chart)
-    ((bundle,), options), ((folded,), _) = shown
+    ((bundle,), options), *below = shown
     png = base64.b64decode(bundle["image/png"])
     with Image.open(io.BytesIO(png)) as image:
         assert image.format == "PNG" and image.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
     assert len(png) < MAX_BYTES
     assert len(chart.description) > 40 and "nan" not in chart.description
-    assert any(character.isdigit() for character in chart.description)
+    has_numbers = any(character.isdigit() for character in chart.description)
+    assert has_numbers == (name != "two_by_two")  # which has none
     assert options == {"raw": True, "metadata": {"image/png": {"alt": chart.description}}}
     assert bundle["text/plain"] == chart.description
-    table = plots.numbers(chart)
+    if name in WITHOUT_TABLE:
+        assert below == []
+        return
+    table, [((folded,), _)] = plots.numbers(chart), below
     assert len(table) >= 4 and folded["text/html"].startswith("<details>")
-    assert all(column in folded["text/html"] for column in table.columns)
+    assert all(str(column) in folded["text/html"] for column in table.columns)
 
 
 def test_a_given_text_goes_before_the_description_and_a_file_into_a_new_folder(shown, tmp_path):
@@ -195,7 +252,11 @@ def test_a_picture_without_words_is_an_error(picture, shown):
 
 
 @pytest.mark.parametrize(
-    "name", ["over_forgetting", "cues", "seeds", "interval_steps", "one_step", "under_attack"]
+    "name",
+    [
+        *("over_forgetting", "cues", "seeds", "interval_steps", "one_step", "under_attack"),
+        *("attention", "doses"),
+    ],
 )
 def test_series_differ_in_shape_as_well_as_colour(name):
     chart = CHARTS[name]().to_dict()
@@ -322,6 +383,36 @@ def test_intervals_are_in_the_description_and_in_the_table():
     assert "as it is: 75% 20% [10%, 30%], 0% 40% [30%, 50%]" in chart.description
     numbers = plots.numbers(chart)
     assert list(numbers) == ["copies", "val", "value", "low", "high"] and len(numbers) == 8
+
+
+# ---- inside ----
+
+
+def drawn(chart):
+    """The rows that a chart draws."""
+    [rows] = chart.to_dict()["datasets"].values()
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("decouple", "empty"), [("none", 2), ("pd", 1), ("placebo", 1)])
+def test_the_two_by_two_shows_which_cells_no_loss_covers(decouple, empty):
+    table = drawn(plots.two_by_two(decouple))
+    assert (table["asks"] == "nothing").sum() == empty
+    safe = table["picture"].str.contains("safe") & table["question"].str.contains("template")
+    assert (table[safe]["asks"] == "answer").all() == (decouple == "pd")
+
+
+def test_cosines_and_doses_draw_the_rows_asked_for_alone():
+    chart = plots.gradient_cosines(cosines(), ["control"], LOSSES[:1])
+    assert len(drawn(chart)) == 1 and "control 0.10" in chart.description
+    chart = plots.doses(dosed(), READS, title="dose")
+    assert {"exactly right", "refused"} <= set(plots.numbers(chart))
+    assert "begun" not in chart.description
+    assert "PO+PD: exactly right 100%, PO+PD: refused 0%" in chart.description.replace(";", ",")
+
+
+def test_the_lens_s_description_is_of_the_first_word_at_the_last_place():
+    assert "PO: plan 0%, refusal 100%" in plots.logit_lens(lenses()).description
 
 
 # ---- answers ----
