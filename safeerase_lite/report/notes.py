@@ -66,7 +66,10 @@ def places(study: Study, worlds: list[str]) -> str:
     """What the main SARR of these worlds is measured on."""
     where = {world: PLACE[study.main[world]] for world in worlds}
     alike = len(set(where.values())) == 1
-    return where[worlds[0]] if alike else "; ".join(map(": ".join, where.items()))
+    text = where[worlds[0]] if alike else "; ".join(map(": ".join, where.items()))
+    if "decouple_kinds" in study.grid.keys:
+        text += " (in rows with a number of decouple kinds: on only so many of these objects)"
+    return text
 
 
 def of_tests(rows: list[dict]) -> list[str]:
