@@ -57,7 +57,8 @@ class Config(BaseModel):
 
     pictures: int = Field(8, ge=1)  # harmful pictures per step, over all accumulation steps
     accumulation: int = Field(1, ge=1)
-    steps: int = Field(60, ge=1)
+    steps: int = Field(60, ge=1)  # of each request
+    requests: int | None = Field(None, ge=1)  # categories, forgotten in turn; None: all at once
     warmup: float = Field(0.06, ge=0, le=1)  # share of the steps
     gradient_clip: float = Field(1.0, gt=0)
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
@@ -191,6 +192,8 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
     if resolved.objective in UNTRAINED:
         if resolved.decouple != "none":
             raise UserError(f"{resolved.objective} is not unlearned, so decouple must be 'none'")
+        if resolved.requests:
+            raise UserError(f"{resolved.objective} is not unlearned, so requests must be None")
     elif not isinstance(OBJECTIVES[resolved.objective], Objective):
         raise UserError(
             f"OBJECTIVES[{resolved.objective!r}] is no Objective: write Objective(formula, "
@@ -200,6 +203,11 @@ def config(base: str | Config = "tiny", **fields: Any) -> Config:
         raise UserError(
             f"{resolved.objective} is plain only: its adapter is negated at the end, and what "
             f"{resolved.decouple} teaches would be negated too; set decouple='none'"
+        )
+    elif OBJECTIVES[resolved.objective].negated and resolved.requests:
+        raise UserError(
+            f"{resolved.objective} negates its adapter at the end, and a second request would "
+            "negate the first once more; set requests=None"
         )
     elif math.ceil(resolved.warmup * resolved.steps) >= resolved.steps:
         raise UserError(

@@ -13,6 +13,7 @@ import pandas as pd
 
 from safeerase_lite import robustness
 from safeerase_lite.data.dataset import Data
+from safeerase_lite.data.requests import so_far
 from safeerase_lite.utils import UserError, atomic_directory, expects, setting_aside, track
 
 from . import store
@@ -50,7 +51,8 @@ def attack(model, data: Data, run: store.Run, attacks: Sequence[str]) -> pd.Data
                 store.read_table(folder / store.ATTACK_SCORES)
         if not folder.exists() and run.main:
             restore(model, run)
-            _write(folder, robustness.attack(model, data, run.config, name), data)
+            asked = so_far(data, run.config.requests, run.config.seed)
+            _write(folder, robustness.attack(model, asked, run.config, name), data)
     tables = run.attacks
     return tables[tables["attack"].isin(names)].reset_index(drop=True)
 

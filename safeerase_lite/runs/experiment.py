@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from safeerase_lite.config import (
     NOT_RECORDED,
     OF_TINY_WORLDS,
@@ -14,6 +16,7 @@ from safeerase_lite.config import (
 )
 from safeerase_lite.data.dataset import Data, require_decouple
 from safeerase_lite.data.redaction import redact_for_storage
+from safeerase_lite.data.requests import of_request, require_requests, so_far
 from safeerase_lite.evaluation import evaluate as evaluation
 from safeerase_lite.evaluation.evaluate import Report
 from safeerase_lite.evaluation.judges import MODEL_JUDGES, get_judge, parse_judge_name, prompt
@@ -46,7 +49,8 @@ def unlearn(
 ) -> store.Run:
     """Unlearn the forget set by the config's objective: the adapter of `model` is changed.
 
-    The training starts from the adapter's first weights, or from the checkpoint of a run that was
+    With `requests`, so many categories are unlearned one after another, `steps` each; what is
+    frozen as the reference stays the model before the first. The training starts from the adapter's first weights, or from the checkpoint of a run that was
     killed. Of a complete run, the adapter is loaded. Vanilla and gold models are not trained.
 
     Args:
@@ -71,7 +75,7 @@ def unlearn(
         return run
     reset_adapter(model)
     try:
-        history = train(model, data, config, run.checkpoint_dir, watch=watch)
+        history = _train(model, data, config, run.checkpoint_dir, watch)
     except NonFiniteLoss as error:
         run.fail(error)  # every checkpoint of it would end the same way
         raise
@@ -105,7 +109,8 @@ def evaluate(model, data: Data, run: store.Run, *, raw: bool = False) -> Report:
     if run.done:
         return Report(run.metrics, run.answers, run.config.label)
     restore(model, run)
-    report = evaluation.evaluate(model, data, run.config, cache_key=run.id)
+    asked = so_far(data, run.config.requests, run.config.seed)
+    report = evaluation.evaluate(model, asked, run.config, cache_key=run.id)
     images = [Path(path).relative_to(data.root).as_posix() for path in report.answers["image"]]
     answers = report.answers.assign(image=images)
     stored = redact_for_storage(answers, data, raw=raw)
@@ -133,6 +138,7 @@ def open_run(
             verdicts cannot be stored; no split of the data is evaluated.
     """
     require_decouple(data, config.decouple, config.decouple_kinds)
+    require_requests(data, config.requests, config.seed)
     if config.judge == ORACLE and not data.invented:
         raise UserError("the oracle knows the tiny world alone: use judge='rule' or a model")
     if not any(table["split"].isin(config.splits).any() for table in (data.forget, data.retain)):
@@ -154,6 +160,21 @@ def open_run(
         if parse_judge_name(config.judge)[1]:
             cached("pending_answers", run.id)  # refuses a cache that cannot store them
     return run
+
+
+def _train(model, data: Data, config: Config, checkpoints: Path, watch) -> pd.DataFrame:
+    """The history of training on all requests at once, or on each in turn."""
+    if config.requests is None:
+        return train(model, data, config, checkpoints, watch=watch)
+    parts = []
+    for number in range(1, config.requests + 1):
+        asked = of_request(data, number, config.seed)
+        folder, done = checkpoints / f"request-{number}", config.steps * (number - 1)
+        # One that watches counts the steps of all requests, as the history does.
+        later = watch and (lambda step, model, done=done: watch(done + step, model))
+        history = train(model, asked, config, folder, watch=later, keep=number < config.requests)
+        parts.append(history.assign(step=history["step"] + done, request=number))
+    return pd.concat(parts, ignore_index=True)
 
 
 def restore(model, run: store.Run) -> None:
@@ -193,6 +214,8 @@ def _parameters(config: Config, data: Data) -> dict[str, Any]:
         parameters |= dict.fromkeys(OF_TRAINING)
     if config.decouple == "none":
         parameters |= dict.fromkeys(("decouple_share", "decouple_kinds"))
+    if config.requests is None:
+        del parameters["requests"]
     if data.dedupe != "none":
         parameters["dedupe"] = data.dedupe
     if data.left_out:

@@ -139,8 +139,8 @@ class Objective:
 # with `OBJECTIVES["name"] = Objective(...)`.
 #
 # Tuned learning rates: on val, by one rule (`report.tuning`), among the candidates of
-# `sweeps/learning_rate.yaml`, plain rows, three seeds. Test pictures and other worlds were never
-# used.
+# `sweeps/learning_rate.yaml`, plain rows, three seeds; where none qualifies (UNDIAL, text alone,
+# negation), the one with the least ASR. Test pictures and other worlds were never used.
 OBJECTIVES = {
     "ga": Objective(
         gradient_ascent,
@@ -223,6 +223,7 @@ OBJECTIVES = {
         description="−(2/β) E log σ(−(β/|y|) log p) on f + w·L(r): as NPO+RT, by the mean per "
         "token and without a reference",
         official=LossWeights(decouple=0.5),
+        learning_rates={"tiny": 2e-3},
     ),
     "dpo": Objective(
         further.direct_preference_optimisation,
@@ -232,6 +233,7 @@ OBJECTIVES = {
         description="−(2/β) E log σ(β log(p / p_reference)(idk) − β log(p / p_reference)(f)) + "
         "w·L(r): a refusal is preferred to the harmful answer (direct preference optimisation)",
         ascends=True,
+        learning_rates={"tiny": 5e-4},
     ),
     "undial": Objective(
         further.self_distillation,
@@ -241,6 +243,7 @@ OBJECTIVES = {
         label="UNDIAL",
         description="cross-entropy to softmax(z_reference − γ·1[token]) on f: the frozen model's "
         "own predictions, the answer's token made less likely (self-distillation)",
+        learning_rates={"tiny": 5e-4},
     ),
     "rmu": Objective(
         further.representation_misdirection,
@@ -250,6 +253,7 @@ OBJECTIVES = {
         label="RMU",
         description="E ‖h(f) − c‖h₀‖u‖² / ‖h₀‖² + w·E ‖h(r) − h₀(r)‖² / ‖h₀‖²: an inner layer's "
         "states are turned to a random direction on f, and kept on r (representation misdirection)",
+        learning_rates={"tiny": 1e-3},
     ),
     "text": Objective(
         further.text_alone,
@@ -260,6 +264,7 @@ OBJECTIVES = {
         description="L(idk) + w·KL(reference ‖ model) on r, without pictures: the question names "
         "the object and is answered by a refusal",
         ascends=False,
+        learning_rates={"tiny": 1e-3},
     ),
     "negation": Objective(
         further.task_vector,
@@ -268,6 +273,7 @@ OBJECTIVES = {
         label="Negation",
         description="θ₀ − (θ − θ₀), θ trained on L(f): what learning the forget answers changes is "
         "subtracted (task-vector negation)",
+        learning_rates={"tiny": 2e-3},
     ),
 }
 _SHIPPED = dict(OBJECTIVES)

@@ -40,6 +40,7 @@ def train(
     checkpoints: Path,
     *,
     watch: Callable[[int, Any], None] | None = None,
+    keep: bool = False,
 ) -> pd.DataFrame:
     """Change the adapter of `model` by the config's objective, on the train split of `data`.
 
@@ -57,6 +58,7 @@ def train(
         watch: called as watch(steps done, model), the model in evaluation mode, before the first
             step and after each, in the main process. It changes nothing: a watched run has the same
             weights.
+        keep: leave a checkpoint of the last step too, so that what is trained afterwards resumes.
 
     Returns:
         The history, a row per step: step, loss, each term in nats per answer token, learning rate,
@@ -121,7 +123,8 @@ def train(
         schedule.step()
         optimizer.zero_grad()
         rows.append({"step": step} | terms | {"learning_rate": rate, "gradient_norm": float(norm)})
-        if main and (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+        last = step + 1 == config.steps
+        if main and (keep if last else (step + 1) % config.checkpoint_every == 0):
             save_checkpoint(checkpoints, rows, *resumable)
     if objective.negated:
         negate_adapter(model)
