@@ -34,7 +34,7 @@ def test_none_means_the_profiles_own(profile):
     assert resolved.model_dump(exclude={"judge", "learning_rate"}) == own
 
 
-@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if OBJECTIVES[o].learning_rates])
+@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if not OBJECTIVES[o].negated])
 def test_pd_and_placebo_have_the_plain_rate_so_that_only_their_term_differs(objective):
     tuned = OBJECTIVES[objective].learning_rates["tiny"]
     for decouple in ("none", "pd", "placebo"):
@@ -136,6 +136,8 @@ def test_a_broken_note_is_one_line(injected, tmp_path):
     [
         ({"objective": "gdd"}, "unknown objective 'gdd': .*did you mean 'gd'?"),
         ({"objective": "KL"}, "unknown objective 'KL': .*did you mean 'kl'?"),
+        ({"requests": 2}, "vanilla is not unlearned, so requests must be None"),
+        ({"objective": "negation", "requests": 2}, "negation negates its adapter .*requests=None"),
         ({"objective": "vanila"}, "did you mean 'vanilla'?"),
         ({"objective": "np0"}, "did you mean 'npo'?"),
         ({"objective": ""}, "unknown objective ''"),

@@ -303,6 +303,38 @@ def test_a_run_that_died_is_finished_as_if_it_had_not(learn, monkeypatch, object
     assert same(weights, other_weights)
 
 
+@pytest.mark.parametrize("killed_at", [2, 7])  # in the second of three requests, in the third
+def test_of_requests_in_turn_none_is_repeated_and_none_is_lost(learn, monkeypatch, killed_at):
+    fields = {"steps": 3, "requests": 3, "checkpoint_every": 2, "lora_dropout": 0.2}
+    _, history, weights = learn("complete", **fields)
+    assert list(history["step"]) == list(range(9))
+    assert list(history["request"]) == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at(patched, killed_at)
+        learn("killed", **fields)
+    calls = []
+    real = trainer.loss
+    monkeypatch.setattr(trainer, "loss", lambda *a: calls.append(a) or real(*a))
+    _, resumed, other_weights = learn("killed", **fields)
+    assert len(calls) == {2: 7, 7: 3}[killed_at]  # from the checkpoint before
+    pd.testing.assert_frame_equal(history, resumed, check_exact=True)
+    assert same(weights, other_weights)
+
+
+def test_a_later_request_starts_from_what_the_earlier_ones_left(learn):
+    fields = {"steps": 3, "decouple": "none"}
+    _, one, _ = learn("runs", requests=1, **fields)
+    _, two, _ = learn("runs", requests=2, **fields)
+    pd.testing.assert_frame_equal(two[two["request"] == 1], one, check_exact=True)
+    assert two["loss"].iloc[3] < one["loss"].iloc[0]  # it has already learned to refuse
+
+
+def test_one_who_watches_requests_in_turn_sees_every_step(learn):
+    seen = []
+    learn("runs", steps=2, requests=2, watch=lambda step, model: seen.append(step))
+    assert seen == [0, 1, 2, 2, 3, 4]
+
+
 def test_a_kill_while_a_checkpoint_is_written_costs_no_more_than_that_checkpoint(
     learn, monkeypatch
 ):
