@@ -21,18 +21,14 @@ def require_requests(data: Data, number: int | None, seed: int) -> None:
         raise UserError(f"requests is {number}, and training has {there} categories: ask for fewer")
 
 
-def of_request(data: Data, number: int, seed: int) -> Data:
-    """The data whose training questions are those of one request, counted from 1."""
-    return _trained_on(data, request_order(data, seed)[number - 1 : number])
-
-
 def so_far(data: Data, number: int | None, seed: int) -> Data:
     """The data as after so many requests (None: all): what was asked so far is in training and
     counts as seen."""
-    return data if number is None else _trained_on(data, request_order(data, seed)[:number])
+    return data if number is None else trained_on(data, request_order(data, seed)[:number])
 
 
-def _trained_on(data: Data, categories: list[str]) -> Data:
+def trained_on(data: Data, categories: list[str]) -> Data:
+    """The data whose training questions are those of these categories alone."""
     tables = {}
     for name in TABLES:
         table = getattr(data, name)

@@ -16,7 +16,7 @@ from safeerase_lite.config import (
 )
 from safeerase_lite.data.dataset import Data, require_decouple
 from safeerase_lite.data.redaction import redact_for_storage
-from safeerase_lite.data.requests import of_request, require_requests, so_far
+from safeerase_lite.data.requests import request_order, require_requests, so_far, trained_on
 from safeerase_lite.evaluation import evaluate as evaluation
 from safeerase_lite.evaluation.evaluate import Report
 from safeerase_lite.evaluation.judges import MODEL_JUDGES, get_judge, parse_judge_name, prompt
@@ -167,13 +167,13 @@ def _train(model, data: Data, config: Config, checkpoints: Path, watch) -> pd.Da
     if config.requests is None:
         return train(model, data, config, checkpoints, watch=watch)
     parts = []
-    for number in range(1, config.requests + 1):
-        asked = of_request(data, number, config.seed)
+    for number, category in enumerate(request_order(data, config.seed)[: config.requests], 1):
+        asked = trained_on(data, [category])
         folder, done = checkpoints / f"request-{number}", config.steps * (number - 1)
         # One that watches counts the steps of all requests, as the history does.
         later = watch and (lambda step, model, done=done: watch(done + step, model))
         history = train(model, asked, config, folder, watch=later, keep=number < config.requests)
-        parts.append(history.assign(step=history["step"] + done, request=number))
+        parts.append(history.assign(step=history["step"] + done, request=category))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from safeerase_lite.data.requests import of_request, request_order, require_requests, so_far
+from safeerase_lite.data.requests import request_order, require_requests, so_far, trained_on
 from safeerase_lite.utils import UserError
 
 
@@ -20,7 +20,7 @@ def test_every_category_is_asked_once_and_the_seed_draws_the_order(world):
 @pytest.mark.parametrize("name", ["forget", "retain", "decouple", "placebo"])
 def test_a_request_trains_on_its_category_alone_and_is_evaluated_on_all(world, name):
     first, second = request_order(world, 0)[:2]
-    before, table = getattr(world, name), getattr(of_request(world, 2, 0), name)
+    before, table = getattr(world, name), getattr(trained_on(world, [second]), name)
     assert trained(table) == {second}
     assert trained(getattr(so_far(world, 2, 0), name)) == {first, second}
     assert (table["split"] != "train").sum() == (before["split"] != "train").sum()
