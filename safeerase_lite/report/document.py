@@ -27,14 +27,14 @@ REPORTED = Table(
 )
 
 
-def document(study: Study, command: str, under_attack: Sequence[Section] = ()) -> Document:
-    """Everything a study shows, and what attacks did; `command` is what made it, for the notes."""
+def document(study: Study, command: str, more: Sequence[Section] = ()) -> Document:
+    """Everything a study shows, and more sections; `command` is what made it, for the notes."""
     worlds = list(study.grid.rows["world"].unique())
     sections = [
         Section("What PD changes", tables=[_headline(study, worlds)]),
         Section("What is missing", _missing(study) or ["Nothing."]),
         *(_world(study, world) for world in worlds),
-        *under_attack,
+        *more,
         Section("What the paper reports", tables=[REPORTED]),
         Section("How this was made", notes.provenance(study, command)),
     ]

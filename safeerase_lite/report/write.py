@@ -6,7 +6,7 @@ from rich.console import Console
 
 from safeerase_lite.utils import atomic_write
 
-from . import attacks
+from . import attacks, requests
 from .document import document, overview
 from .formats import html, latex, markdown, printed
 from .rows import CITED
@@ -33,7 +33,9 @@ def report(
     command += "".join(f" -p {name}={value}" for name, value in (parameters or {}).items())
     command += " --allow-mixed" if allow_mixed else ""
     attacked = attacks.read(result.grid)
-    contents = document(result, command, attacks.sections(result.grid, attacked))
+    in_turn = requests.read(result.grid)
+    more = [*attacks.sections(result.grid, attacked), *requests.sections(in_turn)]
+    contents = document(result, command, more)
     runs = result.grid.runs.drop_duplicates("row").set_index("row")
     cited = runs[[name for name in CITED if name in runs and name not in result.grid.keys]]
     table = result.table.join(cited, on="row").drop(columns="row")
@@ -49,6 +51,8 @@ def report(
     if not attacked.empty:
         columns = attacked.drop(columns="row")
         files["attacks.csv"] = columns.to_csv(index=False, float_format="%.6g")
+    if not in_turn.empty:
+        files["requests.csv"] = in_turn.to_csv(index=False, float_format="%.6g")
     for name, text in files.items():
         atomic_write(output / name, text)
     summary, missing = overview(result)

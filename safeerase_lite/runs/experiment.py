@@ -50,7 +50,9 @@ def unlearn(
     """Unlearn the forget set by the config's objective: the adapter of `model` is changed.
 
     With `requests`, so many categories are unlearned one after another, `steps` each; what is
-    frozen as the reference stays the model before the first. The training starts from the adapter's first weights, or from the checkpoint of a run that was
+    frozen as the reference stays the model before the first.
+
+    The training starts from the adapter's first weights, or from the checkpoint of a run that was
     killed. Of a complete run, the adapter is loaded. Vanilla and gold models are not trained.
 
     Args:

@@ -45,7 +45,7 @@ def under_attack(rows: pd.DataFrame, *, measure: str = "ASR", strength: str = "s
     strongest = rows.groupby(["model", "variant"], sort=False).tail(1)
     ends = theme.listed(strongest.assign(share=theme.with_intervals(strongest)),
                         "{model}, {variant} {strength}: {share}")  # fmt: skip
-    return theme.styled(chart, f"{measure} under attack; at the strongest: {ends}.", numbers)
+    return theme.styled(chart, f"{measure}, by {strength}; at the last: {ends}.", numbers)
 
 
 def _colours(models: list[str]) -> list[str]:
