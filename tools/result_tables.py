@@ -1,0 +1,58 @@
+"""Make the tables that ship with lesson 07: `python tools/result_tables.py`.
+
+They are parts of the committed `results/robustness` and `results/sequential`, so make those first:
+`safeerase sweep` their files, then `safeerase report` with `--sweep` and `--output`.
+"""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+import safeerase_lite as sl
+from safeerase_lite.report.attacks import SHOWN
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+ASSETS = Path(sl.__file__).parent / "tinyworld" / "assets"
+COLUMNS = ["model", "attack", "variant", "strength", "metric", "value", "low", "high", "n",
+           "n_kinds", "seeds", "gold", "excess", "excess_low", "excess_high",
+           "finding"]  # fmt: skip
+
+
+def attacks(table: pd.DataFrame) -> pd.DataFrame:
+    """What a report shows of requested hazards and of the safe objects that PD has seen, and how
+    many plans are completed."""
+    shown = table["metric"].isin([*SHOWN, "completed"]) & (table["kinds"] == "seen")
+    return table.loc[shown, COLUMNS]
+
+
+def requests(table: pd.DataFrame) -> pd.DataFrame:
+    """All groups after each request, in one world."""
+    return table.drop(columns="world")
+
+
+# result → its file, and what of it ships
+TABLES = {"robustness": ("attacks.csv", attacks), "sequential": ("requests.csv", requests)}
+
+
+def shipped(result: str) -> pd.DataFrame:
+    """The part of a committed result that ships."""
+    file, part_of = TABLES[result]
+    return part_of(pd.read_csv(RESULTS / result / file))
+
+
+def about(result: str) -> str:
+    """How a committed result says that it was made, in a line."""
+    report = (RESULTS / result / "report.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"^- Command: (.+)$", report, re.M)
+    [runs] = re.findall(r"^- (\d+ runs\. Versions: .+?)\.?$", report, re.M)
+    [data] = set(re.findall(r"Data: ([^.]+)\.", report))
+    return f"`{command}`: {runs}; {data}"
+
+
+if __name__ == "__main__":
+    for result in TABLES:
+        target = ASSETS / result
+        target.mkdir(exist_ok=True)
+        shipped(result).to_csv(target / "metrics.csv", index=False, float_format="%.4g")
+        (target / "about.txt").write_text(about(result) + "\n", encoding="utf-8")
