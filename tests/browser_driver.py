@@ -68,8 +68,10 @@ class Notebook:
         return self.page.locator(red).all_inner_texts()
 
     def drawn(self, area) -> list[str]:
-        """The pictures and charts in an element, told apart by content and by alt text."""
-        return area.evaluate(DRAWN)
+        """The pictures and charts in an element, told apart by content and by alt text; where there
+        are none, its words."""
+        words = area.inner_text().strip()
+        return area.evaluate(DRAWN) or [words] * bool(words)
 
     def cut(self) -> list[str]:
         """Charts that are wider than the page."""

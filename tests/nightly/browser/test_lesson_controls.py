@@ -1,16 +1,28 @@
-"""A whole lesson in JupyterLab, its sliders and menus moved, with the network off."""
+"""Whole lessons in JupyterLab, their sliders and menus moved, with the network off."""
 
 from pathlib import Path
 
+import pytest
 from browser_driver import BROWSER, pixels
 
-LESSON = Path(__file__).parents[3] / "notebooks" / "05_over_forgetting.ipynb"
+LESSONS = Path(__file__).parents[3] / "notebooks"
+QUICKER = {"every: int = 8 ": "every: int = 24 ", "size: int = 64 ": "size: int = 16 "}
 
 
-def test_a_lesson_runs_and_its_controls_draw_again(lab, open_notebook):
-    seldom = LESSON.read_text().replace("every: int = 4 ", "every: int = 24 ")
-    (lab.root / LESSON.name).write_text(seldom)
-    notebook = open_notebook(LESSON.name)
+@pytest.mark.parametrize(
+    "lesson",
+    [
+        "05_over_forgetting.ipynb",
+        "06_inside_over_forgetting.ipynb",
+        "07_does_it_really_forget.ipynb",
+    ],
+)
+def test_a_lesson_runs_and_its_controls_draw_again(lesson, lab, open_notebook):
+    source = (LESSONS / lesson).read_text()
+    for stated, quicker in QUICKER.items():
+        source = source.replace(stated, quicker)
+    (lab.root / lesson).write_text(source)
+    notebook = open_notebook(lesson)
     notebook.run_all(seconds=600)
     notebook.photograph("run")
     assert notebook.complaints() == []
@@ -28,7 +40,7 @@ def test_a_lesson_runs_and_its_controls_draw_again(lab, open_notebook):
             menu.select_option(index=menu.locator("option").count() - 1)
         assert notebook.changed(area, named)
         assert pixels(area) != seen
-        assert len(pixels(area).getcolors(1 << 24)) > 16  # a picture, not an empty frame
+        assert len(pixels(area).getcolors(1 << 24)) > 16  # a picture or words, not an empty frame
 
     notebook.photograph("moved")
     assert notebook.complaints() == []
