@@ -75,7 +75,7 @@ def test_a_model_that_selects_other_features_than_its_processor_is_refused(copy,
 def test_a_chat_template_without_a_picture_or_none_at_all_is_refused(copy, refused):
     template = copy / "chat_template.jinja"
     template.write_text("{{ messages[0]['content'][1]['text'] }}")
-    assert "0 tokens of pictures, and its one picture takes 9" in refused()
+    assert "0 tokens of pictures, and 1 picture takes 9" in refused()
     template.unlink()
     assert "chat template" in refused()
 
