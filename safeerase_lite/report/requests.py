@@ -10,7 +10,7 @@ from safeerase_lite.runs.store import read_table
 
 from . import plots, texts
 from .formats import Section, Table
-from .rows import Grid
+from .rows import ALL_AT_ONCE, Grid
 
 KEY = ["world", "model", "steps", "group", "requests"]
 SAFE = "safe objects"  # the only group that is measured by SARR, not by ASR
@@ -29,12 +29,12 @@ def read(grid: Grid) -> pd.DataFrame:
         n (answers), n_kinds, seeds. Without a run of several requests, no row.
     """
     parts = []
-    asked = grid.runs[grid.runs["requests"].notna()] if "requests" in grid.runs else grid.runs[:0]
-    for _, runs in asked.groupby("row", sort=False):
+    in_turn = grid.runs["requests"].notna() & (grid.runs["requests"] != ALL_AT_ONCE)
+    for _, runs in grid.runs[in_turn].groupby("row", sort=False):
         answers = pd.concat([_scored(run, grid.split) for run in runs.itertuples()])
         first = runs.iloc[0]
         name = texts.model_label(first["objective"], first["decouple"])
-        about = {"world": first["world"], "model": name, "steps": first["steps"]}
+        about = {"world": first["world"], "model": name, "steps": int(first["steps"])}
         for group, part in answers.groupby("group", sort=False):
             values, samples = part["value"].to_numpy(float), resample(part)
             low, high = bounded_interval(values, samples)

@@ -46,6 +46,7 @@ CITED = [
     "weights",
     "judge",
 ]
+ALL_AT_ONCE = "all at once"  # what was unlearned without `requests`
 LIBRARIES = ("safeerase-lite", "torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -228,6 +229,8 @@ def _settings(parameters: list[dict[str, Any]], index: pd.Index) -> pd.DataFrame
     filled = [default | given for default, given in zip(defaults, parameters, strict=True)]
     runs = pd.json_normalize(filled, sep="_").set_index(index)
     runs = runs.map(lambda value: tuple(value) if isinstance(value, list) else value).astype(object)
+    numbers = [ALL_AT_ONCE if pd.isna(number) else int(number) for number in runs["requests"]]
+    runs["requests"] = pd.Series(numbers, index, dtype=object)
     of_training = [name for name in runs if name not in {*NO_KEYS, *OF_EVALUATION}]
     for where, blank in (
         (runs["objective"].isin(UNTRAINED), of_training),

@@ -5,6 +5,7 @@ import pytest
 import synthetic_ledger as ledger
 
 from safeerase_lite.report import requests, rows
+from safeerase_lite.report.tables import study
 from safeerase_lite.report.write import report
 
 HARMFUL = {"first": 1.0, "last": 0.0, "not asked for": 0.5}  # the ASR that the answers have
@@ -66,3 +67,13 @@ def test_runs_of_one_request_have_no_such_section(tmp_path):
     ledger.complete(tmp_path)
     table = requests.read(rows.read(tmp_path))
     assert table.empty and requests.sections(table) == []
+
+
+def test_pd_is_compared_at_the_same_number_of_requests_and_at_all_at_once(tmp_path):
+    for decouple in ("none", "pd"):
+        ledger.complete(tmp_path, decouple=decouple)
+        for number in (1, 2):
+            ledger.complete(tmp_path, decouple=decouple, requests=number)
+    found = study(tmp_path)
+    assert list(found.differences["requests"].unique()) == [1, 2, rows.ALL_AT_ONCE]
+    assert found.left_out == []
