@@ -16,7 +16,12 @@ CHANGED = {
     "04_objectives_compared": {"objectives": ["kl"], "step_rate": 0.001},
     "05_over_forgetting": {"objective": "gd", "every": 24},
     "06_inside_over_forgetting": {"seed": 1, "precision": "nf4", "size": 16},
-    "07_does_it_really_forget": {"seed": 1, "precision": "nf4", "tokens": [0, 2], "steps": [0, 3]},
+    "07_does_it_really_forget": {
+        "seed": 1,
+        "precision": "nf4",
+        "tokens": [0, 2],
+        "relearned_steps": [0, 3],
+    },
     "08_relationship_aware": {"unsafe": ["imp tasting fizz"], "methods": ["relation"], "seed": 1},
     "09_sweeps_and_seeds": {"with_sweep": False, "kinds": "seen"},
 }
