@@ -173,13 +173,19 @@ def views(grid: Grid, world: str) -> list[tuple[dict[str, Any], list[int]]]:
 
 
 def _matches(runs: pd.DataFrame, given: dict[str, Any]) -> pd.Series:
-    """Which runs have these parameters, as far as they are stated."""
+    """Which runs have these parameters, as far as they are stated. `requests` and `decouple_kinds`
+    are, where they are named: None is all at once, and all kinds."""
     stated = {
         name: value
         for name, value in given.items()
         if name in runs and value not in (None, "") and (value != 0 or name not in ZERO_IS_DEFAULT)
     }
-    return _agrees(runs, stated)
+    if "requests" in given:
+        stated["requests"] = given["requests"] or ALL_AT_ONCE
+    agrees = _agrees(runs, stated)
+    if "decouple_kinds" in runs and given.get("decouple_kinds", 0) is None:
+        agrees &= runs["decouple_kinds"].isna()
+    return agrees
 
 
 def _agrees(table: pd.DataFrame, settings: dict[str, Any]) -> pd.Series:

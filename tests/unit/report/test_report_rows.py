@@ -7,7 +7,14 @@ import pytest
 from synthetic_ledger import PARAMETERS, PO, answers, complete, fail, rewrite, vanilla
 
 from safeerase_lite.config import config
-from safeerase_lite.report.rows import counterpart, expected_seeds, missing, read, views
+from safeerase_lite.report.rows import (
+    ALL_AT_ONCE,
+    counterpart,
+    expected_seeds,
+    missing,
+    read,
+    views,
+)
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs import sweep
 from safeerase_lite.utils import UserError
@@ -242,6 +249,16 @@ def test_what_a_notebook_does_not_name_is_what_the_profile_says(tmp_path):
     complete(tmp_path)
     complete(tmp_path, samples=0)
     assert read(tmp_path, planned=wanted).runs["samples"].tolist() == [3]
+
+
+def test_of_a_plan_without_them_runs_of_few_kinds_or_of_requests_in_turn_are_no_part(tmp_path):
+    wanted = planned(objective="po", decouple="pd")
+    ours = {"decouple": "pd", "steps": PO.steps}
+    for change in ({}, {"decouple_kinds": 2}, {"decouple_kinds": 8}, {"requests": 2}):
+        complete(tmp_path, **ours, **change)
+    assert len(read(tmp_path).runs) == 4
+    [only] = read(tmp_path, planned=wanted).runs.to_dict("records")
+    assert only["requests"] == ALL_AT_ONCE and pd.isna(only["decouple_kinds"])
 
 
 def test_a_planned_run_is_there_whatever_its_machine_computed_in(tmp_path):
