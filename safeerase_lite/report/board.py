@@ -21,20 +21,22 @@ COSTS = {"seconds": "seconds", "GB": "gb"}
 
 
 def attacked(grid: Grid) -> pd.DataFrame:
-    """row, title (of ROBUSTNESS), value: the mean over the runs of a row that were attacked so."""
+    """row, title (of ROBUSTNESS), value, runs: the mean over the runs of a row that were attacked
+    so, and how many they are."""
     tables = [
         read_table(path).assign(row=run.row)
         for run in grid.runs.itertuples()
         for path in sorted(run.folder.glob("attacks/[!.]*/table.csv"))
     ]
     if not tables:
-        return pd.DataFrame(columns=["row", "title", "value"])
+        return pd.DataFrame(columns=["row", "title", "value", "runs"])
     table = pd.concat(tables, ignore_index=True)
     table = table[table["kinds"] == "seen"]
     cells = zip(*(table[name] for name in ("attack", "variant", "strength", "metric")), strict=True)
     titles = {cell: title for title, cell in ROBUSTNESS.items()}
     table = table.assign(title=[titles.get(cell) for cell in cells])
-    return table.groupby(["row", "title"], as_index=False)["value"].mean()
+    of_title = table.groupby(["row", "title"])["value"]
+    return of_title.agg(value="mean", runs="size").reset_index()
 
 
 def costs(grid: Grid) -> pd.DataFrame:
@@ -56,9 +58,10 @@ def more_columns(grid: Grid) -> dict[str, dict[int, str]]:
     found, cost = attacked(grid), costs(grid)
     columns = {}
     for title in ROBUSTNESS:
-        of_title = found[found["title"] == title].set_index("row")["value"]
+        of_title = found[found["title"] == title]
         if not of_title.empty:
-            columns[title] = {row: f"{100 * value:.1f}" for row, value in of_title.items()}
+            cells = zip(of_title["row"], of_title["value"], of_title["runs"], strict=True)
+            columns[title] = {row: f"{100 * value:.1f} ({runs})" for row, value, runs in cells}
     for title, name in COSTS.items():
         digits = 0 if name == "seconds" else 1
         columns[title] = {row: f"{value:.{digits}f}" for row, value in cost[name].items()}
@@ -76,7 +79,7 @@ def chart(study: Study, rows: list[int], columns: dict[str, texts.Measure]):
         cell["templates"] = templates
         found = here[(here[list(cell)] == list(cell.values())).all(axis=1)]
         parts.append(found[["row", "value", "low", "high"]].assign(panel=title))
-    parts.append(attacked(study.grid).rename(columns={"title": "panel"}))
+    parts.append(attacked(study.grid).rename(columns={"title": "panel"}).drop(columns="runs"))
     seconds = costs(study.grid)["seconds"].rename("value").reset_index()
     parts.append(seconds.assign(panel=plots.SECONDS))
     table = pd.concat(parts, ignore_index=True)

@@ -523,7 +523,7 @@ def test_the_board_has_a_column_for_each_attack_that_some_run_was_under(tmp_path
     complete(tmp_path / "runs", decouple="pd")
     table, _ = board_of(tmp_path / "report", tmp_path / "runs")
     title = "ASR, one token given"
-    assert table[title].to_dict() == {"PO": "62.5", "PO+PD": "–"}
+    assert table[title].to_dict() == {"PO": "62.5 (2)", "PO+PD": "–"}
     assert [name for name in table if name.startswith("ASR, ")] == [title]
 
 
