@@ -122,9 +122,8 @@ def _table(rows: pd.DataFrame) -> Table:
 
 
 def _cell(row: dict[str, Any]) -> str:
-    value, low, high = (f"{100 * row[name]:.0f}" for name in ("value", "low", "high"))
     nothing = str(row.get("finding", "")).startswith("no more")
-    return f"{value} [{low}, {high}]" + LIKE_GOLD * nothing
+    return texts.rounded_interval(row) + LIKE_GOLD * nothing
 
 
 def _label_of(attack: str) -> str:

@@ -48,12 +48,7 @@ def sections(table: pd.DataFrame) -> list[Section]:
     """A section for each world with such runs; table: from `read`."""
     found = []
     for world, here in table.groupby("world", sort=False):
-        cells = here.assign(
-            cell=[
-                f"{100 * row.value:.0f} [{100 * row.low:.0f}, {100 * row.high:.0f}]"
-                for row in here.itertuples()
-            ]
-        )
+        cells = here.assign(cell=[texts.rounded_interval(row) for row in here.to_dict("records")])
         wide = cells.pivot(index=["model", "steps", "requests"], columns="group", values="cell")
         wide = wide[list(here["group"].unique())].reset_index()
         seeds = sorted(here["seeds"].unique())

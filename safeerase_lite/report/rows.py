@@ -46,7 +46,9 @@ CITED = [
     "weights",
     "judge",
 ]
-ALL_AT_ONCE = "all at once"  # what was unlearned without `requests`
+ALL_AT_ONCE = "all at once"
+# What None means for these, in words, so that it is a value and not a blank, which agrees with all.
+NONE_MEANS = {"requests": ALL_AT_ONCE, "decouple_kinds": "all"}
 LIBRARIES = ("safeerase-lite", "torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -173,19 +175,14 @@ def views(grid: Grid, world: str) -> list[tuple[dict[str, Any], list[int]]]:
 
 
 def _matches(runs: pd.DataFrame, given: dict[str, Any]) -> pd.Series:
-    """Which runs have these parameters, as far as they are stated. `requests` and `decouple_kinds`
-    are, where they are named: None is all at once, and all kinds."""
+    """Which runs have these parameters, as far as they are stated."""
     stated = {
         name: value
         for name, value in given.items()
         if name in runs and value not in (None, "") and (value != 0 or name not in ZERO_IS_DEFAULT)
     }
-    if "requests" in given:
-        stated["requests"] = given["requests"] or ALL_AT_ONCE
-    agrees = _agrees(runs, stated)
-    if "decouple_kinds" in runs and given.get("decouple_kinds", 0) is None:
-        agrees &= runs["decouple_kinds"].isna()
-    return agrees
+    stated |= {name: given[name] or word for name, word in NONE_MEANS.items() if name in given}
+    return _agrees(runs, stated)
 
 
 def _agrees(table: pd.DataFrame, settings: dict[str, Any]) -> pd.Series:
@@ -235,8 +232,9 @@ def _settings(parameters: list[dict[str, Any]], index: pd.Index) -> pd.DataFrame
     filled = [default | given for default, given in zip(defaults, parameters, strict=True)]
     runs = pd.json_normalize(filled, sep="_").set_index(index)
     runs = runs.map(lambda value: tuple(value) if isinstance(value, list) else value).astype(object)
-    numbers = [ALL_AT_ONCE if pd.isna(number) else int(number) for number in runs["requests"]]
-    runs["requests"] = pd.Series(numbers, index, dtype=object)
+    for name, word in NONE_MEANS.items():
+        values = [word if pd.isna(value) else int(value) for value in runs[name]]
+        runs[name] = pd.Series(values, index, dtype=object)
     of_training = [name for name in runs if name not in {*NO_KEYS, *OF_EVALUATION}]
     for where, blank in (
         (runs["objective"].isin(UNTRAINED), of_training),

@@ -75,6 +75,12 @@ def share_interval(cells: Cells, measure: Measure) -> str:
     return text + " ({kinds_hit} of {n_kinds})".format_map(cells[measure])
 
 
+def rounded_interval(row: dict) -> str:
+    """A value and its interval in whole percent."""
+    value, low, high = (f"{100 * row[name]:.0f}" for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
 def signed(number: float, digits: int = 1) -> str:
     """With its sign, a minus and not a hyphen; nothing is minus zero."""
     return f"{round(number, digits) + 0.0:+.{digits}f}".replace("-", "−")
