@@ -1,6 +1,6 @@
 # make demo        the first result, in output/
 # make check       before every commit: ruff and the unit tests, about a minute
-# make test        before a review: types, unit and integration tests, notebooks, browser; ten minutes
+# make test        before a review: types, unit and integration tests, notebooks, browser; ten to twenty minutes
 # make accept      everything, with the nightly tests
 # make install     the virtual environment alone, in .venv
 # make types       pyright on data, objectives, metrics and config
