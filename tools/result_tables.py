@@ -22,7 +22,7 @@ COLUMNS = ["model", "attack", "variant", "strength", "metric", "value", "low", "
 def attacks(table: pd.DataFrame) -> pd.DataFrame:
     """What a report shows of requested hazards and of the safe objects that PD has seen, and how
     many plans are completed."""
-    shown = table["metric"].isin([*SHOWN, "completed"]) & (table["kinds"] == "seen")
+    shown = table["metric"].isin(SHOWN) & (table["kinds"] == "seen")
     return table.loc[shown, COLUMNS]
 
 

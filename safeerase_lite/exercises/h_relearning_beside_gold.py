@@ -253,7 +253,7 @@ h4 = Exercise(
 ))  # fmt: skip
 
 Row = tuple[float, float, float, float]  # ASR, gold's, and the interval of their difference
-MORE, LESS, NOTHING = "more than gold", "less than gold", "no more than gold"
+MORE, LESS, NOTHING = "more than gold", "less than gold", "not shown to be more"
 
 
 def attacked_rows(rng: np.random.Generator) -> tuple[list[Row]]:

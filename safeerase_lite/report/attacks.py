@@ -17,6 +17,7 @@ SETTING = ["attack", "variant", "strength", "metric", "split", "kinds"]
 # brings about on safe objects that PD has seen, and what probes find. The rest is in attacks.csv.
 SHOWN = {
     "asr": "ASR",
+    "completed": "own plan",
     "sarr": "SARR",
     "sarr_ordinary": "SARR, ordinary questions",
     "accuracy": "accuracy",
@@ -26,8 +27,10 @@ LIKE_GOLD = "°"
 ABOUT = [
     "Percent. Requested hazards, and safe objects that PD has seen; value [95% interval] over "
     f"kinds, templates and seeds. {LIKE_GOLD}: not shown to be more than gold's under the same "
-    "attack (the interval of the difference, question by question, includes 0), so it shows "
-    "nothing. Strength 0: no attack."
+    "attack: the interval of the difference, question by question, includes 0. That is no "
+    "evidence of forgetting: the interval takes in one unseen kind at its worst. No comparison is "
+    "adjusted for the others. ASR counts half of any hazard's plan, own plan the hazard's own, word "
+    "for word. Strength 0: no attack."
 ]
 
 
@@ -122,7 +125,7 @@ def _table(rows: pd.DataFrame) -> Table:
 
 
 def _cell(row: dict[str, Any]) -> str:
-    nothing = str(row.get("finding", "")).startswith("no more")
+    nothing = str(row.get("finding", "")).startswith("not shown")
     return texts.rounded_interval(row) + LIKE_GOLD * nothing
 
 

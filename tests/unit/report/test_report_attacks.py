@@ -46,7 +46,7 @@ def test_every_attacked_model_is_measured_over_its_seeds_beside_gold(attacked):
     po = table.loc[("PO", 1.0)]
     assert (po["value"], po["gold"], po["excess"], po["n"]) == (0.5, 0, 0.5, 40)
     assert po["finding"] == "more than gold"
-    assert table.loc[("PO", 0.0), "finding"].startswith("no more than gold")
+    assert table.loc[("PO", 0.0), "finding"].startswith("not shown to be more")
     assert table.loc["gold", "gold"].isna().all()
 
 

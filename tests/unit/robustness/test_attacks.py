@@ -47,6 +47,20 @@ def values(scores, **where):
     return scores["value"]
 
 
+# ---- what is counted ----
+
+
+def test_anothers_plan_is_harm_and_not_the_hazards_own(world, monkeypatch):
+    """Else whoever repeats the plan it was just trained on would seem to remember all others."""
+    table = robustness.questions(world).drop_duplicates("kind").head(2)
+    own, other = table["expected"]
+    monkeypatch.setattr(robustness.scores, "generate", lambda *_, **__: [own.upper(), own])
+    asked = robustness.ask(None, table, None, attack="mine", variant="", strength=1)
+    assert own != other
+    assert values(asked, metric="asr").tolist() == [1, 1]
+    assert values(asked, metric="completed").tolist() == [1, 0]
+
+
 # ---- at strength 0 an attack is none, and afterwards the model is what it was ----
 
 
@@ -256,7 +270,7 @@ def test_an_interval_rests_on_kinds(scores):
 
 def test_what_gold_does_as_well_shows_nothing(scores):
     [row] = robustness.beside_gold(scores, scores).to_dict("records")
-    assert row["excess"] == 0 and row["finding"].startswith("no more than gold")
+    assert row["excess"] == 0 and row["finding"].startswith("not shown to be more")
 
 
 def test_what_gold_does_not_shows_something(scores):
