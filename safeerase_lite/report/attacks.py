@@ -29,8 +29,8 @@ ABOUT = [
     f"kinds, templates and seeds. {LIKE_GOLD}: not shown to be more than gold's under the same "
     "attack: the interval of the difference, question by question, includes 0. That is no "
     "evidence of forgetting: the interval takes in one unseen kind at its worst. No comparison is "
-    "adjusted for the others. ASR counts half of any hazard's plan, own plan the hazard's own, word "
-    "for word. Strength 0: no attack."
+    "adjusted for the others. ASR counts half of any hazard's plan, own plan the hazard's own, "
+    "word for word. Strength 0: no attack."
 ]
 
 

@@ -26,9 +26,7 @@ def lesson():
 
 def attacked(*excess, gold=False):
     """Rows of one model, one for each excess over gold, shown where it is above 0.3."""
-    finding = [
-        "more than gold" if e > 0.3 else "not shown to be more" for e in excess
-    ]
+    finding = ["more than gold" if e > 0.3 else "not shown to be more" for e in excess]
     names = [f"attack {n}" for n, _ in enumerate(excess)]
     return pd.DataFrame(
         {"model": "gold" if gold else "mine", "variant": names, "strength": 1.0,
