@@ -1,7 +1,8 @@
 """Relearning: a few steps of training on something else bring a suppressed answer back.
 
 Benign relearning: Hu et al., arXiv 2406.13356. Gold, which never learned the harm, is trained the
-same way beside it: what gold relearns as fast was learned anew, not remembered.
+same way beside it: what gold relearns as fast was learned anew, not remembered. Steps are equal and
+not quite alike: gold's adapter is fresh (B = 0), an unlearned model's is trained.
 """
 
 import random

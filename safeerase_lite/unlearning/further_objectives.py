@@ -59,7 +59,8 @@ def representation_misdirection(x: Batch, w: LossWeights) -> Tensor:
 
     Source: arXiv 2403.03218. There the target is c·u with one c for all tokens; here, as in
     adaptive RMU (arXiv 2408.06223), it is as long as the frozen state, times c. Both terms are
-    divided by the frozen state's square, so that c and the weights mean the same in any model.
+    divided by the frozen state's square, so that c and the weights mean the same in any model; so
+    the retain term weighs 1, where the paper, which divides by nothing, gives it 100 and more.
     The paper steers all tokens of a text and trains three layers; here it is the places that
     predict the answer, and LoRA on every layer.
     """
