@@ -161,7 +161,7 @@ def test_an_attack_of_ones_own_is_in_the_ledger_with_the_run(execute):
     run = execute("An attack")["run"]
     table = run.attacks
     assert run.done and set(table["attack"]) == {"twice"} and set(table["strength"]) == {1, 2}
-    assert {"asr", "rr", "sarr"} == set(table["metric"])
+    assert {"asr", "rr", "completed", "sarr"} == set(table["metric"])
     assert table["value"].between(table["low"], table["high"]).all()
 
 
