@@ -22,7 +22,7 @@ def answers(model, processor, table: pd.DataFrame, layer: int = -1) -> Answers:
     if table["image"].any():
         batch = encode(processor, table["image"], table["question"], table["answer"])
     else:
-        batch = encode_text(processor, table["question"], table["answer"], pictures=0)
+        batch = encode_text(processor, table["question"], table["answer"], table["image"])
     batch = {key: value.to(model.device) for key, value in batch.items()}
     labels = batch.pop("labels")
     output = model(**batch, output_hidden_states=True)

@@ -1,13 +1,14 @@
 """A model's own answers, and how likely it finds given ones."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pandas as pd
 import torch
 
 from safeerase_lite.config import Config
 from safeerase_lite.models.forward import answer_logits, autocast
-from safeerase_lite.models.prefix import Prefixes
+from safeerase_lite.models.prefix import Prefixes, whole_inputs
 from safeerase_lite.utils import expects, track
 
 GREEDY = {"do_sample": False}
@@ -40,12 +41,13 @@ def generate(
     table = pd.DataFrame({"image": list(images), "question": list(questions)})
     table["begun"] = [()] * len(table) if begun is None else list(begun)
     decoding, prefixes = GREEDY if seed is None else SAMPLED, Prefixes(model)
+    read = prefixes.inputs if prefixes.shared else partial(whole_inputs, model)
     if seed is not None:
         torch.manual_seed(seed)
 
     def answers(batch: pd.DataFrame) -> list[str]:
         with torch.inference_mode(), autocast(config, model.device):
-            inputs = prefixes.inputs(batch["image"], batch["question"], batch["begun"])
+            inputs = read(batch["image"], batch["question"], batch["begun"])
             ids = model.generate(**inputs, max_new_tokens=config.max_new_tokens, **decoding)
         return decode(model.processor.tokenizer, ids[:, inputs["input_ids"].shape[1] :])
 

@@ -1,41 +1,48 @@
 """Where the parts of a vision-language model are: one record for each family of models.
 
 Everything that depends on a family derives from its record: which layers are quantised, where LoRA
-goes, what a picture becomes. A new family is one entry in `FAMILIES`.
+goes, what a picture becomes, whether questions share a picture. A new family is one entry in
+`FAMILIES`, which states no more than where it differs from LLaVA.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from safeerase_lite.utils import UserError
 
-
-def patch_features(tower: nn.Module, config: Any, pixels: Tensor) -> Tensor:
-    """What LLaVA's projector reads of one picture: hidden states of the chosen layers, patch by
-    patch, (1, side, side) pixels → (patches, width).
-
-    The class token, at place 0, is left out unless the strategy is "full".
-    """
-    states = tower(pixels, output_hidden_states=True).hidden_states
-    first = 1 if config.vision_feature_select_strategy == "default" else 0
-    layers = config.vision_feature_layer
-    layers = [layers] if isinstance(layers, int) else layers
-    return torch.cat([states[n][0, first:] for n in layers], dim=-1)
+# ---- what some families do besides ----
 
 
-def patch_tokens(processor: Any) -> int:
-    """How many tokens a picture takes in LLaVA's prompt."""
-    if not processor.patch_size:
-        raise UserError("its processor has no patch_size: add the vision tower's")
-    crop = processor.image_processor.crop_size
-    patches = (crop["height"] // processor.patch_size) * (crop["width"] // processor.patch_size)
-    dropped = 1 if processor.vision_feature_select_strategy == "default" else 0
-    return patches + processor.num_additional_image_tokens - dropped
+def tiles_and_newlines(core: nn.Module, projected: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """LLaVA-OneVision: the whole picture, then its tiles row by row without their padding, and a
+    learned token at the end of each row."""
+    packed, _ = core.pack_image_features(
+        [projected], tensors["image_sizes"], core.image_newline, core.config.vision_aspect_ratio
+    )
+    return packed[0]
+
+
+def no_marks(processor: Any, ids: Tensor, answered: Tensor) -> dict[str, Tensor]:
+    """Most models read nothing but tokens and pictures."""
+    return {}
+
+
+def mark_answers(processor: Any, ids: Tensor, answered: Tensor) -> dict[str, Tensor]:
+    """PaliGemma: all tokens of a prompt attend to each other, those of the answer to what precedes
+    them."""
+    return {"token_type_ids": answered.long()}
+
+
+def mark_pictures(processor: Any, ids: Tensor, answered: Tensor) -> dict[str, Tensor]:
+    """Qwen-VL: a picture's tokens have a row and a column, by which they are rotated (M-RoPE)."""
+    return {"mm_token_type_ids": (ids == processor.image_token_id).long()}
+
+
+# ---- the record ----
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,19 @@ class Anatomy:
     """The parts of one family, by their names in transformers 5, inside `model.model`.
 
     Attributes:
-        tower, projector, language_model: attributes of `model.model`.
+        tower, projector, language_model: submodules of `model.model`.
         blocks, norm: of the language model, its transformer blocks and the norm after the last.
-        attention, feed_forward: the two parts of a block that write to the residual stream.
-        linears: the linear layers of a block of the language model: quantised, and adapted by LoRA.
-        processor: the name of its processor class in transformers.
-        features: (tower, config, pixels of one picture) → what the projector reads of it.
-        image_tokens: processor → how many tokens a picture takes in a prompt.
+        attention: the part of a block that attends; a block may lack it.
+        writers: the parts of a block whose outputs are added to the residual stream.
+        linears: the linear layers of the language model's blocks: quantised, and adapted by LoRA.
+        processor: the name of its processor class in transformers; "": the one registered for it.
+        view: settings of the processor by which a picture is one view, not a view and many tiles.
+        arrange: (`model.model`, what the projector makes of a picture, the picture's tensors) →
+            (tokens, width), what takes its place among the words; None: all of it, view by view.
+        packs: whether all questions about a picture can share one row. They cannot where a picture
+            attends to the question, nor where a token's position is more than a number.
+        marks: (processor, ids, whether each is of the answer) → what the model reads beside tokens
+            and pictures, for families that do not pack.
     """
 
     tower: str = "vision_tower"
@@ -58,13 +71,15 @@ class Anatomy:
     blocks: str = "layers"
     norm: str = "norm"
     attention: str = "self_attn"
-    feed_forward: str = "mlp"
+    writers: tuple[str, ...] = ("self_attn", "mlp")
     linears: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
     )  # fmt: skip
-    processor: str = "LlavaProcessor"
-    features: Callable[[nn.Module, Any, Tensor], Tensor] = patch_features
-    image_tokens: Callable[[Any], int] = patch_tokens
+    processor: str = ""
+    view: Mapping[str, Any] = field(default_factory=dict)
+    arrange: Callable[[nn.Module, Tensor, Mapping[str, Tensor]], Tensor] | None = None
+    packs: bool = True
+    marks: Callable[[Any, Tensor, Tensor], dict[str, Tensor]] = no_marks
 
     @property
     def lora_targets(self) -> str:
@@ -85,8 +100,24 @@ class Anatomy:
 LLAVA = Anatomy()
 
 # model_type of a transformers configuration → its anatomy. Your own family joins here, or in a
-# notebook: `FAMILIES["vipllava"] = Anatomy(features=…)`.
-FAMILIES: dict[str, Anatomy] = {"llava": LLAVA}
+# notebook: `FAMILIES["vipllava"] = Anatomy()`.
+SMOLVLM = {"tower": "vision_model", "projector": "connector", "language_model": "text_model",
+           "view": {"do_image_splitting": False}}  # fmt: skip
+QWEN_VL = {"tower": "visual", "projector": "visual.merger", "packs": False, "marks": mark_pictures}
+FAMILIES: dict[str, Anatomy] = {
+    "llava": LLAVA,
+    "llava_onevision": Anatomy(arrange=tiles_and_newlines),
+    "internvl": Anatomy(view={"crop_to_patches": False}),
+    "idefics3": Anatomy(**SMOLVLM),
+    "smolvlm": Anatomy(processor="Idefics3Processor", **SMOLVLM),  # as it reads pictures, so do we
+    "paligemma": Anatomy(
+        writers=("post_attention_layernorm", "post_feedforward_layernorm"),  # PaliGemma 2
+        packs=False,
+        marks=mark_answers,
+    ),
+    "qwen2_5_vl": Anatomy(**QWEN_VL),
+    "qwen3_vl": Anatomy(**QWEN_VL),
+}
 
 
 def anatomy_of(config: Any) -> Anatomy:
@@ -104,16 +135,45 @@ def anatomy_of(config: Any) -> Anatomy:
     )
 
 
-def picture_features(llava: nn.Module, pixels: Tensor) -> Tensor:
-    """What the projector reads of one picture: (3, side, side) → (patches, width)."""
-    anatomy = anatomy_of(llava.config)
-    tower = getattr(llava, anatomy.tower)
-    weights = next(tower.parameters())
-    return anatomy.features(tower, llava.config, pixels[None].to(weights)).to(weights.dtype)
+# ---- what a picture becomes ----
 
 
-def image_tokens(processor: Any) -> int:
-    """How many tokens a picture takes in a prompt, by the processor's class."""
-    name = type(processor).__name__
-    family = next((a for a in FAMILIES.values() if a.processor == name), LLAVA)
-    return family.image_tokens(processor)
+class _Reached(Exception):
+    """A picture has come to the projector."""
+
+
+def picture_features(core: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor:
+    """What the projector reads of one picture, by the model's own `get_image_features`:
+    (views, patches, width).
+
+    Args:
+        core: `model.model`, adapted or not.
+        tensors: from `inputs.picture`, or with a gradient.
+    """
+
+    def reached(_, inputs):
+        raise _Reached(*inputs)
+
+    projector = core.get_submodule(anatomy_of(core.config).projector)
+    hook = projector.register_forward_pre_hook(reached)
+    try:
+        core.get_image_features(**on_tower(core, tensors))
+    except _Reached as stopped:
+        [features] = stopped.args
+        return features.to(_weights(core).dtype)
+    finally:
+        hook.remove()
+    raise UserError("its get_image_features does not pass through its projector: correct its entry")
+
+
+def on_tower(core: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A picture's tensors on the tower's device, numbers in its type."""
+    weights = _weights(core)
+    return {
+        name: tensor.to(weights) if tensor.is_floating_point() else tensor.to(weights.device)
+        for name, tensor in tensors.items()
+    }
+
+
+def _weights(core: nn.Module) -> Tensor:
+    return next(core.get_submodule(anatomy_of(core.config).tower).parameters())

@@ -1,8 +1,10 @@
-"""The one forward pass through a LLaVA: what it predicts for the answers of a batch.
+"""The one forward pass through a vision-language model: what it predicts for answers.
 
 Training, evaluation, the frozen reference and the lessons all take this path. It computes no more
 than the answers need: the frozen vision tower sees each picture once, the language model reads it
-once for all questions about it, and the output head runs at the answers' positions alone.
+once for all questions about it, and the output head runs at the answers' positions alone. A family
+in which questions cannot share a picture (`Anatomy.packs`) is read question by question, from the
+pixels, by its own forward pass.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -18,16 +20,26 @@ from torch.nn.utils.rnn import pad_sequence
 from safeerase_lite.config import Config
 from safeerase_lite.data.images import file_signature
 from safeerase_lite.unlearning.losses import Answers
+from safeerase_lite.utils import UserError
 
-from .anatomy import anatomy_of, picture_features
-from .inputs import IGNORED, PackedRow, answer_ids, pack, packed_tensors, pad, pixels
+from .anatomy import anatomy_of, on_tower, picture_features
+from .inputs import (
+    IGNORED,
+    PackedRow,
+    answer_ids,
+    pack,
+    packed_tensors,
+    pad,
+    picture,
+    picture_tensors,
+)
 from .llava import compute_dtype, reference
 
 FEATURE_BYTES = 4 * 2**30  # for each model; a picture of LLaVA-1.5 takes 1.2 MB in half precision
 REFERENCE_BYTES = 2 * 2**30  # 140 words of LLaVA-1.5-7B take about 1.6 MB in half precision
 
-# (model, paths of pictures) → what the projector reads of them, (pictures, patches, width)
-Features = Callable[[Any, Sequence[str]], Tensor]
+# (model, paths of pictures) → what the projector reads of each, (views, patches, width)
+Features = Callable[[Any, Sequence[str]], list[Tensor]]
 
 
 def answer_logits(model, table: pd.DataFrame) -> Answers:
@@ -73,8 +85,8 @@ def layer_states(
 ) -> list[Tensor]:
     """The hidden states of some layers where each answer's tokens are predicted.
 
-    All questions about a picture share a row (see `inputs.pack`): the picture is read once, and the
-    states are those of rows of their own.
+    All questions about a picture share a row, if the family packs (see `inputs.pack`): the picture
+    is read once, and the states are those of rows of their own.
 
     Args:
         table: image (a path; "": none), question and answer.
@@ -106,14 +118,45 @@ def read(
         The packed rows of a pass, which number the answers as the table does, and what the language
         model returns: its last_hidden_state is (rows, length, width).
     """
-    packed = pack(model.processor, table["image"], table["question"], table["answer"])
-    for rows in _passes(packed):
-        inputs = packed_tensors(model.processor, rows)
-        inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-        embeddings = embed(model, inputs.pop("input_ids"), [row.image for row in rows], features)
-        inputs["attention_mask"] = inputs["attention_mask"].to(embeddings.dtype)
-        inputs |= {"use_cache": False, **options}
-        yield rows, language_model(model)(inputs_embeds=embeddings, **inputs)
+    packs = anatomy_of(llava_of(model).config).packs
+    columns = (table["image"], table["question"], table["answer"])
+    for rows in _passes(pack(model.processor, *columns, together=packs)):
+        yield rows, (_together if packs else _apart)(model, rows, features, options)
+
+
+def _together(model, rows: Sequence[PackedRow], features: Features | None, options: dict) -> Any:
+    """The language model reads rows that questions share."""
+    inputs = packed_tensors(model.processor, rows)
+    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    embeddings = embed(model, inputs.pop("input_ids"), [row.image for row in rows], features)
+    inputs["attention_mask"] = inputs["attention_mask"].to(embeddings.dtype)
+    inputs |= {"use_cache": False, **options}
+    return language_model(model)(inputs_embeds=embeddings, **inputs)
+
+
+def _apart(model, rows: Sequence[PackedRow], features: Features | None, options: dict) -> Any:
+    """The model reads rows of one question each in its own way, from the pixels."""
+    if features is not None:
+        raise UserError(
+            f"features of one's own need questions that share rows, and those about a model of "
+            f"type {llava_of(model).config.model_type!r} do not"
+        )
+    return llava_of(model)(**row_tensors(model, rows, "right"), use_cache=False, **options)
+
+
+def row_tensors(model, rows: Sequence[PackedRow], side: str) -> dict[str, Tensor]:
+    """What a whole model reads of rows of one question each, padded on a side."""
+    core = llava_of(model)
+    answered = [[False] * len(row.ids) for row in rows]
+    for row, of_answer in zip(rows, answered, strict=True):
+        for place in (place for places in row.predictors.values() for place in places):
+            of_answer[place + 1] = True
+    ids = pad([row.ids for row in rows], model.processor.tokenizer.pad_token_id, side)
+    inputs = {"input_ids": ids, "attention_mask": pad([[1] * len(r.ids) for r in rows], 0, side)}
+    inputs |= anatomy_of(core.config).marks(model.processor, ids, pad(answered, False, side))
+    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    pictures = picture_tensors(model.processor, [row.image for row in rows if row.image])
+    return inputs | on_tower(core, pictures)
 
 
 def _passes(rows: list[PackedRow]) -> list[list[PackedRow]]:
@@ -167,45 +210,65 @@ def embed(
     """The input of the language model: (rows, length, width), each row's picture in its place.
 
     Args:
-        model: a LLaVA with its processor. Its projector may be trained, so it is applied anew.
+        model: with its processor. Its projector may be trained, so it is applied anew.
         input_ids: (rows, length), from `inputs.encode_text`, on the model's device.
         images: paths of pictures, one per row; "": the row has none.
         features: as for `layer_states`.
     """
-    llava = llava_of(model)
-    words = llava.get_input_embeddings()(input_ids)
+    core = llava_of(model)
+    if not anatomy_of(core.config).packs:
+        raise UserError(
+            f"this needs questions that share rows, and those about a model of type "
+            f"{core.config.model_type!r} do not"
+        )
+    words = core.get_input_embeddings()(input_ids)
     shown = [path for path in images if path]
     if not shown:
         return words
-    projector = getattr(llava, anatomy_of(llava.config).projector)
-    pictures = projector((features or vision_features)(model, shown)).to(words.dtype)
+    pictures = _projected(model, shown, (features or vision_features)(model, shown))
     picture_tokens = (input_ids == model.processor.image_token_id)[..., None]
-    return words.masked_scatter(picture_tokens, pictures)
+    return words.masked_scatter(picture_tokens, torch.cat(pictures).to(words.dtype))
 
 
-def vision_features(model, images: Sequence[str]) -> Tensor:
-    """The frozen tower's output that the projector reads: (pictures, patches, width).
+def _projected(model, images: Sequence[str], features: list[Tensor]) -> list[Tensor]:
+    """What takes each picture's place among the words: (tokens, width) for each."""
+    core = llava_of(model)
+    anatomy = anatomy_of(core.config)
+    projector = core.get_submodule(anatomy.projector)
+    if len({one.shape[1:] for one in features}) == 1:
+        projected = projector(torch.cat(features)).split([len(one) for one in features])
+    else:
+        projected = [projector(one) for one in features]
+    if anatomy.arrange is None:
+        return [one.flatten(0, -2) for one in projected]
+    tensors = [picture(model.processor, path).tensors for path in images]
+    return [anatomy.arrange(core, *both) for both in zip(projected, tensors, strict=True)]
+
+
+def vision_features(model, images: Sequence[str]) -> list[Tensor]:
+    """The frozen tower's output that the projector reads: (views, patches, width) of each picture.
 
     Each picture passes through the tower alone, whatever batch it is in, and is then cached.
     """
-    llava = llava_of(model)
-    tower = getattr(llava, anatomy_of(llava.config).tower)
+    core = llava_of(model)
+    tower = core.get_submodule(anatomy_of(core.config).tower)
     cache = _features.setdefault(tower, TensorCache(FEATURE_BYTES))
-    features = [
-        cache.get(file_signature(path), lambda path=path: _tower_output(model, path))
+    return [
+        cache.get(file_signature(path), lambda path=path: _tower_output(model, path)).to(
+            model.device
+        )
         for path in images
     ]
-    return torch.stack(features).to(model.device)
 
 
 def _tower_output(model, path: str) -> Tensor:
-    return picture_features(llava_of(model), pixels(model.processor, path))
+    return picture_features(llava_of(model), picture(model.processor, path).tensors)
 
 
 def language_model(model) -> nn.Module:
     """The layers between embeddings and output head, adapted or not."""
-    llava = llava_of(model)
-    return getattr(llava, anatomy_of(llava.config).language_model)
+    core = llava_of(model)
+    return core.get_submodule(anatomy_of(core.config).language_model)
 
 
 def layer_at(model, depth: float) -> int:

@@ -67,15 +67,13 @@ def recorded_attention(model) -> Iterator[list[Tensor]]:
         weights.append(output[1].float().mean(1))
 
     text, name = language_model(model), anatomy_of(llava_of(model).config).attention
-    before, (first, *_) = (
-        text.config._attn_implementation,
-        (getattr(b, name) for b in blocks(model)),
-    )
+    before = text.config._attn_implementation
+    first, *_ = attending = [getattr(b, name) for b in blocks(model) if hasattr(b, name)]
     with ExitStack() as hooks:
         text.set_attn_implementation("eager")
         hooks.callback(text.set_attn_implementation, before)
-        for block in blocks(model):
-            hooks.callback(getattr(block, name).register_forward_hook(keep).remove)
+        for module in attending:
+            hooks.callback(module.register_forward_hook(keep).remove)
         yield weights
 
 
@@ -121,9 +119,11 @@ def ablated(model, direction: Tensor, dose: float = 1.0) -> Iterator[None]:
 
     with ExitStack() as hooks:
         stack = blocks(model)
-        hooks.callback(_before(stack[0], project))
+        again = getattr(llava_of(model).config.vision_config, "deepstack_visual_indexes", ())
+        for block in stack[: 1 + len(again)]:  # Qwen3-VL adds to the picture's tokens once more
+            hooks.callback(_before(block, project))
         for block in stack:
-            for part in (anatomy.attention, anatomy.feed_forward):
+            for part in (part for part in anatomy.writers if hasattr(block, part)):
                 hooks.callback(_after(getattr(block, part), project))
         yield
 

@@ -1,42 +1,47 @@
 """Questions as tensors: pictures and text through the processor, the answer's tokens as labels."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from safeerase_lite.data.images import file_signature, open_image
 from safeerase_lite.utils import UserError
 
-from .anatomy import image_tokens
-
 IGNORED = -100
+BLANK = Image.new("RGB", (64, 64), "white")  # where only the place of a picture matters
 
 
 def encode(processor, images: Sequence[str], questions: Sequence[str], answers=None) -> dict:
-    """A batch for a LLaVA, padded on the left, so that answers end flush on the right.
+    """A batch for a vision-language model, padded on the left, so that answers end flush on the
+    right.
 
     Args:
-        processor: a LlavaProcessor.
+        processor: from `processors.load_processor`.
         images: paths of pictures, one per question.
         questions: one per picture.
         answers: one per question; an end token is added. None: the model is to answer.
 
     Returns:
-        input_ids, attention_mask, pixel_values and, with answers, labels: (batch, length), the
-        answer's tokens and -100 at prompt, picture and padding. Nothing is ever cut off: a cut
-        could go through a picture's tokens.
+        input_ids, attention_mask, pixel_values (and what else a family's pictures are) and, with
+        answers, labels: (batch, length), the answer's tokens and -100 at prompt, picture and
+        padding. Nothing is ever cut off: a cut could go through a picture's tokens.
     """
-    pictures = torch.stack([pixels(processor, path) for path in images])
-    return encode_text(processor, questions, answers) | {"pixel_values": pictures}
+    return encode_text(processor, questions, answers, images) | picture_tensors(processor, images)
 
 
-def encode_text(processor, questions: Sequence[str], answers=None, pictures: int = 1) -> dict:
-    """`encode` without the pictures; `pictures`: how many each prompt has a place for, 1 or 0."""
-    prompts = [list(prompt_ids(processor, question, pictures)) for question in questions]
+def encode_text(
+    processor, questions: Sequence[str], answers=None, images: Sequence[str] | None = None
+) -> dict:
+    """`encode` without the pictures. images: paths, "" for none; None: each prompt has a place for
+    one small square picture."""
+    places = [None] * len(questions) if images is None else images
+    prompts = [list(prompt_ids(processor, *one)) for one in zip(questions, places, strict=True)]
     endings = [[]] * len(prompts)
     if answers is not None:
         endings = [list(answer_ids(processor, answer)) for answer in answers]
@@ -91,21 +96,42 @@ class PackedRow:
 
 
 def pack(
-    processor, images: Sequence[str], questions: Sequence[str], answers: Sequence[str]
+    processor,
+    images: Sequence[str],
+    questions: Sequence[str],
+    answers: Sequence[str],
+    *,
+    together: bool = True,
 ) -> list[PackedRow]:
-    """A row for each picture, with every question about it; answers are numbered from 0."""
+    """A row for each picture, with every question about it; answers are numbered from 0.
+
+    together: False gives every question a row of its own.
+    """
+    endings = [answer_ids(processor, answer) for answer in answers]
+    return pack_tokens(processor, images, questions, endings, together=together)
+
+
+def pack_tokens(
+    processor,
+    images: Sequence[str],
+    questions: Sequence[str],
+    answers: Sequence[Sequence[int]],
+    *,
+    together: bool = True,
+) -> list[PackedRow]:
+    """`pack`, of answers that are tokens already."""
     rows: dict[tuple, PackedRow] = {}
     texts = zip(images, questions, answers, strict=True)
     for number, (image, question, answer) in enumerate(texts):
         if image:
-            prefix, rest = split_prompt(processor, question)
+            prefix, rest = split_prompt(processor, question, image)
         else:
-            prefix, rest = (), prompt_ids(processor, question, pictures=0)
-        key = (image, prefix or number)
+            prefix, rest = (), prompt_ids(processor, question, "")
+        key = (image, prefix if image and together else number)
         if key not in rows:
             places = list(range(len(prefix)))
             rows[key] = PackedRow(image, list(prefix), places, [0] * len(prefix))
-        rows[key].add(number, rest, answer_ids(processor, answer))
+        rows[key].add(number, rest, answer)
     return list(rows.values())
 
 
@@ -143,50 +169,114 @@ def _text_ids(processor, text: str) -> list[int]:
     return processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
-@lru_cache(maxsize=4096)
-def split_prompt(processor, question: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A prompt's tokens up to its picture's end, and those after it."""
-    ids = prompt_ids(processor, question)
+def split_prompt(processor, question: str, image: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens of a prompt up to its picture's end, and those after it."""
+    ids = prompt_ids(processor, question, image)
     end = len(ids) - ids[::-1].index(processor.image_token_id)
     return ids[:end], ids[end:]
 
 
-@lru_cache(maxsize=4096)
-def prompt_ids(processor, question: str, pictures: int = 1) -> tuple[int, ...]:
+def prompt_ids(processor, question: str, image: str | None = None) -> tuple[int, ...]:
     """The tokens of a question in the chat template, those of its picture, if any, included.
 
+    image: the picture's path; "": there is none; None: a small square one.
+
     Raises:
-        UserError: they have not the tokens of so many pictures; rows would read each other's.
+        UserError: they have not the tokens of the picture; rows would read each other's.
     """
-    ids = _prompt_ids(processor, question, pictures)
-    taken, expected = ids.count(processor.image_token_id), pictures * image_tokens(processor)
+    if image is None:
+        place = blank(processor).place
+    else:
+        place = _place(processor, file_signature(image)) if image else ""
+    return _prompt_ids(processor, question, place)
+
+
+@lru_cache(maxsize=4096)
+def _prompt_ids(processor, question: str, place: str) -> tuple[int, ...]:
+    ids = _tokens_of_prompt(processor, question, place)
+    token, pictures = processor.image_token, int(place != "")
+    taken, expected = ids.count(processor.image_token_id), place.count(token)
     if taken != expected:
         raise UserError(
             f"a prompt has {taken} tokens of pictures, and {pictures} picture takes {expected}: as "
-            f"many {processor.image_token} in the chat template, none in texts"
+            f"many {token} in the chat template, none in texts"
         )
     return ids
 
 
-def _prompt_ids(processor, question: str, pictures: int) -> tuple[int, ...]:
-    content = [{"type": "image"}] * pictures + [{"type": "text", "text": question}]
-    turn = {"role": "user", "content": content}
-    text = processor.apply_chat_template([turn], add_generation_prompt=True)
-    text = text.replace(processor.image_token, processor.image_token * image_tokens(processor))
+def _tokens_of_prompt(processor, question: str, place: str) -> tuple[int, ...]:
+    content = [{"type": "image"}] * bool(place) + [{"type": "text", "text": question}]
+    if getattr(processor, "chat_template", None) or processor.tokenizer.chat_template:
+        turn = {"role": "user", "content": content}
+        text = processor.apply_chat_template([turn], add_generation_prompt=True)
+    else:  # a model that was not tuned to chat, such as PaliGemma
+        text = processor.image_token * bool(place) + question
+    if place:
+        text = processor.prepare_inputs_layout(images=[BLANK], text=[text])[1][0]
+    text = text.replace(processor.image_token, place)
     tokenizer = processor.tokenizer
+    before, asked, after = text.partition(question)
+    begins = tokenizer.bos_token is None or tokenizer.bos_token not in before
     if not any(token in question for token in tokenizer.all_special_tokens):
-        return tuple(tokenizer(text).input_ids)
-    before, question, after = text.partition(question)
-    after = tokenizer(after, add_special_tokens=False).input_ids
-    return (*tokenizer(before).input_ids, *_text_ids(processor, question), *after)
+        return tuple(tokenizer(text, add_special_tokens=begins).input_ids)
+    first = tokenizer(before, add_special_tokens=begins).input_ids
+    last = tokenizer(after, add_special_tokens=False).input_ids
+    return (*first, *_text_ids(processor, asked), *last)
 
 
-def pixels(processor, path: str) -> Tensor:
-    """A picture as a vision tower reads it: (3, side, side), float32."""
-    return _pixels(processor, file_signature(path))
+# ---- pictures ----
 
 
-@lru_cache(maxsize=256)  # of 336 × 336, 350 MB
-def _pixels(processor, picture: tuple[str, int, int]) -> Tensor:
-    image = open_image(picture[0])
-    return processor.image_processor(image, return_tensors="pt").pixel_values[0]
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a processor makes it.
+
+    Attributes:
+        tensors: what the model reads of it, by the names of `get_image_features` in transformers.
+        place: the text that stands for it in a prompt, a token for every one of its features.
+    """
+
+    tensors: Mapping[str, Tensor]
+    place: str
+
+
+def picture(processor, path: str) -> Picture:
+    """The picture of a file."""
+    return _picture(processor, file_signature(path))
+
+
+@lru_cache(maxsize=4)
+def blank(processor) -> Picture:
+    """A small square picture, for want of any."""
+    return make_picture(processor, BLANK)
+
+
+def image_tokens(processor) -> int:
+    """How many tokens a small square picture takes in a prompt. Of many families all take as many,
+    of others it depends on size and shape."""
+    return blank(processor).place.count(processor.image_token)
+
+
+def picture_tensors(processor, images: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of several pictures, one after the other."""
+    each = [picture(processor, path).tensors for path in images]
+    return {name: torch.cat([one[name] for one in each]) for name in each[0]} if each else {}
+
+
+@lru_cache(maxsize=65536)  # most are one and the same text
+def _place(processor, file: tuple[str, int, int]) -> str:
+    return _picture(processor, file).place
+
+
+@lru_cache(maxsize=64)  # of 336 × 336, 90 MB; of 512 × 512, 200
+def _picture(processor, file: tuple[str, int, int]) -> Picture:
+    return make_picture(processor, open_image(file[0]))
+
+
+def make_picture(processor, image: Image.Image) -> Picture:
+    """What a processor makes of an image, and of its token in a text."""
+    settings = getattr(processor, "images_kwargs", {})
+    made = processor.image_processor([image], return_tensors="pt", **settings)
+    place = processor.replace_image_token(made, image_idx=0, **settings)
+    names = processor.image_processor.model_input_names
+    return Picture({name: made[name] for name in names if name in made}, sys.intern(place))

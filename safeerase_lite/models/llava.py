@@ -1,6 +1,6 @@
-"""A LLaVA: loaded, quantised, adapted, and used without its adapter.
+"""A vision-language model: loaded, quantised, adapted, and used without its adapter.
 
-The same code loads the tiny models and `llava-hf/llava-1.5-7b-hf`.
+The same code loads the tiny models, `llava-hf/llava-1.5-7b-hf` and every family of `anatomy.py`.
 """
 
 import json
@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import load_peft_weights, set_peft_model_state_dict
-from PIL import Image
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -27,9 +25,10 @@ from safeerase_lite.config import Config, read_injected
 from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.utils import UserError, expects, is_interactive
 
-from .anatomy import Anatomy, anatomy_of, image_tokens, picture_features
-from .inputs import encode_text
+from .anatomy import Anatomy, anatomy_of, on_tower
+from .inputs import blank, encode_text, image_tokens
 from .pretrained import check_file, is_local, load_weights, one_line
+from .processors import load_processor
 
 LEARNING, INJECTED = "default", "injected"  # the adapter that is trained, the frozen one under it
 SCALE = ("r", "lora_alpha", "use_rslora", "alpha_pattern")  # of LoRA's product; no weight tells it
@@ -37,7 +36,7 @@ SCALE = ("r", "lora_alpha", "use_rslora", "alpha_pattern")  # of LoRA's product;
 
 @expects
 def load_model(config: Config, *, adapt: bool = True):
-    """Load a LLaVA as a config says: NF4 with double quantisation (or dense), LoRA on top.
+    """Load a model as a config says: NF4 with double quantisation (or dense), LoRA on top.
 
     Args:
         config: model, precision, compute type, LoRA numbers, seed. A model with injected knowledge
@@ -62,10 +61,9 @@ def load_model(config: Config, *, adapt: bool = True):
         transformers_logging.disable_progress_bar()
     with one_line(f"cannot load the model {name!r}"):
         local = is_local(path)
-        anatomy = anatomy_of(AutoConfig.from_pretrained(path, local_files_only=local))
-        processor_class = getattr(transformers, anatomy.processor)
-        processor = processor_class.from_pretrained(path, local_files_only=local, backend="pil")
-        processor.tokenizer.padding_side = "left"
+        described = AutoConfig.from_pretrained(path, local_files_only=local)
+        anatomy = anatomy_of(described)
+        processor = load_processor(path, described, local_files_only=local)
         encode_text(processor, ["What?", "What is it?"], ["This.", "That."])
         model = load_weights(
             AutoModelForImageTextToText,
@@ -76,7 +74,7 @@ def load_model(config: Config, *, adapt: bool = True):
             local_files_only=local,
         )
         _check_tokens(model, processor.tokenizer)
-        _check_picture(model.model, processor, anatomy)
+        _check_picture(model.model, processor)
     # How answers are decoded is said where they are; a model's own settings would be mixed in.
     model.generation_config = GenerationConfig(
         eos_token_id=processor.tokenizer.eos_token_id, pad_token_id=processor.tokenizer.pad_token_id
@@ -102,26 +100,24 @@ def _check_tokens(model: nn.Module, tokenizer) -> None:
         raise UserError(f"its tokenizer has tokens up to {last}, and the model embeds {rows}")
 
 
-def _check_picture(llava: nn.Module, processor, anatomy: Anatomy) -> None:
+def _check_picture(core: nn.Module, processor) -> None:
     """A picture takes as many tokens in a prompt as the model puts there, and is of numbers.
 
     Otherwise each row of a batch would read the features of the next, which nothing reports.
     """
-    white = processor.image_processor(Image.new("RGB", (64, 64), "white"), return_tensors="pt")
     with torch.no_grad():
-        features = picture_features(llava, white.pixel_values[0])
-        features = getattr(llava, anatomy.projector)(features[None])
+        features = core.get_image_features(**on_tower(core, blank(processor).tensors)).pooler_output
+    features = torch.cat([one.flatten(0, -2) for one in features])
     if not features.isfinite().all():
         raise UserError(
             "its vision tower gives NaN or infinity: correct image_mean, image_std or "
             "rescale_factor in its processor_config.json"
         )
-    given = features.shape[-2]
-    if (taken := image_tokens(processor)) != given:
+    if (taken := image_tokens(processor)) != len(features):
         raise UserError(
-            f"its processor gives a picture {taken} tokens, and its vision tower {given}: correct "
-            "patch_size, num_additional_image_tokens or vision_feature_select_strategy in its "
-            "processor_config.json"
+            f"its processor gives a picture {taken} tokens, and its vision tower {len(features)}: "
+            "correct patch_size, num_additional_image_tokens or vision_feature_select_strategy in "
+            "its processor_config.json"
         )
 
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from .anatomy import image_tokens
-from .forward import embed, language_model
-from .inputs import pad, split_prompt
+from .anatomy import anatomy_of
+from .forward import embed, language_model, llava_of, row_tensors
+from .inputs import image_tokens, pack_tokens, pad, split_prompt
 
 PREFIX_BYTES = 2**30  # three pictures of LLaVA-1.5-7B in half precision
 
@@ -21,9 +21,12 @@ class Prefixes:
 
     def __init__(self, model):
         self.model = model
+        self.shared = anatomy_of(llava_of(model).config).packs
         self.states: dict[Prefix, Tensor] = {}  # (layers, length, 2, heads, width of a head)
         text = model.config.get_text_config()
-        width = text.num_key_value_heads * text.hidden_size // text.num_attention_heads
+        width = text.num_key_value_heads * (
+            getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        )
         tokens = text.num_hidden_layers * image_tokens(model.processor)
         self.limit = max(1, PREFIX_BYTES // (2 * width * tokens * model.dtype.itemsize))  # pictures
 
@@ -39,7 +42,8 @@ class Prefixes:
             input_ids (rows, length): what follows the pictures; past_key_values; and
             attention_mask, over both. All are padded on the left.
         """
-        prompts = [split_prompt(self.model.processor, question) for question in questions]
+        asked = zip(questions, images, strict=True)
+        prompts = [split_prompt(self.model.processor, *one) for one in asked]
         prefixes = [(image, before) for image, (before, _) in zip(images, prompts, strict=True)]
         befores = [before for before, _ in prompts]
         afters = [(*after, *answer) for (_, after), answer in zip(prompts, begun, strict=True)]
@@ -68,6 +72,15 @@ class Prefixes:
             states = torch.stack([torch.stack(layer[:2]) for layer in cache])
             states = states.permute(2, 0, 4, 1, 3, 5)
             self.states |= zip(zip(images, tokens, strict=True), states, strict=True)
+
+
+def whole_inputs(
+    model, images: Sequence[str], questions: Sequence[str], begun: Sequence[tuple[int, ...]]
+) -> dict:
+    """What `generate` of transformers reads of questions whose pictures nothing is kept of; as
+    `Prefixes.inputs`, for families that do not pack."""
+    rows = pack_tokens(model.processor, images, questions, begun, together=False)
+    return row_tensors(model, rows, "left")
 
 
 def _padded(states: list[Tensor]) -> tuple[Tensor, Tensor]:

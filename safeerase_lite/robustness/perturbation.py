@@ -19,6 +19,7 @@ from safeerase_lite.data.dataset import Data
 from safeerase_lite.data.images import open_image
 from safeerase_lite.models.anatomy import picture_features
 from safeerase_lite.models.forward import autocast, layer_states, llava_of, predictions
+from safeerase_lite.models.inputs import blank
 from safeerase_lite.unlearning.objectives import nll
 from safeerase_lite.utils import UserError, track
 
@@ -46,8 +47,9 @@ def universal(
     table = questions(data)
     table = table[table["seen_kind"]].reset_index(drop=True)
     sizes = {open_image(path).size for path in table["image"]}
-    crop = model.processor.image_processor.crop_size
-    if sizes != {(crop["width"], crop["height"])}:
+    pixels = blank(model.processor).tensors["pixel_values"]
+    height, width = pixels.shape[-2:]
+    if sizes != {(width, height)} or pixels.ndim != 4 or len(pixels) > 1:
         raise UserError("a universal perturbation needs pictures of the size that the model reads")
     train = questions(data, split="train").rename(columns={"expected": "answer"})
     rng = np.random.default_rng(config.seed % 2**32)
@@ -58,7 +60,7 @@ def universal(
             parts.append(ask(model, table, config, **plain))
             parts.append(parts[-1].assign(variant="random signs"))
             continue
-        shape = (crop["height"], crop["width"], 3)
+        shape = (height, width, 3)
         patterns = {
             "optimised": optimised(model, train, config, budget, steps),
             "random signs": budget * rng.choice([-1.0, 1.0], shape),
@@ -89,11 +91,11 @@ def optimised(
         torch.tensor(x)[:, None, None] for x in (processor.image_mean, processor.image_std)
     )
 
-    def features(model, paths: Sequence[str]) -> Tensor:
+    def features(model, paths: Sequence[str]) -> list[Tensor]:
         """What the projector reads of the perturbed pictures, with its gradient."""
         changed = [(images[path] + pattern).clamp(0, 255) / 255 for path in paths]
-        read = [picture_features(llava_of(model), ((x - mean) / std)) for x in changed]
-        return torch.stack(read).to(model.device)
+        shown = [{"pixel_values": ((x - mean) / std)[None]} for x in changed]
+        return [picture_features(llava_of(model), tensors) for tensors in shown]
 
     parameters = [p for p in model.parameters() if p.requires_grad]
     for parameter in parameters:  # only the pattern learns

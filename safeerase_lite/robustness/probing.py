@@ -58,7 +58,7 @@ def hidden_states(model, table: pd.DataFrame, config: Config) -> np.ndarray:
     batches = []
     for start in range(0, len(table), config.eval_batch_size):
         batch = table.iloc[start : start + config.eval_batch_size]
-        inputs = encode_text(model.processor, list(batch["question"]))
+        inputs = encode_text(model.processor, list(batch["question"]), images=list(batch["image"]))
         inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
         with torch.inference_mode(), autocast(config, model.device):
             embeddings = embed(model, inputs.pop("input_ids"), list(batch["image"]))

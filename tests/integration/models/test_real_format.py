@@ -7,8 +7,7 @@ from safetensors.torch import load_file
 
 import safeerase_lite as sl
 from safeerase_lite.data.dataset import read_data
-from safeerase_lite.models.anatomy import image_tokens
-from safeerase_lite.models.inputs import encode
+from safeerase_lite.models.inputs import encode, image_tokens
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.resources import LLAVA_7B
 

@@ -5,8 +5,7 @@ import torch
 from PIL import Image
 from transformers import LlavaProcessor
 
-from safeerase_lite.models.anatomy import image_tokens
-from safeerase_lite.models.inputs import IGNORED, answer_ids, encode, encode_text
+from safeerase_lite.models.inputs import IGNORED, answer_ids, encode, encode_text, image_tokens
 
 
 @pytest.fixture(scope="module")
