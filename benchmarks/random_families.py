@@ -261,6 +261,30 @@ def _qwen(processor_class, config_class, vision, mrope, *, patch: int, head_dim:
     return getattr(hf, name), config, processor
 
 
+def lfm2_vl():
+    """LiquidAI/LFM2-VL-450M: SigLIP 2 and a model of which most blocks convolve."""
+    from safeerase_lite.models.lfm2_pictures import Lfm2VlImageProcessor
+
+    special = ["<|pad|>", "<|startoftext|>", "<|im_start|>", "<|im_end|>", "<image>",
+               "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"]  # fmt: skip
+    words = tokenizer(special, begin="<|startoftext|>", end="<|im_end|>", pad="<|pad|>")
+    config = hf.Lfm2VlConfig(
+        vision_config=VISION
+        | {"model_type": "siglip2_vision_model", "patch_size": 16, "num_patches": 16,
+           "vision_use_head": False},
+        text_config=text(words, model_type="lfm2", layer_types=["conv", "full_attention"],
+                         block_auto_adjust_ff_dim=False),
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+        projector_hidden_size=64,
+    )  # fmt: skip
+    processor = hf.Lfm2VlProcessor(
+        Lfm2VlImageProcessor(min_image_tokens=2, max_image_tokens=6, **HALF),
+        words,
+        chat_template="{{ bos_token }}" + im_chat("<image>"),
+    )
+    return hf.Lfm2VlForConditionalGeneration, config, processor
+
+
 BUILDERS: dict[str, Callable] = {
     "llava": llava_interleave,
     "llava_onevision": llava_onevision,
@@ -270,4 +294,5 @@ BUILDERS: dict[str, Callable] = {
     "paligemma": paligemma,
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
+    "lfm2_vl": lfm2_vl,
 }

@@ -325,7 +325,7 @@ def inject(
     folder: AdapterDir,
     profile: Annotated[str, typer.Option(help="tiny, t4 or full.")] = "t4",
     model: Annotated[
-        str | None, typer.Option(help="A LLaVA's folder or Hub name.", show_default="the profile's")
+        str | None, typer.Option(help="A model's folder or Hub name.", show_default="the profile's")
     ] = None,
     steps: Annotated[int | None, typer.Option(show_default="the profile's")] = None,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 2e-4,

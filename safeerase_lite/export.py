@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from huggingface_hub import ModelCard, ModelCardData
+from transformers import AutoConfig
 
 from safeerase_lite.config import Config, read_injected
 from safeerase_lite.data.audit import check_data
@@ -20,14 +21,14 @@ from safeerase_lite.data.dataset import Data, load_data, read_data
 from safeerase_lite.data.schema import read_records
 from safeerase_lite.evaluation.evaluate import Report, evaluate, with_interval
 from safeerase_lite.evaluation.judges import MODEL_JUDGES, get_judge
-from safeerase_lite.models.anatomy import LLAVA
+from safeerase_lite.models.anatomy import anatomy_of
 from safeerase_lite.models.llava import (
     load_adapter,
     load_model,
     trained_weights,
     why_not_4bit,
 )
-from safeerase_lite.models.pretrained import model_hash
+from safeerase_lite.models.pretrained import is_local, model_hash
 from safeerase_lite.runs import store
 from safeerase_lite.runs.experiment import recorded_config
 from safeerase_lite.tinyworld import WORLD_FILE, shipped_model
@@ -218,6 +219,8 @@ def model_card(
     config = run.config
     base = base_name(config.model)
     shipped = shipped_model(config.model) is not None
+    path = str(shipped_model(config.model) or config.model)
+    family = AutoConfig.from_pretrained(path, local_files_only=is_local(path))
     title = f"{base}, unlearned: {config.label}"
     licence = {"license": "other", "license_name": "that-of-the-base-model"}
     card_data = ModelCardData(
@@ -227,7 +230,13 @@ def model_card(
         library_name="peft",
         pipeline_tag="image-text-to-text",
         model_name=title,
-        tags=["machine-unlearning", "lora", "llava", "safeerase-lite", config.objective],
+        tags=[
+            "machine-unlearning",
+            "lora",
+            family.model_type,
+            "safeerase-lite",
+            config.objective,
+        ],
     )
     world = None
     if data.invented:
@@ -240,7 +249,7 @@ def model_card(
         base=base,
         shipped=shipped,
         local=shipped or Path(config.model).is_dir(),
-        not_quantised=json.dumps(LLAVA.not_quantised),
+        not_quantised=json.dumps(anatomy_of(family).not_quantised),
         run=run,
         objective=OBJECTIVES.get(config.objective),
         config=config,

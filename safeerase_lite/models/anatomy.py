@@ -117,6 +117,13 @@ FAMILIES: dict[str, Anatomy] = {
     ),
     "qwen2_5_vl": Anatomy(**QWEN_VL),
     "qwen3_vl": Anatomy(**QWEN_VL),
+    "lfm2_vl": Anatomy(
+        norm="embedding_norm",
+        writers=("self_attn", "conv", "feed_forward"),  # a block attends or convolves
+        linears=("q_proj", "k_proj", "v_proj", "out_proj", "in_proj", "w1", "w2", "w3"),
+        view={"do_image_splitting": False},
+        packs=False,  # a convolution would read the question before
+    ),
 }
 
 

@@ -277,6 +277,7 @@ def make_picture(processor, image: Image.Image) -> Picture:
     """What a processor makes of an image, and of its token in a text."""
     settings = getattr(processor, "images_kwargs", {})
     made = processor.image_processor([image], return_tensors="pt", **settings)
-    place = processor.replace_image_token(made, image_idx=0, **settings)
+    framed = {"use_image_special_tokens": True}  # of LFM2-VL: between a begin and an end
+    place = processor.replace_image_token(made, image_idx=0, **(settings | framed))
     names = processor.image_processor.model_input_names
     return Picture({name: made[name] for name in names if name in made}, sys.intern(place))

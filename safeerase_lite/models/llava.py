@@ -63,13 +63,17 @@ def load_model(config: Config, *, adapt: bool = True):
         local = is_local(path)
         described = AutoConfig.from_pretrained(path, local_files_only=local)
         anatomy = anatomy_of(described)
+        kept = getattr(described, "quantization_config", None) is not None  # see `quantised`
+        if kept and not nf4:
+            raise UserError("its weights are 4-bit, so its precision is 'nf4'")
+        fresh = nf4_config(dtype, skip=anatomy.not_quantised) if nf4 and not kept else None
         processor = load_processor(path, described, local_files_only=local)
         encode_text(processor, ["What?", "What is it?"], ["This.", "That."])
         model = load_weights(
             AutoModelForImageTextToText,
             path,
             dtype=dtype,
-            quantization_config=nf4_config(dtype, skip=anatomy.not_quantised) if nf4 else None,
+            quantization_config=fresh,
             device_map=device_map(),
             local_files_only=local,
         )
@@ -80,7 +84,7 @@ def load_model(config: Config, *, adapt: bool = True):
         eos_token_id=processor.tokenizer.eos_token_id, pad_token_id=processor.tokenizer.pad_token_id
     )
     if nf4:
-        _keep_cpu_gradients(model)
+        _prepare_4bit(model, dtype)
         _check_quantised(model, anatomy)
     if adapt:
         model = _adapt(model, config, anatomy)
@@ -176,13 +180,15 @@ def _four_bit(model: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in model.named_modules() if type(m).__name__ == "Linear4bit"}
 
 
-def _keep_cpu_gradients(model: nn.Module) -> None:
-    """Prevent bitsandbytes from repacking 4-bit weights in a CPU forward pass in evaluation mode.
+def _prepare_4bit(model: nn.Module, dtype: torch.dtype) -> None:
+    """Compute in `dtype`, whatever kept weights were saved with, and prevent bitsandbytes from
+    repacking 4-bit weights in a CPU forward pass in evaluation mode.
 
     On processors with AVX512-BF16 a repacked layer has no gradient afterwards, even in training
     mode again, and nothing reports it.
     """
     for module in _four_bit(model).values():
+        module.compute_dtype = dtype
         module.support_avx512bf16_for_cpu = False
 
 

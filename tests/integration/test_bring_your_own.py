@@ -108,7 +108,7 @@ def has_learned(model) -> bool:
 
 
 def test_the_page_has_a_section_for_each_thing():
-    things = ["An attack", "A judge", "A model family", "A model", "Data"]
+    things = ["An attack", "A judge", "A family of your own", "A model", "Data"]
     assert list(SECTIONS) == ["An objective", "An objective in every sweep", *things]
 
 
@@ -178,7 +178,7 @@ def test_a_judge_of_ones_own_judges_a_run(execute):
 
 @pytest.mark.parametrize("precision", ["dense", "nf4"])
 def test_a_model_family_of_ones_own_is_loaded_adapted_unlearned_and_evaluated(execute, precision):
-    names = execute("A model family", precision=precision)
+    names = execute("A family of your own", precision=precision)
     model, run = names["model"], names["run"]
     assert type(model.get_base_model()) is VipLlavaForConditionalGeneration
     assert run.done and len(run.history) == 2 and has_learned(model)
@@ -192,7 +192,7 @@ def test_a_model_family_of_ones_own_is_loaded_adapted_unlearned_and_evaluated(ex
 def test_the_forward_pass_of_that_family_is_the_models_own(
     execute, few, make_config, vip_llava_dir, precision
 ):
-    model = execute("A model family", precision=precision)["model"]
+    model = execute("A family of your own", precision=precision)["model"]
     rows = few.forget.drop_duplicates("image").head(4)
     batch = encode(model.processor, rows["image"], rows["question"], rows["answer"])
     labels = batch.pop("labels")

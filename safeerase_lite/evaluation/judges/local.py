@@ -16,7 +16,7 @@ import transformers
 from safeerase_lite.evaluation.judges import prompt
 from safeerase_lite.evaluation.judges.records import FLAGS, UNKNOWN, Judge, JudgeItem, Judgment
 from safeerase_lite.evaluation.judges.rules import judge_by_rule
-from safeerase_lite.models.anatomy import LLAVA
+from safeerase_lite.models.anatomy import FAMILIES, LLAVA
 from safeerase_lite.models.llava import available_precision, device_map, nf4_config
 from safeerase_lite.models.pretrained import is_local, load_weights, one_line
 from safeerase_lite.utils import UserError, track
@@ -166,7 +166,8 @@ def _load(name: str, model: str, precision: str):
     options = {"dtype": "auto"}
     if not quantised and available_precision(precision) == "nf4":
         dtype = _nf4_compute_dtype()
-        skip = LLAVA.not_quantised if vision else None
+        family = FAMILIES.get(_configuration(name, model).model_type, LLAVA)
+        skip = family.not_quantised if vision else None
         options = {"dtype": dtype, "quantization_config": nf4_config(dtype, skip=skip)}
     kind = transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM
     load = partial(load_weights, kind)
