@@ -6,8 +6,9 @@ a bounded number of tokens. transformers cuts larger ones into tiles besides.
 
 import math
 
-from transformers import AutoImageProcessor, Lfm2VlConfig
+from transformers import Lfm2VlConfig
 from transformers.image_utils import SizeDict
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.models.siglip2.image_processing_pil_siglip2 import (
     Siglip2ImageProcessorKwargs,
     Siglip2ImageProcessorPil,
@@ -74,6 +75,5 @@ def size_in_tokens(height: int, width: int, side: int, least: int, most: int) ->
     return tall, wide
 
 
-AutoImageProcessor.register(
-    Lfm2VlConfig, image_processor_classes={"pil": Lfm2VlImageProcessor}, exist_ok=True
-)
+# `AutoImageProcessor.register` would also want the class that needs torchvision.
+IMAGE_PROCESSOR_MAPPING.register(Lfm2VlConfig, {"pil": Lfm2VlImageProcessor}, exist_ok=True)

@@ -66,14 +66,16 @@ def load_model(config: Config, *, adapt: bool = True):
         kept = getattr(described, "quantization_config", None) is not None  # see `quantised`
         if kept and not nf4:
             raise UserError("its weights are 4-bit, so its precision is 'nf4'")
-        fresh = nf4_config(dtype, skip=anatomy.not_quantised) if nf4 and not kept else None
+        quantise = {}  # even None as quantization_config would hide what was kept
+        if nf4 and not kept:
+            quantise["quantization_config"] = nf4_config(dtype, skip=anatomy.not_quantised)
         processor = load_processor(path, described, local_files_only=local)
         encode_text(processor, ["What?", "What is it?"], ["This.", "That."])
         model = load_weights(
             AutoModelForImageTextToText,
             path,
             dtype=dtype,
-            quantization_config=fresh,
+            **quantise,
             device_map=device_map(),
             local_files_only=local,
         )

@@ -122,7 +122,8 @@ def test_answers_are_those_of_the_models_own_generation(base, rows, config_of):
 @pytest.fixture(scope="module")
 def learned(config_of, few, tmp_path_factory):
     """A run in NF4, its projector trained, and the model after it."""
-    config = config_of(objective="kl", decouple="pd", weights="matched", precision="nf4")
+    small = {"splits": ("val",), "max_new_tokens": 2, "precision": "nf4"}
+    config = config_of(objective="kl", decouple="pd", weights="matched", **small)
     model = load_model(config)
     return model, sl.unlearn(model, few, config, runs_dir=tmp_path_factory.mktemp("runs")), config
 
