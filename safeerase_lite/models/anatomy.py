@@ -56,6 +56,7 @@ class Anatomy:
         writers: the parts of a block whose outputs are added to the residual stream.
         linears: the linear layers of the language model's blocks: quantised, and adapted by LoRA.
         processor: the name of its processor class in transformers; "": the one registered for it.
+        template: the chat template of a family that was published without one.
         view: settings of the processor by which a picture is one view, not a view and many tiles.
         arrange: (`model.model`, what the projector makes of a picture, the picture's tensors) →
             (tokens, width), what takes its place among the words; None: all of it, view by view.
@@ -76,6 +77,7 @@ class Anatomy:
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
     )  # fmt: skip
     processor: str = ""
+    template: str | None = None
     view: Mapping[str, Any] = field(default_factory=dict)
     arrange: Callable[[nn.Module, Tensor, Mapping[str, Tensor]], Tensor] | None = None
     packs: bool = True
@@ -103,6 +105,10 @@ LLAVA = Anatomy()
 # notebook: `FAMILIES["vipllava"] = Anatomy()`.
 SMOLVLM = {"tower": "vision_model", "projector": "connector", "language_model": "text_model",
            "view": {"do_image_splitting": False}}  # fmt: skip
+PICTURE_AND_QUESTION = (
+    "{% for part in messages[0]['content'] %}"
+    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+)
 QWEN_VL = {"tower": "visual", "projector": "visual.merger", "packs": False, "marks": mark_pictures}
 FAMILIES: dict[str, Anatomy] = {
     "llava": LLAVA,
@@ -112,6 +118,7 @@ FAMILIES: dict[str, Anatomy] = {
     "smolvlm": Anatomy(processor="Idefics3Processor", **SMOLVLM),  # as it reads pictures, so do we
     "paligemma": Anatomy(
         writers=("post_attention_layernorm", "post_feedforward_layernorm"),  # PaliGemma 2
+        template=PICTURE_AND_QUESTION,
         packs=False,
         marks=mark_answers,
     ),

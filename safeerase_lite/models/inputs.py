@@ -206,11 +206,8 @@ def _prompt_ids(processor, question: str, place: str) -> tuple[int, ...]:
 
 def _tokens_of_prompt(processor, question: str, place: str) -> tuple[int, ...]:
     content = [{"type": "image"}] * bool(place) + [{"type": "text", "text": question}]
-    if getattr(processor, "chat_template", None) or processor.tokenizer.chat_template:
-        turn = {"role": "user", "content": content}
-        text = processor.apply_chat_template([turn], add_generation_prompt=True)
-    else:  # a model that was not tuned to chat, such as PaliGemma
-        text = processor.image_token * bool(place) + question
+    turn = {"role": "user", "content": content}
+    text = processor.apply_chat_template([turn], add_generation_prompt=True)
     if place:
         text = processor.prepare_inputs_layout(images=[BLANK], text=[text])[1][0]
     text = text.replace(processor.image_token, place)

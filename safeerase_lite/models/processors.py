@@ -35,6 +35,7 @@ def load_processor(path: str, config: Any, *, local_files_only: bool):
     if getattr(processor, "patch_size", 1) is None:
         raise UserError("its processor has no patch_size: add the vision tower's")
     processor.images_kwargs = {**getattr(processor, "images_kwargs", {}), **anatomy.view}
+    processor.chat_template = processor.chat_template or anatomy.template
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token

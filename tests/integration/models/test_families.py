@@ -80,10 +80,8 @@ def test_a_prompt_and_a_picture_are_what_the_processor_makes_of_them(base, rows)
     processor = base.processor
     for _, row in rows.iterrows():
         content = [{"type": "image"}, {"type": "text", "text": row["question"]}]
-        text = processor.image_token + row["question"]
-        if processor.chat_template:
-            turn = [{"role": "user", "content": content}]
-            text = processor.apply_chat_template(turn, add_generation_prompt=True)
+        turn = [{"role": "user", "content": content}]
+        text = processor.apply_chat_template(turn, add_generation_prompt=True)
         with Image.open(row["image"]) as image:
             theirs = processor(images=image.convert("RGB"), text=text, return_tensors="pt")
         mine = encode(processor, [row["image"]], [row["question"]])
