@@ -142,6 +142,8 @@ def smolvlm():
     _, config, processor = idefics3()
     fields = config.to_dict() | {"model_type": "smolvlm"}
     fields["vision_config"] |= {"model_type": "smolvlm_vision"}
+    edges = {"size": {"longest_edge": 128}, "max_image_size": {"longest_edge": 64}}
+    processor.image_processor = hf.SmolVLMImageProcessorPil(**edges, **HALF)
     return hf.SmolVLMForConditionalGeneration, hf.SmolVLMConfig.from_dict(fields), processor
 
 

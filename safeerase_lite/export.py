@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from huggingface_hub import ModelCard, ModelCardData
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from safeerase_lite.config import Config, read_injected
 from safeerase_lite.data.audit import check_data
@@ -187,6 +187,8 @@ def _measure_both_precisions(
     label = precision_label(other, config)
     if other == "nf4" and (reason := why_not_4bit()):
         missing[label] = reason
+    elif getattr(base_configuration(config.model), "quantization_config", None):
+        missing[label] = "the base was kept in 4-bit alone"
     else:
         fields = {"precision": other, "splits": (split,), "samples": 0}
         other_config = config.model_copy(update=fields | {"judge_consent": judge_consent})
@@ -219,8 +221,8 @@ def model_card(
     config = run.config
     base = base_name(config.model)
     shipped = shipped_model(config.model) is not None
-    path = str(shipped_model(config.model) or config.model)
-    family = AutoConfig.from_pretrained(path, local_files_only=is_local(path))
+    configuration = base_configuration(config.model)
+    family, anatomy = configuration.model_type, anatomy_of(configuration)
     title = f"{base}, unlearned: {config.label}"
     licence = {"license": "other", "license_name": "that-of-the-base-model"}
     card_data = ModelCardData(
@@ -230,13 +232,7 @@ def model_card(
         library_name="peft",
         pipeline_tag="image-text-to-text",
         model_name=title,
-        tags=[
-            "machine-unlearning",
-            "lora",
-            family.model_type,
-            "safeerase-lite",
-            config.objective,
-        ],
+        tags=["machine-unlearning", "lora", family, "safeerase-lite", config.objective],
     )
     world = None
     if data.invented:
@@ -249,7 +245,7 @@ def model_card(
         base=base,
         shipped=shipped,
         local=shipped or Path(config.model).is_dir(),
-        not_quantised=json.dumps(anatomy_of(family).not_quantised),
+        not_quantised=json.dumps(anatomy.not_quantised),
         run=run,
         objective=OBJECTIVES.get(config.objective),
         config=config,
@@ -286,6 +282,12 @@ def _held_out(data: Data, split: str) -> str:
 def base_name(model: str) -> str:
     """A base model's name for others: its Hub name, never a path of this machine."""
     return Path(model).name if Path(model).is_dir() else model
+
+
+def base_configuration(model: str) -> PreTrainedConfig:
+    """A base model's configuration in transformers."""
+    path = str(shipped_model(model) or model)
+    return AutoConfig.from_pretrained(path, local_files_only=is_local(path))
 
 
 def judge_name(judge: str) -> str:
