@@ -36,7 +36,7 @@ from transformers import (
 from safeerase_lite.config import config
 from safeerase_lite.data.dataset import load_data
 from safeerase_lite.evaluation.evaluate import evaluate
-from safeerase_lite.models.inputs import IGNORED, answer_ids, pack, packed_tensors
+from safeerase_lite.models.inputs import IGNORED, answer_ids, blank, pack, packed_tensors
 from safeerase_lite.models.llava import load_model
 from safeerase_lite.runs.executor import parallel_map
 from safeerase_lite.tinyworld import facts
@@ -312,7 +312,8 @@ def learning_batch(
         to predict.
     """
     images, questions, answers, learned = zip(*texts, strict=True)
-    rows = pack(processor, images, questions, answers)
+    places = [blank(processor).place] * len(texts)  # the pictures are drawn, not files
+    rows = pack(processor, images, questions, answers, places=places)
     inputs = packed_tensors(processor, rows)
     labels = torch.full_like(inputs["input_ids"], IGNORED)
     for of_row, row in zip(labels, rows, strict=True):

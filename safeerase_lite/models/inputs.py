@@ -102,13 +102,15 @@ def pack(
     answers: Sequence[str],
     *,
     together: bool = True,
+    places: Sequence[str] | None = None,
 ) -> list[PackedRow]:
     """A row for each picture, with every question about it; answers are numbered from 0.
 
     together: False gives every question a row of its own.
+    places: what stands for each picture in a prompt; None: as its file has it.
     """
     endings = [answer_ids(processor, answer) for answer in answers]
-    return pack_tokens(processor, images, questions, endings, together=together)
+    return pack_tokens(processor, images, questions, endings, together=together, places=places)
 
 
 def pack_tokens(
@@ -118,19 +120,18 @@ def pack_tokens(
     answers: Sequence[Sequence[int]],
     *,
     together: bool = True,
+    places: Sequence[str] | None = None,
 ) -> list[PackedRow]:
     """`pack`, of answers that are tokens already."""
     rows: dict[tuple, PackedRow] = {}
-    texts = zip(images, questions, answers, strict=True)
-    for number, (image, question, answer) in enumerate(texts):
-        if image:
-            prefix, rest = split_prompt(processor, question, image)
-        else:
-            prefix, rest = (), prompt_ids(processor, question, "")
+    places = [place_of(processor, image) for image in images] if places is None else places
+    texts = zip(images, places, questions, answers, strict=True)
+    for number, (image, place, question, answer) in enumerate(texts):
+        prefix, rest = _split(processor, _prompt_ids(processor, question, place))
         key = (image, prefix if image and together else number)
         if key not in rows:
-            places = list(range(len(prefix)))
-            rows[key] = PackedRow(image, list(prefix), places, [0] * len(prefix))
+            positions = list(range(len(prefix)))
+            rows[key] = PackedRow(image, list(prefix), positions, [0] * len(prefix))
         rows[key].add(number, rest, answer)
     return list(rows.values())
 
@@ -169,9 +170,17 @@ def _text_ids(processor, text: str) -> list[int]:
     return processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
-def split_prompt(processor, question: str, image: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The tokens of a prompt up to its picture's end, and those after it."""
-    ids = prompt_ids(processor, question, image)
+def split_prompt(
+    processor, question: str, image: str | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens of a prompt up to its picture's end, and those after it; image: see
+    `prompt_ids`."""
+    return _split(processor, prompt_ids(processor, question, image))
+
+
+def _split(processor, ids: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if processor.image_token_id not in ids:
+        return (), ids
     end = len(ids) - ids[::-1].index(processor.image_token_id)
     return ids[:end], ids[end:]
 
@@ -184,11 +193,14 @@ def prompt_ids(processor, question: str, image: str | None = None) -> tuple[int,
     Raises:
         UserError: they have not the tokens of the picture; rows would read each other's.
     """
+    return _prompt_ids(processor, question, place_of(processor, image))
+
+
+def place_of(processor, image: str | None) -> str:
+    """What stands for a picture in a prompt; image: see `prompt_ids`."""
     if image is None:
-        place = blank(processor).place
-    else:
-        place = _place(processor, file_signature(image)) if image else ""
-    return _prompt_ids(processor, question, place)
+        return blank(processor).place
+    return _place(processor, file_signature(image)) if image else ""
 
 
 @lru_cache(maxsize=4096)
