@@ -7,6 +7,7 @@ import torch
 
 from safeerase_lite.config import Config
 from safeerase_lite.models.forward import answer_logits, autocast
+from safeerase_lite.models.inputs import encode_text
 from safeerase_lite.models.prefix import Prefixes
 from safeerase_lite.utils import expects, track
 
@@ -28,7 +29,7 @@ def generate(
 
     Args:
         model: from `load_model`.
-        images: paths of pictures, one for each question.
+        images: paths of pictures, one for each question; or "" for all, to ask in words alone.
         questions: texts, without the chat template.
         config: `max_new_tokens` cuts an answer; `eval_batch_size` questions at a time.
         seed: None: greedy decoding; a number: seeded samples, as in the paper (T = 1, top-p 0.9).
@@ -40,12 +41,17 @@ def generate(
     table = pd.DataFrame({"image": list(images), "question": list(questions)})
     table["begun"] = [()] * len(table) if begun is None else list(begun)
     decoding, prefixes = GREEDY if seed is None else SAMPLED, Prefixes(model)
+    in_words = (table["image"] == "").all()
     if seed is not None:
         torch.manual_seed(seed)
 
     def answers(batch: pd.DataFrame) -> list[str]:
         with torch.inference_mode(), autocast(config, model.device):
-            inputs = prefixes.inputs(batch["image"], batch["question"], batch["begun"])
+            if in_words:
+                inputs = encode_text(model.processor, batch["question"], pictures=0)
+                inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+            else:
+                inputs = prefixes.inputs(batch["image"], batch["question"], batch["begun"])
             ids = model.generate(**inputs, max_new_tokens=config.max_new_tokens, **decoding)
         return decode(model.processor.tokenizer, ids[:, inputs["input_ids"].shape[1] :])
 
