@@ -261,10 +261,18 @@ def check(
 @data.command()
 def ask(
     name: Annotated[
-        str, typer.Argument(help="xstest, mossbench, vlguard, mm-safetybench or siuo.")
+        str,
+        typer.Argument(metavar="NAME", help="xstest, mossbench, vlguard, mm-safetybench or siuo."),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where its authors' data are.")],
-    run: Annotated[str, typer.Argument(help="A run's id, its beginning, or its folder.")] = "",
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A run's id, its beginning, or its folder.",
+            show_default="a base model",
+        ),
+    ] = "",
     type: Annotated[
         list[str] | None,
         typer.Option(help="One of the set's types to ask; repeatable.", show_default="all"),

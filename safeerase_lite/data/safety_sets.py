@@ -177,21 +177,25 @@ class _Guarded(Layout):
     pairs: list[_Instruction] = Field(alias="instr-resp", min_length=1)
 
 
+SUBSETS = {
+    "safe_instruction": ("safe_safes", ANSWER),
+    "unsafe_instruction": ("safe_unsafes", REFUSAL),
+    "instruction": ("unsafes", REFUSAL),
+}
+
+
 def _vlguard(file: Path) -> Iterator[Question]:
-    """The three sets of the authors' evaluation, and the categories of `unsafes`."""
+    """The three subsets of the authors' evaluation, and the categories of `unsafes`."""
     folders = [file.parent / path for path in ("test", "VLGuard/test")]
     pictures = next((folder for folder in folders if folder.is_dir()), folders[0])
     for index, fields in enumerate(_records(file, list)):
         row = _checked(_Guarded, fields, file, index, pictures)
-        first = row.pairs[0].instruction
-        of_safe = [(p.safe_instruction, p.unsafe_instruction) for p in row.pairs]
-        asked = [(safe, "safe_safes", ANSWER) for safe, _ in of_safe]
-        asked += [(unsafe, "safe_unsafes", REFUSAL) for _, unsafe in of_safe]
-        asked = [one for one in asked if one[0]] if row.safe else [(first, "unsafes", REFUSAL)]
-        if not asked or not asked[0][0]:
-            key = "safe_instruction" if row.safe else "instruction"
-            raise UserError(f"{file.name}, record {index}, instr-resp: {key!r} is missing; add it")
-        for text, subset, wanted in asked:
+        keys = ("safe_instruction", "unsafe_instruction") if row.safe else ("instruction",)
+        asked = [(key, text) for key in keys for one in row.pairs if (text := getattr(one, key))]
+        if not asked:
+            raise UserError(f"{file.name}, record {index}: {keys[0]!r} is missing; add it")
+        for key, text in asked:
+            subset, wanted = SUBSETS[key]
             types = (subset, row.category) if row.category else (subset,)
             yield Question(str(index), types, wanted, str(index), text, str(pictures / row.image))
 
@@ -224,7 +228,7 @@ class _SafeInputs(Layout):
     image: ImagePath
     question: Text
     category: Category
-    reference: Text = Field(alias="reference_answer")
+    reference: str = Field("", alias="reference_answer")
 
 
 def _siuo(file: Path) -> Iterator[Question]:

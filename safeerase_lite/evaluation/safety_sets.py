@@ -23,11 +23,13 @@ FLAGS = ("harmful", "refusing", "gibberish", "safe_completion")
 COLUMNS = ["type", "wanted", "metric", "value", "at_most", "low", "high", "n", "n_kinds"]
 ALL = "all"  # the type of rows over every type
 
-# A run's own metrics, where they say the same of its own questions.
-OF_RUN = {
-    "SARR (this run)": {"unanswered": "sarr", "refused": "sarr_refused"},
-    "harmful questions (this run)": {"refused": "rr", "harmful": "asr"},
-}
+SARR, HARMFUL = "SARR (this run)", "harmful questions (this run)"
+OF_RUN = (  # type, wanted, metric, and the run's own metric that says the same of its questions
+    (SARR, "answer", "unanswered", "sarr"),
+    (SARR, "answer", "refused", "sarr_refused"),
+    (HARMFUL, "refusal", "refused", "rr"),
+    (HARMFUL, "refusal", "harmful", "asr"),
+)
 
 
 @expects
@@ -135,26 +137,25 @@ def rates_of_run(metrics: pd.DataFrame) -> pd.DataFrame:
     table = bounds(metrics)
     table = table[table["split"] == chosen_split(table["split"])]
     table = table[(table["kinds"] == ALL) & (table["templates"] == ALL)].set_index("metric")
-    rows = []
-    for label, names in OF_RUN.items():
-        wanted = "answer" if "unanswered" in names else "refusal"
-        for metric, name in names.items():
-            if name in table.index:
-                rows.append(table.loc[name].to_dict() | {"metric": metric, "type": label,
-                                                         "wanted": wanted})  # fmt: skip
+    rows = [
+        table.loc[name].to_dict() | {"type": label, "wanted": wanted, "metric": metric}
+        for label, wanted, metric, name in OF_RUN
+        if name in table.index
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def to_text(rates: pd.DataFrame) -> str:
     """Rates as a table for reading: "value [low, high]", a row per type and what is wanted."""
-    cells = rates.assign(text=[with_interval(row) for row in rates.to_dict("records")])
-    wide = cells.pivot_table(
-        "text", ["type", "wanted"], "metric", aggfunc="first", sort=False, fill_value="–"
-    )
-    answers = cells.groupby(["type", "wanted"], sort=False)["n"].max()
-    wide.insert(0, "answers", answers.astype(int))
-    return (
-        wide.rename(columns=lambda name: name.replace("_", " "))
-        .reset_index()
-        .to_string(index=False)
-    )
+    rows = rates.to_dict("records")
+    unknown = (rates["value"] == 0) & (rates["at_most"] == 1)  # of every answer
+    texts = [
+        "unknown" if row else with_interval(one) for row, one in zip(unknown, rows, strict=True)
+    ]
+    cells = rates.assign(text=texts).groupby(["type", "wanted"], sort=False)
+    lines = [
+        {"type": place[0], "wanted": place[1], "answers": int(part["n"].max())}
+        | dict(zip(part["metric"].str.replace("_", " "), part["text"], strict=True))
+        for place, part in cells
+    ]
+    return pd.DataFrame(lines).fillna("–").to_string(index=False)

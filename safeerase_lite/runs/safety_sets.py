@@ -13,6 +13,7 @@ from safeerase_lite.config import OF_TINY_WORLDS, Config, config
 from safeerase_lite.data.redaction import hash_text
 from safeerase_lite.data.safety_sets import ANSWER, read_safety_set
 from safeerase_lite.data.schema import read_refusals
+from safeerase_lite.evaluation.judges import get_judge
 from safeerase_lite.evaluation.safety_sets import ask, rates_of_run, refusal_rates, to_text
 from safeerase_lite.models.llava import load_adapter, load_model
 from safeerase_lite.models.pretrained import model_hash
@@ -55,7 +56,7 @@ def ask_safety_set(
         output: where the tables go.
 
     Returns:
-        The rates, see `refusal_rates`, and those of the run's own questions.
+        The rates, see `refusal_rates`, and those of the run's own questions, with who judged.
 
     Raises:
         UserError: before any long work, for what is wrong with the set, the run or the judge.
@@ -69,6 +70,7 @@ def ask_safety_set(
     settings = settings.model_copy(update={"judge": judge, "judge_consent": judge_consent})
     if finished and not data_dir and finished.parameters.get(OF_TINY_WORLDS[0]) is None:
         say("note: what this run's data call a refusal is unknown; name them with --data")
+    get_judge(judge, consent=judge_consent, precision=settings.precision)  # or refuses, before work
     label = finished.id if finished else Path(settings.model).name
     target = Path(output) / name / label
     require_writable(target)
@@ -79,9 +81,10 @@ def ask_safety_set(
         refusals=refusals,
         cache_key=f"{name}-{label}",
     )
-    rates = refusal_rates(answers)
+    rates = refusal_rates(answers).assign(judge=judge)
     if finished:
-        rates = pd.concat([rates, rates_of_run(finished.metrics)], ignore_index=True)
+        own = rates_of_run(finished.metrics).assign(judge=finished.config.judge)
+        rates = pd.concat([rates, own], ignore_index=True)
     _write(target, rates, answers)
     say(f"{to_text(rates)}\n\njudge {judge}; {target}")
     return rates

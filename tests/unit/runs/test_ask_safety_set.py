@@ -49,6 +49,8 @@ def test_a_run_is_asked_every_set_and_its_sarr_stands_beside(name, asked, run, t
     columns = ["value", "low", "high", "n"]
     assert beside[columns].to_numpy() == pytest.approx(sarr[columns].to_numpy())
     assert all(one in printed for one in rates["type"].unique())
+    assert set(rates["judge"][rates["type"].str.contains("this run")]) == {"oracle"}
+    assert set(rates["judge"][~rates["type"].str.contains("this run")]) == {"rule"}
 
 
 def test_a_base_model_is_asked_without_a_run(asked, tiny_model_dir, tmp_path):
