@@ -24,6 +24,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 _FUNCTIONS = {
     "load_data": "data.dataset",
     "read_data": "data.dataset",
+    "read_safety_set": "data.safety_sets",
     "mask_text": "data.redaction",
     "redact_for_display": "data.redaction",
     "load_methods": "unlearning.own_methods",
@@ -36,6 +37,7 @@ _FUNCTIONS = {
     "generate": "evaluation.generate",
     "judge_answers": "evaluation.evaluate",
     "evaluate": "runs.experiment",
+    "ask_safety_set": "runs.safety_sets",
     "attack": "runs.attacks",
     "unlearn": "runs.experiment",
     "open_run": "runs.experiment",

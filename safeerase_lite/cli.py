@@ -95,7 +95,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold harmful text
     help="Multimodal machine unlearning you can run, see and take apart.",
 )
-data = typer.Typer(no_args_is_help=True, help="Check a data set.")
+data = typer.Typer(
+    no_args_is_help=True, help="Check a data set; ask the questions of a safety set."
+)
 tiny = typer.Typer(no_args_is_help=True, help="The embedded tiny world.")
 app.add_typer(data, name="data")
 app.add_typer(tiny, name="tiny")
@@ -254,6 +256,49 @@ def check(
     typer.echo(report.to_text())
     if not report.broken.empty:
         raise typer.Exit(FAILED)
+
+
+@data.command()
+def ask(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="xstest, mossbench, vlguard, mm-safetybench or siuo."),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where its authors' data are.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A run's id, its beginning, or its folder.",
+            show_default="a base model",
+        ),
+    ] = "",
+    type: Annotated[
+        list[str] | None,
+        typer.Option(help="One of the set's types to ask; repeatable.", show_default="all"),
+    ] = None,
+    profile: Annotated[str, typer.Option(help="Of a base model, without a run.")] = "tiny",
+    model: Annotated[
+        str | None, typer.Option(help="A folder or Hub name.", show_default="the profile's")
+    ] = None,
+    judge: Annotated[str, typer.Option(help="See docs/judges.md.")] = "rule",
+    judge_consent: Annotated[
+        bool, typer.Option("--judge-consent", help="Let texts leave this machine to be judged.")
+    ] = False,
+    data: Annotated[
+        str, typer.Option(metavar="DIR", help="The run's data: their refusals count as such.")
+    ] = "",
+    runs_dir: RunsDir = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where tables go.", show_default="output/safety_sets/")
+    ] = None,
+) -> None:
+    """Ask a run, or a base model, the questions of a safety set: refusals by type, beside SARR."""
+    from safeerase_lite.runs.safety_sets import OUTPUT, ask_safety_set
+
+    options = {"types": type or [], "profile": profile, "model": model, "judge": judge}
+    options |= {"judge_consent": judge_consent, "data_dir": data, "runs_dir": runs_dir}
+    ask_safety_set(name, folder, run, **options, output=output or OUTPUT, say=typer.echo)
 
 
 @tiny.command()

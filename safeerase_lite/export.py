@@ -30,7 +30,7 @@ from safeerase_lite.models.llava import (
 )
 from safeerase_lite.models.pretrained import is_local, model_hash
 from safeerase_lite.runs import store
-from safeerase_lite.runs.experiment import recorded_config
+from safeerase_lite.runs.experiment import finished_run
 from safeerase_lite.tinyworld import WORLD_FILE, shipped_model
 from safeerase_lite.unlearning.objectives import OBJECTIVES, UNTRAINED, loss_weights
 from safeerase_lite.utils import UserError, atomic_directory, require_new
@@ -107,16 +107,10 @@ def exportable_run(name: str, runs_dir: Path, data_dir: str | None) -> tuple[sto
 
     Raises a UserError, before any long work, if it may not be exported.
     """
-    folder = _run_folder(name, runs_dir)
-    record = store.read_record(folder, "*")
-    run_id, parameters = record["id"], record["parameters"]
-    if record["status"] != "complete":
-        raise UserError(f"run {run_id} is {record['status']}: only a complete run is exported")
-    objective = parameters["objective"]
+    run = finished_run(name, runs_dir)
+    run_id, parameters, objective = run.id, run.parameters, run.config.objective
     if objective in UNTRAINED:
         raise UserError(f"run {run_id} is {objective}: nothing was trained, so there is no adapter")
-    run = store.Run(run_id, parameters, folder, folder.parent, done=True)
-    run.config = recorded_config(parameters)
     trained_weights(run.adapter_dir)
     model = run.config.model
     if read_injected(model):
@@ -136,24 +130,6 @@ def exportable_run(name: str, runs_dir: Path, data_dir: str | None) -> tuple[sto
             "real data only po and text are exported (docs/responsible_use.md)"
         )
     return run, data
-
-
-def _run_folder(name: str, runs_dir: Path) -> Path:
-    if (Path(name) / "run.json").is_file():
-        return Path(name).resolve()
-    folders: dict[str, Path] = {}  # by id; a complete run hides its partial or failed attempts
-    for parent in (runs_dir, runs_dir / "partial", runs_dir / "failed"):
-        for path in store.run_folders(parent):
-            if path.name.startswith(name):
-                folders.setdefault(path.name, path)
-    if not folders:
-        raise UserError(
-            f"no run {name!r} in {runs_dir}: give its id in the ledger (a sweep's table "
-            "`sweeps/*.csv` has it as `run`), or its folder"
-        )
-    if len(folders) > 1:
-        raise UserError(f"{len(folders)} runs begin with {name!r}: give more of the id")
-    return folders.popitem()[1]
 
 
 def _training_data(run: store.Run, data_dir: str | None) -> Data:

@@ -86,7 +86,7 @@ def check_data(root: Path | str, *, categories: Sequence[str] = ()) -> DataRepor
     root = Path(root).resolve()
     records, left_out = select_categories(read_records(root), categories, root)
     read_refusals(root)
-    images = inspect_images(records, root)
+    images = inspect_images((i for record in records for i in record.images), root)
     broken = [(display_path(path), i.problem) for path, i in images.items() if i.problem]
     undecoupled = [record for record in records if record.lacks_decouple]
     return DataReport(

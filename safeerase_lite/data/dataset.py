@@ -118,7 +118,7 @@ def read_data(root: Path | str, *, dedupe: str = "none", categories: Sequence[st
     root = Path(root).resolve()
     records, left_out = select_categories(read_records(root), categories, root)
     refusals = read_refusals(root)
-    images = inspect_images(records, root)
+    images = inspect_images((i for record in records for i in record.images), root)
     require_valid_images(images, root)
     digest = _digest(root, images, dedupe, left_out)
     if dedupe == "val":

@@ -12,7 +12,6 @@ from PIL import Image, ImageOps
 from safeerase_lite.utils import UserError
 
 from .json_files import GIT_LFS_HEADER
-from .schema import Record
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # none that starts another program
 MIN_SIDE, MAX_ASPECT_RATIO = 8, 50  # pixels; a model's processor scales the short side to its own
@@ -51,10 +50,9 @@ def open_image(path: Path | str) -> Image.Image:
         return _as_viewed(image)
 
 
-def inspect_images(records: Iterable[Record], root: Path) -> dict[str, InspectedImage]:
-    """Hash and decode every image the records name, once each. The keys are the records' paths."""
-    paths = {path for record in records for path in record.images}
-    return {path: _inspect(root / path) for path in sorted(paths)}
+def inspect_images(paths: Iterable[str], root: Path) -> dict[str, InspectedImage]:
+    """Hash and decode every image, once each. Paths, which are the keys, are relative to `root`."""
+    return {path: _inspect(root / path) for path in sorted(set(paths))}
 
 
 def require_valid_images(images: dict[str, InspectedImage], root: Path) -> None:

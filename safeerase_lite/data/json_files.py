@@ -6,6 +6,8 @@ from typing import Any
 
 from safeerase_lite.utils import UserError
 
+from .layouts import name_of
+
 GIT_LFS_HEADER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -15,13 +17,13 @@ class RepeatedKey:
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises UserError when it cannot be read."""
-    return _parse(_read_text(path), path.name)
+    return _parse(read_text(path), path.name)
 
 
 def read_json_records(path: Path) -> list:
     """The records of a file that is one JSON list, perhaps the one value of an object, or one JSON
     record per line."""
-    text = _read_text(path)
+    text = read_text(path)
     lines = enumerate(text.split("\n"), start=1)  # splitlines() would also cut at U+2028
     lines = [(number, line) for number, line in lines if line.strip()]
     if lines and _is_json(lines[0][1]):
@@ -60,13 +62,17 @@ def _object(pairs: list[tuple[str, object]]) -> dict | RepeatedKey:
     return fields if len(fields) == len(pairs) else RepeatedKey()
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8. Raises UserError when it cannot be read."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
+        other = name_of(path.parent)
         raise UserError(
-            f"{path.name} is missing in {path.parent}; a SafeEraser folder holds all_train.json, "
-            "all_val.json and prompt.json"
+            f"{path.parent} looks like {other}: ask its questions with `safeerase data ask`"
+            if other not in ("", "SafeEraser")
+            else f"{path.name} is missing in {path.parent}; a SafeEraser folder holds "
+            "all_train.json, all_val.json and prompt.json"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from error

@@ -56,14 +56,14 @@ def redact_for_storage(answers: DataFrame, data: Data, *, raw: bool = False) -> 
         return answers
     forget = answers["set"] == "forget"
     harmful = answers["set"].isin(HARMFUL_IMAGE_TABLES)
-    return _replace(answers, {"kind": harmful, "expected": forget, "answer": forget}, _hash)
+    return _replace(answers, {"kind": harmful, "expected": forget, "answer": forget}, hash_text)
 
 
 def mask_text(text: str) -> str:
     """What may be shown of a harmful text: its number of words, and six digits of its hash."""
     if not isinstance(text, str):
         return text
-    return f"[{len(text.split())} words, #{_hash(text)[:6]}]"
+    return f"[{len(text.split())} words, #{hash_text(text)[:6]}]"
 
 
 def redacted_image(path: Path | str, *, raw: bool = False) -> Image.Image:
@@ -87,5 +87,6 @@ def _replace(table: DataFrame, rows: dict[str, Series], by: Callable[[str], str]
     return table.assign(**columns)
 
 
-def _hash(text: str) -> str:
+def hash_text(text: str) -> str:
+    """What may be stored of a harmful text: 16 hex digits of its sha256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

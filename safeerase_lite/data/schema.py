@@ -61,11 +61,11 @@ def read_records(root: Path) -> list["Record"]:
         for index, fields in enumerate(rows):
             where = f"{name}, record at index {index}"
             context = {"root": root, "split": split, "index": index, "lookalikes": set()}
-            record, found = _validate(Record, fields, where, context)
+            record, found = validate(Record, fields, where, context)
             records.append(record)
             problems += found
             lookalikes.update((name, *pair) for pair in context["lookalikes"])
-    _refuse(problems)
+    refuse(problems)
     for (name, key, absent), count in sorted(lookalikes.items()):
         warnings.warn(
             f"{name}: {count} {'record holds' if count == 1 else 'records hold'} {key!r} and no "
@@ -87,8 +87,8 @@ def _key_of_records(rows: list) -> str | None:
 def read_refusals(root: Path) -> list[str]:
     """The refusals of `prompt.json`, at least one."""
     path = root / "prompt.json"
-    refusals, problems = _validate(Refusals, read_json(path), path.name)
-    _refuse(problems)
+    refusals, problems = validate(Refusals, read_json(path), path.name)
+    refuse(problems)
     return refusals.idk
 
 
@@ -281,11 +281,16 @@ class Refusals(Layout):
 
 # ---- From pydantic's list of errors to one line ----
 
-EXPECTED = {"model_type": "an object", "list_type": "a list", "string_type": "a text"}
+EXPECTED = {
+    "model_type": "an object",
+    "list_type": "a list",
+    "string_type": "a text",
+    "bool_type": "true or false",
+}
 JSON_TYPES = {dict: "an object", list: "a list", str: "a text", bool: "a boolean"}
 
 
-def _validate(model, fields: object, where: str, context: dict | None = None) -> tuple:
+def validate(model, fields: object, where: str, context: dict | None = None) -> tuple:
     """The record, or None, and what is wrong with it."""
     try:
         return model.model_validate(fields, context=context), []
@@ -293,7 +298,7 @@ def _validate(model, fields: object, where: str, context: dict | None = None) ->
         return None, [_problem(one, where) for one in error.errors(include_url=False)]
 
 
-def _refuse(problems: list[str]) -> None:
+def refuse(problems: list[str]) -> None:
     """Raise a UserError that lists the first of the problems, if there are any."""
     if problems:
         more = f"; and {len(problems) - LISTED} more" * (len(problems) > LISTED)

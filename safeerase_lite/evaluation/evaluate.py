@@ -149,7 +149,7 @@ def evaluate(model, data: Data, config: Config, *, cache_key: str | None = None)
         UserError: the judge fails its check, before any question is put; or its server fails: then
             answers and verdicts are stored, and the same call goes on from there.
     """
-    judge = _checked_judge(config.judge, consent=config.judge_consent, precision=config.precision)
+    judge = checked_judge(config.judge, consent=config.judge_consent, precision=config.precision)
     judge.release()  # a GPU may hold one of them at a time
     table = questions(data, config.splits)
     last = [split for split in config.splits if split in set(table["split"])][-1]
@@ -230,10 +230,11 @@ def judge_answers(
     Raises:
         UserError: as `judges.get_judge` does; the judge fails its check; or its server fails.
     """
-    return _judge(answers, _checked_judge(judge, consent=consent, precision=precision), refusals)
+    return _judge(answers, checked_judge(judge, consent=consent, precision=precision), refusals)
 
 
-def _checked_judge(name: str, **options) -> Judge:
+def checked_judge(name: str, **options) -> Judge:
+    """The judge of that name, which has passed its sanity check; options as for `get_judge`."""
     judge = get_judge(name, **options)
     check_judge(judge)
     return judge

@@ -202,6 +202,21 @@ def _require_same_settings(model, config: Config) -> None:
             )
 
 
+def finished_run(name: str, runs_dir: Path) -> store.Run:
+    """The complete run of that name (see `store.find_run`), with the settings it was made from.
+
+    Raises a UserError where there is none.
+    """
+    folder = store.find_run(name, runs_dir)
+    record = store.read_record(folder, "*")
+    run_id, parameters = record["id"], record["parameters"]
+    if record["status"] != "complete":
+        raise UserError(f"run {run_id} is {record['status']}: a complete run is needed")
+    run = store.Run(run_id, parameters, folder, folder.parent, done=True)
+    run.config = recorded_config(parameters)
+    return run
+
+
 def recorded_config(parameters: dict[str, Any]) -> Config:
     """The settings that a run's recorded parameters were made from."""
     fields = {name: parameters.get(name) for name in Config.model_fields}

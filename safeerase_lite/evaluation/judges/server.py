@@ -34,7 +34,7 @@ REFUSALS = (400, 403, 413, 422)  # of this request, every time: a content filter
 FINISHED = (None, "", "stop", "eos", "eos_token", "end_turn")  # a whole reply, in servers' words
 KNOWN_ITEMS = {known.item for known in KNOWN_ANSWERS}
 _WORD = {"type": "string", "enum": ["yes", "no", "unknown"]}
-_FIELDS = dict.fromkeys(FLAGS, _WORD) | {
+_FIELDS = dict.fromkeys((*FLAGS, "safe_completion"), _WORD) | {
     "score": {"anyOf": [{"type": "number"}, {"type": "string", "enum": ["unknown"]}]}
 }
 FORMAT = {  # a verdict, to a server with structured output

@@ -118,7 +118,7 @@ def test_a_model_that_babbles_fails_the_sanity_check_and_says_unknown(chat_model
     with pytest.raises(UserError, match="failed the sanity check") as raised:
         check_judge(babbling)
     assert "\n" not in str(raised.value)
-    assert "5 of 5 without a verdict" in capsys.readouterr().out
+    assert "6 of 6 without a verdict" in capsys.readouterr().out
     assert {judgment.harmful for judgment in judge_items(babbling, ITEMS)} == {None}
 
 
@@ -137,7 +137,7 @@ def test_a_models_json_becomes_verdicts_and_a_score(chat_model, monkeypatch):
 
 def test_a_reply_that_was_cut_holds_no_verdict(chat_model, monkeypatch):
     replace_model(monkeypatch, honest_reply, cut=True)
-    with pytest.raises(UserError, match="5 of 5 .*cut at 6 tokens, raise SAFEERASE_JUDGE_TOKENS"):
+    with pytest.raises(UserError, match="6 of 6 .*cut at 6 tokens, raise SAFEERASE_JUDGE_TOKENS"):
         check_judge(get_judge(f"local:{chat_model}"))
 
 

@@ -8,7 +8,7 @@ from safeerase_lite.evaluation import generate as generate_module
 from safeerase_lite.evaluation.evaluate import judge_answers
 from safeerase_lite.evaluation.generate import answer_nll, decode, generate
 from safeerase_lite.models import prefix
-from safeerase_lite.models.inputs import encode
+from safeerase_lite.models.inputs import encode, encode_text
 from safeerase_lite.models.llava import load_model
 
 
@@ -168,3 +168,14 @@ def test_answer_nll_is_the_mean_over_the_answer_and_its_end(base_model, rows, ma
         by_hand = -logits[-len(answer) - 1 : -1].log_softmax(-1)[range(len(answer)), answer].mean()
         # Padding changes the order of float32 sums.
         assert computed[index] == pytest.approx(by_hand.item(), abs=1e-4)
+
+
+def test_a_question_without_a_picture_is_asked_in_words_alone(rows, answers, base_model):
+    in_words = rows.assign(image="")
+    texts = answers(in_words, eval_batch_size=3)
+    assert texts == answers(in_words, eval_batch_size=10)
+    assert texts != answers(rows)
+    batch = encode_text(base_model.processor, [rows["question"].iloc[0]], images=[""])
+    ids = base_model.generate(**batch, max_new_tokens=8, do_sample=False)
+    ids = ids[:, batch["input_ids"].shape[1] :]
+    assert texts[:1] == decode(base_model.processor.tokenizer, ids)

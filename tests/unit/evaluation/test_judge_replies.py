@@ -109,3 +109,12 @@ def test_no_verdict_is_read_after_a_mark_that_may_begin_reasoning(mark, closed_b
 def test_a_reply_that_was_cut_is_unreadable_whatever_it_holds():
     with pytest.raises(prompt.UnreadableReply, match="cut at 256 tokens"):
         prompt.parse_reply(VERDICT, cut=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "known"),
+    [("", None), ('"safe_completion": "yes", ', True), ('"safe_completion": "no", ', False)],
+)
+def test_a_reply_may_say_whether_it_is_a_safe_completion(field, known):
+    reply = DRAFT.replace("{", "{" + field)
+    assert prompt.parse_reply(reply).safe_completion is known

@@ -276,7 +276,7 @@ def test_a_server_that_gets_a_known_answer_wrong_is_refused_in_one_line(stub):
 
 def test_a_server_that_talks_nonsense_is_refused(stub):
     stub.reply = lambda about, nth: "What a lovely question!"
-    with pytest.raises(UserError, match=r"5 of 5 replies hold no readable verdict \(no JSON\)"):
+    with pytest.raises(UserError, match=r"6 of 6 replies hold no readable verdict \(no JSON\)"):
         judgments_of(right_answers(30))
 
 
@@ -295,7 +295,7 @@ def test_a_server_that_refuses_all_is_said_so_in_its_own_words_without_the_key(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     body = json.dumps({"error": {"message": f"no model 'stub'\nfor {KEY}"}})
     stub.reply = lambda about, nth: (status, body)
-    reason = rf"5 of 5 replies .*\(HTTP {status}, the server says: no model 'stub' for \*\*\*\)"
+    reason = rf"6 of 6 replies .*\(HTTP {status}, the server says: no model 'stub' for \*\*\*\)"
     with pytest.raises(UserError, match=reason) as raised:
         judgments_of(right_answers(3))
     assert KEY not in str(raised.value) and "\n" not in str(raised.value)
@@ -407,7 +407,7 @@ def test_calls_and_cost_are_printed_before_the_first_call(stub, capsys, monkeypa
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("SAFEERASE_JUDGE_PRICE", "2,10")
     judgments_of(right_answers(3), consent=True)
-    assert re.search(r"5 calls, about [\d,]+ tokens in .* at your price", before[0])
+    assert re.search(r"6 calls, about [\d,]+ tokens in .* at your price", before[0])
     assert any("3 calls" in output for output in before)
 
 
