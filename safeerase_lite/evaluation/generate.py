@@ -29,7 +29,7 @@ def generate(
 
     Args:
         model: from `load_model`.
-        images: paths of pictures, one for each question; or "" for all, to ask in words alone.
+        images: a picture's path for each question; "" asks it in words alone.
         questions: texts, without the chat template.
         config: `max_new_tokens` cuts an answer; `eval_batch_size` questions at a time.
         seed: None: greedy decoding; a number: seeded samples, as in the paper (T = 1, top-p 0.9).
@@ -41,8 +41,8 @@ def generate(
     table = pd.DataFrame({"image": list(images), "question": list(questions)})
     table["begun"] = [()] * len(table) if begun is None else list(begun)
     decoding, prefixes = GREEDY if seed is None else SAMPLED, Prefixes(model)
-    shared = prefixes.shared and table["image"].all()  # in words alone nothing is
-    read = prefixes.inputs if shared else partial(whole_inputs, model)
+    pictured = (table["image"] != "").all()  # a question in words alone shares nothing
+    read = prefixes.inputs if prefixes.shared and pictured else partial(whole_inputs, model)
     if seed is not None:
         torch.manual_seed(seed)
 

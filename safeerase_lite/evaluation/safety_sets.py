@@ -118,13 +118,13 @@ def refusal_rates(answers: pd.DataFrame) -> pd.DataFrame:
     parts = [*table.explode("types").groupby(["types", "wanted"], sort=False)]
     parts += [((ALL, wanted), part) for wanted, part in table.groupby("wanted", sort=False)]
     rows = []
-    for (kind_of_question, wanted), part in parts:
+    for (of_type, wanted), part in parts:
         n_kinds = part["kind"].nunique()
         for metric in scores:
             least, most = (float(part[metric].fillna(unknown).mean()) for unknown in (False, True))
             low, high = exact_interval(least, n_kinds)[0], exact_interval(most, n_kinds)[1]
             counts = len(part), n_kinds
-            rows.append((kind_of_question, wanted, metric, least, most, low, high, *counts))
+            rows.append((of_type, wanted, metric, least, most, low, high, *counts))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -78,7 +78,7 @@ def whole_inputs(
     model, images: Sequence[str], questions: Sequence[str], begun: Sequence[tuple[int, ...]]
 ) -> dict:
     """What `generate` of transformers reads of questions whose pictures nothing is kept of; as
-    `Prefixes.inputs`, for families that do not pack."""
+    `Prefixes.inputs`, for families that do not pack and for questions in words alone."""
     rows = pack_tokens(model.processor, images, questions, begun, together=False)
     return row_tensors(model, rows, "left")
 

@@ -203,11 +203,12 @@ def _require_same_settings(model, config: Config) -> None:
 
 
 def finished_run(name: str, runs_dir: Path) -> store.Run:
-    """The complete run of that name (see `store.find_run`), with the settings it was made from.
+    """The complete run of an id, of the beginning of one, or of a folder, with the settings it was
+    made from.
 
-    Raises a UserError where there is none.
+    Raises a UserError where there is none, or several.
     """
-    folder = store.find_run(name, runs_dir)
+    folder = _folder_of(name, runs_dir)
     record = store.read_record(folder, "*")
     run_id, parameters = record["id"], record["parameters"]
     if record["status"] != "complete":
@@ -215,6 +216,28 @@ def finished_run(name: str, runs_dir: Path) -> store.Run:
     run = store.Run(run_id, parameters, folder, folder.parent, done=True)
     run.config = recorded_config(parameters)
     return run
+
+
+def _folder_of(name: str, runs_dir: Path) -> Path:
+    """The folder of a run, complete or not.
+
+    Raises a UserError for none and for several.
+    """
+    if (Path(name) / "run.json").is_file():
+        return Path(name).resolve()
+    folders: dict[str, Path] = {}  # by id; a complete run hides its partial or failed attempts
+    for parent in (runs_dir, runs_dir / "partial", runs_dir / "failed"):
+        for path in store.run_folders(parent):
+            if path.name.startswith(name):
+                folders.setdefault(path.name, path)
+    if not folders:
+        raise UserError(
+            f"no run {name!r} in {runs_dir}: give its id in the ledger (a sweep's table "
+            "`sweeps/*.csv` has it as `run`), or its folder"
+        )
+    if len(folders) > 1:
+        raise UserError(f"{len(folders)} runs begin with {name!r}: give more of the id")
+    return folders.popitem()[1]
 
 
 def recorded_config(parameters: dict[str, Any]) -> Config:

@@ -456,28 +456,6 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[0-9a-f]" * 12) if path.is_dir())
 
 
-def find_run(name: str, runs_dir: Path) -> Path:
-    """The folder of a run, complete or not, by its id, the beginning of it, or its folder.
-
-    Raises a UserError for none and for several.
-    """
-    if (Path(name) / "run.json").is_file():
-        return Path(name).resolve()
-    folders: dict[str, Path] = {}  # by id; a complete run hides its partial or failed attempts
-    for parent in (runs_dir, runs_dir / "partial", runs_dir / "failed"):
-        for path in run_folders(parent):
-            if path.name.startswith(name):
-                folders.setdefault(path.name, path)
-    if not folders:
-        raise UserError(
-            f"no run {name!r} in {runs_dir}: give its id in the ledger (a sweep's table "
-            "`sweeps/*.csv` has it as `run`), or its folder"
-        )
-    if len(folders) > 1:
-        raise UserError(f"{len(folders)} runs begin with {name!r}: give more of the id")
-    return folders.popitem()[1]
-
-
 def attack_files(folder: Path, name: str) -> list[Path]:
     """That file of every attack on the run in a folder."""
     return sorted(folder.glob(f"{ATTACKS}/[!.]*/{name}"))
