@@ -37,7 +37,7 @@ from safeerase_lite.relations.scenes import (
     scenes_of,
     split_of,
 )
-from safeerase_lite.relations.tuples import ALL_TUPLES, RelationTriple, role_swap
+from safeerase_lite.relations.tuples import ALL_TUPLES, RelationTriple, parse, role_swap
 from safeerase_lite.relations.words import (
     CONCEPTS,
     NOUN_WORDINGS,
@@ -77,6 +77,9 @@ class Recipe:
     logit_scale: float = 60.0  # at the start; near captions can be distinguished from there on
     synonym_rate: float = 0.2  # share of words replaced by a synonym or a hypernym
     noun_rate: float = 0.1  # share of captions that name one of the two alone
+    # A gold model is never taught this tuple: no caption says it, and its pictures, which the vision
+    # tower does not learn from alone, are called by one of their nouns.
+    without: RelationTriple | None = None
 
 
 def tokenizer(recipe: Recipe) -> CLIPTokenizer:
@@ -152,6 +155,10 @@ class TrainingSet:
                 self.scenes.append(scene)
         self.pixels = torch.from_numpy(np.stack([np.asarray(draw(s)) for s in self.scenes]))
 
+    def without(self, triple: RelationTriple | None) -> list[int]:
+        """The places of the pictures that do not show a tuple."""
+        return [i for i, scene in enumerate(self.scenes) if scene.triple != triple]
+
     def pixel_values(self, index: list[int]) -> torch.Tensor:
         """(n, 3, side, side), scaled to [-1, 1]."""
         return self.pixels[index].permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -166,7 +173,8 @@ def caption_words(triple: RelationTriple, rng: random.Random, recipe: Recipe) ->
         else concept
         for concept, slot in zip(triple, SLOTS, strict=True)
     )
-    return (rng.choice(words[::2]),) if rng.random() < recipe.noun_rate else words
+    noun_alone = rng.random() < recipe.noun_rate or triple == recipe.without
+    return (rng.choice(words[::2]),) if noun_alone else words
 
 
 def sentence(words: tuple[str, ...], rng: random.Random) -> str:
@@ -192,7 +200,7 @@ def hard_negatives(shown: RelationTriple, rng: random.Random) -> list[RelationTr
 def train_tower(model: CLIPModel, data: TrainingSet, recipe: Recipe) -> None:
     """Teach the vision tower to tell subject, relation and object, from its pooled output and from
     every patch."""
-    rng = random.Random(f"tower {recipe.seed}")
+    rng, places = random.Random(f"tower {recipe.seed}"), data.without(recipe.without)
     labels = {
         s: torch.tensor([CONCEPTS[s].index(getattr(scene.triple, s)) for scene in data.scenes])
         for s in SLOTS
@@ -204,7 +212,7 @@ def train_tower(model: CLIPModel, data: TrainingSet, recipe: Recipe) -> None:
     optimizer, schedule = _optimizer(groups, recipe.tower_steps)
     begin = time.time()
     for step in range(recipe.tower_steps):
-        index = rng.sample(range(len(data.scenes)), recipe.tower_batch_size)
+        index = rng.sample(places, recipe.tower_batch_size)
         output = model.vision_model(data.pixel_values(index))
         patches = output.last_hidden_state[:, 1:]
         loss, accuracy = 0.0, {}
@@ -362,12 +370,14 @@ def base_accuracy(clip: CLIPModel, name: str, strength: float, split: str = "val
 # ---- the files ----
 
 
-def build(out: Path | str, seed: int = 0) -> None:
+def build(out: Path | str, seed: int = 0, without: str | None = None) -> None:
     """Make tiny-clip and write it to `out`, weights in half precision. Half an hour on two cores.
 
-    A rebuild is judged by its measures, not by its bytes.
+    A rebuild is judged by its measures, not by its bytes. without: "subject relation object", which
+    the model is never taught; what it is then, is the gold standard of unlearning that tuple.
     """
-    out, recipe = Path(out).resolve(), Recipe(seed=seed)
+    triple = parse([without])[0] if without else None
+    out, recipe = Path(out).resolve(), Recipe(seed=seed, without=triple)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model, data = CLIPModel(configuration(recipe)), TrainingSet(recipe)

@@ -37,14 +37,24 @@ def load_clip(name: str = "tiny-clip") -> CLIPModel:
     return model.requires_grad_(False).eval()
 
 
-def adapt(model: CLIPModel, towers: Iterable[str] = TOWERS, *, rank: int, alpha: int, seed: int):
-    """Add fresh LoRA matrices to every linear layer of the towers; nothing else is trainable.
+def adapt(
+    model: CLIPModel,
+    parts: Iterable[str] = TOWERS,
+    *,
+    rank: int,
+    alpha: int,
+    seed: int,
+):
+    """Add fresh LoRA matrices to every linear layer of the parts; nothing else is trainable.
+
+    parts: towers ("text"), or single layers of them, counted from 0 ("text.1").
 
     Inside `with frozen(model):` it is the CLIP it was, bit for bit.
     """
     torch.manual_seed(seed)
-    modules = "|".join(f"{tower}_model" for tower in towers)
-    target_modules = rf".*({modules})\..*\.({_LINEAR_LAYERS})"
+    towers = [tower.partition(".")[::2] for tower in parts]
+    layers = "|".join(rf"{tower}_model\..*\.{number or '[0-9]+'}" for tower, number in towers)
+    target_modules = rf".*({layers})\..*({_LINEAR_LAYERS})"
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=target_modules)
     with quiet_peft():
         return get_peft_model(model, config).eval()

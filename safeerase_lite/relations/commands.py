@@ -37,9 +37,13 @@ def demo(
 def build(
     out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("output/tiny-clip"),
     seed: Annotated[int, typer.Option(help="Sets images and first weights.", **SEEDS)] = 0,
+    without: Annotated[
+        str | None,
+        typer.Option(metavar='"SUBJECT RELATION OBJECT"', help="Never taught: a gold model."),
+    ] = None,
 ) -> None:
     """Rebuild tiny-clip, and set how strong its attacks are. Needs a clone of the project."""
-    load_tool("build_clip").build(out, seed)
+    load_tool("build_clip").build(out, seed, without)
 
 
 @app.command()

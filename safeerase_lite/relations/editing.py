@@ -11,14 +11,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import clip
-from .objectives import METHODS, SETTINGS, EditSettings, Method, preserve, push_apart, suppress
+from .objectives import (
+    METHODS,
+    SETTINGS,
+    EditSettings,
+    Method,
+    forget,
+    hold,
+    push_apart,
+    suppress,
+)
 from .scenes import draw, scenes_of
-from .tuples import ALL_TUPLES, RelationTriple, Tuples, containing, neighbours
+from .tuples import ALL_TUPLES, RelationTriple, Tuples, containing, neighbours, other_words
 from .words import NOUN_WORDINGS, NOUNS, SLOTS, WORDINGS, caption, noun_caption
 
 HELD_OUT_SHARE = 0.3  # of each slot's neighbours: no edit sees their images or reads their captions
-UNSAFE_IMAGES, NEIGHBOUR_IMAGES = 48, 4  # for training, of a tuple and of each of its neighbours
+# For training: of a tuple, of each of its neighbours, and of tuples elsewhere in all.
+UNSAFE_IMAGES, NEIGHBOUR_IMAGES, FAR_IMAGES = 160, 8, 256
 _ERASED_TUPLES = 24  # of all tuples with an erased concept, so many are trained on
+_FEWER = 8  # so many times fewer images of each of them
 
 
 @dataclass
@@ -26,7 +37,8 @@ class EditedClip:
     """A CLIP after an edit: images and captions in, scores out."""
 
     model: torch.nn.Module
-    # An orthonormal basis (width, k) that is removed from all text features.
+    # Orthogonal directions (width, k) that are removed from all text features, as far as their
+    # squared length says.
     projection: Tensor | None = None
     # Text features (k, width) and thresholds (k,): an image that reaches one fits no caption.
     filter: tuple[Tensor, Tensor] | None = None
@@ -70,23 +82,18 @@ def edit(
 
     Returns:
         The edited CLIP, its adapter on top of the frozen one; and a row per step: step, tuple,
-        loss, and the terms suppress, marginals, neighbours, unweighted.
+        loss, and the terms forget, marginals, neighbours, unweighted.
     """
     known = tuple(dict.fromkeys((*unsafe, *known)))
     if not method.trained:
-        return _CLOSED_FORM[method](model, unsafe, known, seed), pd.DataFrame()
+        return _CLOSED_FORM[method](model, unsafe, known, settings, seed), pd.DataFrame()
     rng = random.Random(f"edit {seed}")
-    model = clip.adapt(model, method.towers, rank=settings.rank, alpha=settings.alpha, seed=seed)
+    model = clip.adapt(model, method.parts, rank=settings.rank, alpha=settings.alpha, seed=seed)
     examples = _training_set(model, unsafe, known, method, seed, rng)
 
-    @cache  # encoded once for the same texts
-    @torch.no_grad()
-    def frozen_texts(texts: tuple[str, ...]) -> Tensor:
-        with clip.frozen(model):
-            return clip.encode_texts(model, texts)
-
+    frozen_texts = _frozen_texts(model)
     weights = {
-        "suppress": 1.0,
+        "forget": 1.0,
         "marginals": settings.marginal_weight * method.preserves_marginals,
         "neighbours": settings.neighbour_weight * method.preserves_neighbours,
     }
@@ -108,6 +115,18 @@ def edit(
         values = {name: term.item() for name, term in terms.items()}
         history.append({"step": step, "tuple": str(batch.triple), "loss": loss.item()} | values)
     return EditedClip(model), pd.DataFrame(history)
+
+
+def _frozen_texts(model):
+    """A function texts → features by the frozen model, which encodes the same texts once."""
+
+    @cache
+    @torch.no_grad()
+    def encode(texts: tuple[str, ...]) -> Tensor:
+        with clip.frozen(model):
+            return clip.encode_texts(model, texts)
+
+    return encode
 
 
 # ---- what an edit is trained on ----
@@ -135,24 +154,31 @@ class TrainingExamples:
     triple: RelationTriple
     listed: list[RelationTriple]  # its neighbours that the edit may use
     other_tuples: list[RelationTriple]  # neither unsafe nor neighbours, listed or held out
-    unsafe_images: Tensor  # pixel values
-    neighbour_images: Tensor
-    frozen_features: Tensor  # of the unsafe images, then of the others, by the frozen model
+    # Pixel values of unsafe images, of listed neighbours, and of other tuples; and their features
+    # by the frozen model.
+    images: tuple[Tensor, Tensor, Tensor]
+    frozen_features: tuple[Tensor, ...]
     erased_noun: str  # the noun that is erased with the tuple, or ""
 
 
 def training_examples(
-    model, u: RelationTriple, unsafe: Tuples, seed: int, erased_noun: str = ""
+    model, u: RelationTriple, unsafe: Tuples, seed: int, erased_noun: str = "", fewer: int = 1
 ) -> TrainingExamples:
-    """The examples of one tuple. unsafe: all of U."""
-    usable = listed(u, unsafe, seed)
-    excluded = {u, *unsafe, *neighbours(u, unsafe)}
+    """The examples of one tuple. unsafe: all of U. fewer: divides the numbers of images."""
+    # What is held out for one tuple of U trains no other.
+    held_out = {t for v in unsafe for t in set(neighbours(v, unsafe)) - set(listed(v, unsafe, seed))}
+    usable = [t for t in listed(u, unsafe, seed) if t not in held_out]
+    excluded = {u, *unsafe, *neighbours(u, unsafe), *held_out}
     others = [t for t in ALL_TUPLES if t not in excluded]
-    images = [train_images(model, [u], UNSAFE_IMAGES, seed)]
-    images.append(train_images(model, usable, NEIGHBOUR_IMAGES, seed))
+    far = random.Random(f"far {seed} {u}").sample(others, min(FAR_IMAGES // fewer, len(others)))
+    images = (
+        train_images(model, [u], UNSAFE_IMAGES // fewer, seed),
+        train_images(model, usable, NEIGHBOUR_IMAGES // fewer, seed),
+        train_images(model, far, 1, seed),
+    )
     with torch.no_grad(), clip.frozen(model):
-        features = clip.encode_images(model, torch.cat(images))
-    return TrainingExamples(u, usable, others, *images, features, erased_noun)
+        features = clip.encode_images(model, torch.cat(images)).split([len(i) for i in images])
+    return TrainingExamples(u, usable, others, images, features, erased_noun)
 
 
 def _training_set(model, unsafe, known, method: Method, seed: int, rng) -> list[TrainingExamples]:
@@ -164,70 +190,86 @@ def _training_set(model, unsafe, known, method: Method, seed: int, rng) -> list[
         erased = containing(concept, slot)
         sample = rng.sample([t for t in erased if t != u], _ERASED_TUPLES - 1)
         noun = "" if slot == "relation" else concept
-        all_unsafe = (*known, *erased)
-        examples += [training_examples(model, t, all_unsafe, seed, noun) for t in (u, *sample)]
+        all_unsafe = tuple(dict.fromkeys((*known, *erased)))
+        examples += [
+            training_examples(model, t, all_unsafe, seed, noun, _FEWER) for t in (u, *sample)
+        ]
     return examples
 
 
 def _loss_terms(
     model, frozen_texts, batch: TrainingExamples, method: Method, settings: EditSettings, rng
 ) -> dict[str, Tensor]:
-    """The terms of one step: unsafe images and as many of neighbours, against the captions of the
-    tuple, of its listed neighbours, of anchors elsewhere, and of every noun."""
-    n, unsafe_images = settings.batch_size, len(batch.unsafe_images)
-    chosen = rng.sample(range(unsafe_images), n)
-    near = rng.sample(range(len(batch.neighbour_images)), n)
-    images = torch.cat([batch.unsafe_images[chosen], batch.neighbour_images[near]])
+    """The terms of one step: unsafe images, as many of neighbours and as many from elsewhere,
+    against the unsafe caption, those of listed neighbours and of others, and of every noun."""
+    n = settings.batch_size
+    chosen = [rng.choices(range(len(images)), k=n) for images in batch.images]
+    pixels = torch.cat([images[i] for images, i in zip(batch.images, chosen, strict=True)])
     wording, noun_wording = rng.choice(WORDINGS), rng.choice(NOUN_WORDINGS)
-    tuples = [batch.triple, *batch.listed, *rng.sample(batch.other_tuples, settings.anchors)]
-    noun_captions = tuple(noun_caption(noun, noun_wording) for noun in NOUNS)
-    image_features = clip.encode_images(model, images)
-    text_features = clip.encode_texts(
-        model, [*(caption(*t, wording) for t in tuples), *noun_captions]
-    )
+    # U is closed under other words: half the time the tuple is called by them.
+    words = rng.choice([batch.triple, rng.choice(other_words(batch.triple) or [batch.triple])])
+    safe = [*batch.listed, *rng.sample(batch.other_tuples, settings.anchors)]
+    nouns = tuple(noun_caption(noun, noun_wording) for noun in NOUNS)
+    unsafe_captions = caption(*words, wording), caption(*batch.triple, wording)
+    texts = [unsafe_captions[0], *(caption(*t, wording) for t in safe), *nouns]
+    image_features = clip.encode_images(model, pixels)
+    text_features = clip.encode_texts(model, texts)
     edited = clip.scores(model, image_features, text_features)
 
     # All tuples' captions at once: they are encoded once for each wording, not once a step.
-    all_captions = tuple(caption(*t, wording) for t in ALL_TUPLES)
-    frozen_captions = frozen_texts(all_captions)[[ALL_TUPLES.index(t) for t in tuples]]
-    frozen_text_features = torch.cat([frozen_captions, frozen_texts(noun_captions)])
-    frozen_image_features = batch.frozen_features[chosen + [unsafe_images + i for i in near]]
+    all_captions = frozen_texts(tuple(caption(*t, wording) for t in ALL_TUPLES))
+    frozen_text_features = torch.cat([
+        frozen_texts(unsafe_captions),
+        all_captions[[ALL_TUPLES.index(t) for t in safe]],
+        frozen_texts(nouns),
+    ])  # fmt: skip
+    frozen_image_features = torch.cat(
+        [features[i] for features, i in zip(batch.frozen_features, chosen, strict=True)]
+    )
     frozen = clip.scores(model, frozen_image_features, frozen_text_features).detach()
+    # What the unsafe score would be if the tuple were unknown: that of its listed neighbours.
+    near_features, own_words = batch.frozen_features[1], frozen_text_features[1:2]
+    unknown = clip.scores(model, near_features, own_words).detach().mean().expand(n)
+    frozen = torch.cat([frozen[:, :1], frozen[:, 2:]], dim=1)
 
-    neighbour_columns = slice(1, 1 + len(batch.listed))
-    safe_columns = slice(1, len(tuples))
-    noun_columns = [len(tuples) + i for i, noun in enumerate(NOUNS) if noun != batch.erased_noun]
-    if method.pushes_apart:
-        suppressed = push_apart((image_features[:n] @ text_features[:1].T).flatten())
+    unsafe, near, far = edited.split(n)
+    near_columns, safe_columns = slice(1, 1 + len(batch.listed)), slice(1, 1 + len(safe))
+    noun_columns = [1 + len(safe) + i for i, noun in enumerate(NOUNS) if noun != batch.erased_noun]
+    if method.loss == "push_apart":
+        forgotten = push_apart((image_features[:n] @ text_features[:1].T).flatten())
+    elif method.loss == "suppress":
+        of_neighbours = near[:, 0].expand(n, -1)
+        forgotten = suppress(unsafe[:, 0], unsafe[:, near_columns], settings.margin)
+        forgotten = forgotten + suppress(unsafe[:, 0], of_neighbours, settings.margin)
     else:
-        # From the images' side, and from the caption's.
-        unsafe, of_neighbours = edited[:n, 0], edited[n:, 0]
-        suppressed = suppress(unsafe, edited[:n, neighbour_columns], settings.margin)
-        suppressed = suppressed + suppress(unsafe, of_neighbours.expand(n, -1), settings.margin)
+        forgotten = forget(unsafe[:, 0], unknown)
         if batch.erased_noun:
-            erased = edited[:n, len(tuples) + NOUNS.index(batch.erased_noun)]
-            suppressed = suppressed + suppress(erased, edited[:n, noun_columns], settings.margin)
+            place = 1 + len(safe) + NOUNS.index(batch.erased_noun)
+            other_nouns = frozen[:n, noun_columns].mean(-1)
+            forgotten = forgotten + forget(unsafe[:, place], other_nouns)
+    changed, was = edited[: 2 * n, near_columns], frozen[: 2 * n, near_columns]
+    neighbours_held = hold(changed, was) + hold(edited[n:, 0], frozen[n:, 0])
     return {
-        "suppress": suppressed,
-        "marginals": preserve(edited[:, noun_columns], frozen[:, noun_columns]),
-        "neighbours": preserve(edited[:, safe_columns], frozen[:, safe_columns]),
+        "forget": forgotten,
+        "marginals": hold(edited[:, noun_columns], frozen[:, noun_columns]),
+        "neighbours": neighbours_held + hold(edited[:, safe_columns], frozen[:, safe_columns]),
     }
 
 
 # ---- edits without training ----
 
 
-def _filtered(model, unsafe, known, seed: int) -> EditedClip:
-    """Refuse an image that scores with an unsafe caption as high as 95% of its train images do."""
+def _filtered(model, unsafe, known, settings: EditSettings, seed: int) -> EditedClip:
+    """Refuse an image that scores with an unsafe caption as high as most of its train images do."""
     base, thresholds = EditedClip(model), []
     unsafe_features = base.encode_texts([caption(*u) for u in unsafe])
     for u, features in zip(unsafe, unsafe_features, strict=True):
         images = base.encode_images(train_images(model, [u], UNSAFE_IMAGES, seed))
-        thresholds.append(base.scores(images, features[None]).quantile(0.05))
+        thresholds.append(base.scores(images, features[None]).quantile(1 - settings.refused))
     return EditedClip(model, filter=(unsafe_features, torch.stack(thresholds)))
 
 
-def _projected(model, unsafe, known, seed: int) -> EditedClip:
+def _projected(model, unsafe, known, settings: EditSettings, seed: int) -> EditedClip:
     """Remove from every caption the direction in which an unsafe caption differs from the mean of
     its listed neighbours: g ← g − D Dᵀ g.
 
@@ -240,7 +282,7 @@ def _projected(model, unsafe, known, seed: int) -> EditedClip:
         return base.encode_texts([caption(*u, wording)])[0] - base.encode_texts(near).mean(0)
 
     directions = [torch.stack([difference(u, w) for w in WORDINGS]).mean(0) for u in unsafe]
-    return EditedClip(model, projection=torch.linalg.qr(torch.stack(directions).T).Q)
+    return EditedClip(model, projection=torch.linalg.qr(torch.stack(directions).T).Q * settings.removed**0.5)
 
 
 _CLOSED_FORM = {METHODS["filter"]: _filtered, METHODS["projection"]: _projected}

@@ -15,7 +15,7 @@ import yaml
 
 from safeerase_lite.utils import UserError
 
-from .words import BEINGS, CONCEPTS, SLOTS, WORLD, meanings
+from .words import BEINGS, CONCEPTS, SLOTS, WORLD, meanings, others
 
 
 class RelationTriple(NamedTuple):
@@ -37,6 +37,10 @@ ALL_TUPLES = tuple(RelationTriple(*t) for t in product(*CONCEPTS.values()) if t[
 # What the demonstrations call unsafe. None of them is a neighbour of another.
 UNSAFE = tuple(RelationTriple(*text.split()) for text in WORLD["unsafe"])
 
+# On these the settings of every method were chosen. They are in no table, and no neighbours of
+# UNSAFE.
+TUNING = tuple(RelationTriple(*text.split()) for text in WORLD["tuning"])
+
 
 # ---- words to tuples ----
 
@@ -56,6 +60,12 @@ def expand(words: Iterable[str]) -> tuple[RelationTriple, ...]:
 def parse(texts: Iterable[str]) -> list[RelationTriple]:
     """The tuples that texts mean, each text "subject relation object"."""
     return [triple for text in texts for triple in expand(text.split())]
+
+
+def other_words(u: RelationTriple) -> list[tuple[str, ...]]:
+    """All words that can mean a tuple, by synonyms and hypernyms, but its own."""
+    words = [(concept, *others(concept, slot)) for concept, slot in zip(u, SLOTS, strict=True)]
+    return list(product(*words))[1:]
 
 
 def covered(words: Iterable[str], unsafe: Tuples) -> bool:
