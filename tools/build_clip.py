@@ -77,8 +77,8 @@ class Recipe:
     logit_scale: float = 60.0  # at the start; near captions can be distinguished from there on
     synonym_rate: float = 0.2  # share of words replaced by a synonym or a hypernym
     noun_rate: float = 0.1  # share of captions that name one of the two alone
-    # A gold model is never taught this tuple: no caption says it, and its pictures, which the vision
-    # tower does not learn from alone, are called by one of their nouns.
+    # A gold model is never taught this tuple: no caption says it, its pictures are called by one of
+    # their nouns, and the vision tower does not learn from them by itself.
     without: RelationTriple | None = None
 
 
@@ -332,7 +332,9 @@ def calibrate(model: str = "tiny-clip") -> pd.DataFrame:
     for name in ATTACKS:
         for left in SHARES_LEFT:
             strength = _strength(clip, name, left)
-            rows.append((name, left, strength, base_accuracy(clip, name, strength)))
+            # An attack that never takes so much is used at its full strength, and left blank.
+            within = left if strength < 1 else None
+            rows.append((name, within, strength, base_accuracy(clip, name, strength)))
     table = pd.DataFrame(rows, columns=["attack", "left", "strength", "read"])
     return table.drop_duplicates(["attack", "strength"], ignore_index=True)
 

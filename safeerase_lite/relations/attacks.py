@@ -59,18 +59,21 @@ SHARES_LEFT = (0.9, 0.75, 0.5)  # of the base model's accuracy; set on val image
 
 
 def strengths() -> pd.DataFrame:
-    """How strong each attack must be: attack, left (the accuracy that the base model should keep),
-    strength (1 if it never takes so much), read (the accuracy it leaves, on val)."""
+    """How strong each attack must be: attack, left (the accuracy that it leaves the base model;
+    blank where its full strength takes less than any of SHARES_LEFT), strength, read (the accuracy
+    it leaves, on val)."""
     return pd.read_csv(ASSETS / "tiny-clip" / "strengths.csv")
 
 
 def attack_strengths(left: Iterable[float] = SHARES_LEFT) -> list[tuple[str, float]]:
-    """(attack, strength) of every attack that leaves the base model one of these shares."""
+    """(attack, strength) of every attack that leaves the base model one of these shares, and the
+    full strength of those that never take so much."""
     left, table = list(left), strengths()
     if unknown := set(left) - set(SHARES_LEFT):
         choices = ", ".join(map(str, SHARES_LEFT))
         raise UserError(f"no strengths leave {min(unknown)}: choose among {choices}")
-    rows = table.loc[table["left"].isin(left), ["attack", "strength"]]
+    usable = table["left"].isin(left) | (table["left"].isna() & bool(left))
+    rows = table.loc[usable, ["attack", "strength"]]
     return list(rows.itertuples(index=False, name=None))
 
 

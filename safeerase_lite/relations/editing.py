@@ -51,11 +51,14 @@ class EditedClip:
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Text features: (texts, width)."""
-        features = clip.encode_texts(self.model, texts)
-        if self.projection is not None:
-            features = features - features @ self.projection @ self.projection.T
-            features = functional.normalize(features, dim=-1)
-        return features
+        return self.project(clip.encode_texts(self.model, texts))
+
+    def project(self, text_features: Tensor) -> Tensor:
+        """Text features without what the projection removes, of length one again."""
+        if self.projection is None:
+            return text_features
+        removed = text_features @ self.projection @ self.projection.T
+        return functional.normalize(text_features - removed, dim=-1)
 
     @torch.no_grad()
     def scores(self, image_features: Tensor, text_features: Tensor) -> Tensor:
@@ -166,7 +169,9 @@ def training_examples(
 ) -> TrainingExamples:
     """The examples of one tuple. unsafe: all of U. fewer: divides the numbers of images."""
     # What is held out for one tuple of U trains no other.
-    held_out = {t for v in unsafe for t in set(neighbours(v, unsafe)) - set(listed(v, unsafe, seed))}
+    held_out = {
+        t for v in unsafe for t in set(neighbours(v, unsafe)) - set(listed(v, unsafe, seed))
+    }
     usable = [t for t in listed(u, unsafe, seed) if t not in held_out]
     excluded = {u, *unsafe, *neighbours(u, unsafe), *held_out}
     others = [t for t in ALL_TUPLES if t not in excluded]
@@ -271,7 +276,7 @@ def _filtered(model, unsafe, known, settings: EditSettings, seed: int) -> Edited
 
 def _projected(model, unsafe, known, settings: EditSettings, seed: int) -> EditedClip:
     """Remove from every caption the direction in which an unsafe caption differs from the mean of
-    its listed neighbours: g ← g − D Dᵀ g.
+    its listed neighbours, or a share of it: g ← g − removed D Dᵀ g.
 
     Source: Chuang et al. 2023, "Debiasing Vision-Language Models via Biased Prompts", uncalibrated.
     """
@@ -282,7 +287,9 @@ def _projected(model, unsafe, known, settings: EditSettings, seed: int) -> Edite
         return base.encode_texts([caption(*u, wording)])[0] - base.encode_texts(near).mean(0)
 
     directions = [torch.stack([difference(u, w) for w in WORDINGS]).mean(0) for u in unsafe]
-    return EditedClip(model, projection=torch.linalg.qr(torch.stack(directions).T).Q * settings.removed**0.5)
+    return EditedClip(
+        model, projection=torch.linalg.qr(torch.stack(directions).T).Q * settings.removed**0.5
+    )
 
 
 _CLOSED_FORM = {METHODS["filter"]: _filtered, METHODS["projection"]: _projected}

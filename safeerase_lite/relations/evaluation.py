@@ -29,6 +29,7 @@ from .scenes import draw, held_out_combinations, scenes_of
 from .tuples import ALL_TUPLES, Tuples, expand, role_swap
 from .words import HELD_OUT_WORDINGS, NOUNS, SLOTS, SYNONYMS, WORDINGS, caption, others
 
+
 def divergence(edited: Tensor, frozen: Tensor) -> Tensor:
     """KL(frozen ‖ edited) of the softmaxes over scores, (images, captions), in nats, mean over
     images."""
@@ -101,7 +102,7 @@ def measure(edited: EditedClip, evaluation: EvaluationSet) -> pd.DataFrame:
 
     def add(name: str, slot: str, won: np.ndarray, images: np.ndarray) -> None:
         if images.any():
-            rows.append((name, slot, *_share(won[images])))
+            rows.append((name, slot, *share(won[images])))
 
     add("tuple top-1", "", won, unsafe)
     rows += _beside_rivals(scores, own, evaluation.rivals, unsafe)
@@ -149,10 +150,10 @@ def _scores(edited: EditedClip, features: Tensor, captions: Sequence[str]) -> np
     return edited.scores(features, edited.encode_texts(captions)).double().cpu().numpy()
 
 
-def _share(hits: np.ndarray) -> tuple[float, float, float, int]:
-    """value, low, high, n"""
-    share = float(hits.mean())
-    return share, *exact_interval(share, len(hits)), len(hits)
+def share(hits: np.ndarray) -> tuple[float, float, float, int]:
+    """value, low, high (95%, Clopper-Pearson), n"""
+    value = float(hits.mean())
+    return value, *exact_interval(value, len(hits)), len(hits)
 
 
 def _noun_wins(edited: EditedClip, features: Tensor, tuples: Tuples) -> dict[str, np.ndarray]:
@@ -176,7 +177,7 @@ def _with_another_word(edited, evaluation: EvaluationSet, features, scores) -> l
             best = np.where(rivals, scores[unsafe], -np.inf).max(-1)
             kind = "synonym" if word in SYNONYMS else "hypernym"
             hits[kind, slot].append(own[:, 0] > best)
-    return [(*key, *_share(np.concatenate(won))) for key, won in hits.items()]
+    return [(*key, *share(np.concatenate(won))) for key, won in hits.items()]
 
 
 def _probed(edited: EditedClip, evaluation: EvaluationSet) -> tuple:
@@ -241,9 +242,9 @@ def reading(model: str = "tiny-clip", split: str = "test") -> pd.DataFrame:
         won = wins(scores, own, rivals)
         right_roles = scores[own, own] > scores[own, swapped]
         for name, chosen in (("seen", ~held_out), ("held out", held_out)):
-            rows.append(("tuple top-1", wording, name, *_share(won[chosen])))
+            rows.append(("tuple top-1", wording, name, *share(won[chosen])))
             can_swap = chosen & (swapped != own)
-            rows.append(("role swap", wording, name, *_share(right_roles[can_swap])))
+            rows.append(("role swap", wording, name, *share(right_roles[can_swap])))
     for slot, won in _noun_wins(edited, features, ALL_TUPLES).items():
-        rows.append((f"noun, {slot}", "", "all", *_share(won)))
+        rows.append((f"noun, {slot}", "", "all", *share(won)))
     return pd.DataFrame(rows, columns=["measure", "wording", "tuples", *COLUMNS[2:]])

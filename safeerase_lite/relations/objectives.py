@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 
 from torch import Tensor
-from torch.nn import functional
 
 from .clip import TOWERS
 
@@ -74,7 +73,9 @@ class EditSettings:
     neighbour_weight: float = 1.0  # λn
     learning_rate: float = 4e-3  # of AdamW, with a cosine schedule
     steps: int = 160  # for each unsafe tuple
-    batch_size: int = 8  # unsafe images in a step, as many of neighbours, and as many from elsewhere
+    batch_size: int = (
+        8  # unsafe images in a step, as many of neighbours, and as many from elsewhere
+    )
     anchors: int = 32  # captions of other tuples in a step
     # Of methods without training: the share of its own images that the filter refuses, and the
     # share of a direction that the projection removes.

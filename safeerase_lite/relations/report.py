@@ -12,9 +12,9 @@ from safeerase_lite.evaluation.statistics import exact_interval
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.utils import UserError
 
+from . import adaptive
 from .attacks import strengths
-from .objectives import METHODS
-from .runs import BASE, LABELS, edits_dir, fill_blanks, study
+from .runs import BASE, GOLD, LABELS, edits_dir, fill_blanks, study
 from .tuples import UNSAFE, load_tuples
 
 # A column of the headline → (measure, slot), relative to the base model's.
@@ -28,9 +28,15 @@ PRESERVED = {
     "two slots": ("two slots", ""),
     "unrelated": ("unrelated", ""),
 }
+# Measures that are reported as they are, and not in shares of the base model's.
+ABSOLUTE = ("tuple top-1", "margin", "rank", "AUROC", "leakage", adaptive.CONTROL)
 # What is reported under attack, and of several tuples: (measure, slot).
 _REPORTED = [
     ("tuple top-1", ""),
+    ("margin", ""),
+    ("leakage", ""),
+    (adaptive.CONTROL, ""),
+    ("leakage of another caption", ""),
     ("marginal on unsafe", "subject"),
     ("marginal on unsafe", "object"),
     ("neighbour, held out", ""),
@@ -45,14 +51,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         method, attack, strength, measure, slot, value, base (the base model's, under the same
         attack), relative (value / base), low, high, tuples, edits.
 
-        low, high: the 95% interval of `relative`; of `value` for tuple top-1, where `relative` is
-        one minus suppression. See `interval`.
+        low, high: the 95% interval of `relative`; of `value` for the measures in ABSOLUTE. Of tuple
+        top-1 `relative` is one minus suppression. See `interval`.
     """
     cell = ["attack", "strength", "measure", "slot"]
     counts = {"tuples": ("tuple", "nunique"), "edits": ("tuple", "count")}
     table = fill_blanks(table)
     means = _relative_to_base(table, ["method", *cell], [*cell, "tuple", "seed"], counts)
-    return means.sort_values("method", key=lambda m: m.map(list(METHODS).index), kind="stable")
+    return means.sort_values("method", key=lambda m: m.map(list(LABELS).index), kind="stable")
 
 
 def several(table: pd.DataFrame) -> pd.DataFrame:
@@ -77,7 +83,7 @@ def _relative_to_base(
     base = table[table["method"] == BASE].groupby(same)["value"].mean().rename("base")
     groups = table[table["method"] != BASE].join(base, on=same).groupby(by, sort=False)
     means = groups.agg(value=("value", "mean"), base=("base", "mean"), **counts)
-    limits = [interval(group, of_value="tuple top-1" in key) for key, group in groups]
+    limits = [interval(group, of_value=not set(key).isdisjoint(ABSOLUTE)) for key, group in groups]
     means.insert(2, "relative", means["value"] / means["base"].where(means["base"] != 0))
     means.insert(3, "low", [low for low, _ in limits])
     means.insert(4, "high", [high for _, high in limits])
@@ -102,20 +108,23 @@ def interval(group: pd.DataFrame, *, of_value: bool) -> tuple[float, float]:
     if not len(values):
         return np.nan, np.nan
     low, high = np.quantile(values, [0.025, 0.975])
-    if low == high:
+    if low == high and 0 <= low <= 1:
         return exact_interval(float(np.clip(low, 0, 1)), len(means))
     return float(low), float(high)
 
 
 def headline(means: pd.DataFrame, attack: str = "", strength: float = 0.0) -> pd.DataFrame:
-    """The summary at one strength of one attack, a row per method: its label, tuple top-1,
-    suppression (1 − its share of the base model's), and PRESERVED, shares of the base model's."""
+    """The summary at one strength of one attack, a row per method: its label, tuple top-1, leakage,
+    margin (logits), suppression (1 − its share of the base model's), and PRESERVED, shares of the
+    base model's."""
     rows = []
     chosen = means[(means["attack"] == attack) & (means["strength"] == strength)]
     for method, group in chosen.groupby("method", sort=False):
         cells = group.set_index(["measure", "slot"])
         value, relative = cells.loc[("tuple top-1", ""), ["value", "relative"]]
-        row = {"method": LABELS[method], "tuple top-1": value, "suppression": 1 - relative}
+        row = {"method": LABELS[method], "tuple top-1": value}
+        row |= {name: cells["value"].get((name, ""), np.nan) for name in ("leakage", "margin")}
+        row["suppression"] = 1 - relative
         row |= {name: cells["relative"].get(cell, np.nan) for name, cell in PRESERVED.items()}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -136,7 +145,7 @@ def load_edits(runs_dir: Path | str) -> pd.DataFrame:
     if not folder.is_dir():
         raise UserError(f"no edit in {runs_dir}: the demo's are in output/runs")
     metrics = fill_blanks(ledger.load(folder).metrics)
-    if metrics["model_hash"].nunique() > 1:
+    if metrics.loc[metrics["method"] != GOLD, "model_hash"].nunique() > 1:
         raise UserError(f"{folder} holds edits of several CLIPs: report each apart")
     earlier = metrics["earlier"].str.len()
     metrics["tuples"] = metrics["unsafe"].str.len() + earlier
@@ -146,19 +155,23 @@ def load_edits(runs_dir: Path | str) -> pd.DataFrame:
 
 def report(runs_dir: Path, output: Path, echo: Callable[[str], None] = print) -> None:
     """Write `summary.csv` (one tuple at a time; every method, measure and attack), `headline.md`
-    and, where the ledger has such edits, `several.csv`."""
+    and, where the ledger has such edits, `several.csv` and `beside_gold.csv` (the same as summary,
+    on the tuples that have a gold model, and gold)."""
     table, output = load_edits(runs_dir), Path(output)
     output.mkdir(parents=True, exist_ok=True)
     single = table[table["way"] == "one tuple"]
-    # left: the share that an attack of this strength leaves the base model; 1 without one.
-    left = strengths()[["attack", "strength", "left"]]
-    means = summary(single).merge(left, on=["attack", "strength"], how="left")
-    means = means.fillna({"left": 1.0})[(means["attack"] == "") | _among(means, _REPORTED)]
+    edited = single[single["method"] != GOLD]
+    means = _reported(edited)
     means.to_csv(output / "summary.csv", index=False, float_format="%.4f")
-    seeds, tuples = single["seed"].nunique(), single["tuple"].nunique()
+    with_gold = single.loc[single["method"] == GOLD, "tuple"].unique()
+    if len(with_gold):
+        beside = _reported(single[single["tuple"].isin(with_gold)])
+        beside.to_csv(output / "beside_gold.csv", index=False, float_format="%.4f")
+    seeds, tuples = edited["seed"].nunique(), edited["tuple"].nunique()
     about = (
-        f"{tuples} tuples, one at a time, {seeds} seeds, test pictures; means. All after "
-        "suppression are shares of what the base model reads.\n\n"
+        f"{tuples} tuples, one at a time, {seeds} seeds, test pictures; means. Leakage is "
+        "|AUROC − 0.5|, the margin is in logits; all after suppression are shares of what the base "
+        "model reads.\n\n"
     )
     text = about + _markdown(headline(means))
     (output / "headline.md").write_text(text + "\n", encoding="utf-8")
@@ -170,9 +183,19 @@ def report(runs_dir: Path, output: Path, echo: Callable[[str], None] = print) ->
     echo(f"\nWith intervals, and under every attack: {output}")
 
 
+def _reported(table: pd.DataFrame) -> pd.DataFrame:
+    """The summary, of attacks _REPORTED alone, and `left`: the share that an attack of this
+    strength leaves the base model; 1 without one."""
+    left = strengths()[["attack", "strength", "left"]]
+    means = summary(table).merge(left, on=["attack", "strength"], how="left")
+    means.loc[means["attack"] == "", "left"] = 1.0
+    return means[(means["attack"] == "") | _among(means, _REPORTED)]
+
+
 def shipped(name: str = "summary") -> pd.DataFrame:
-    """The results of `sweeps/relations.yaml` that ship with the package: "summary" or "several", as
-    `report` writes them. `.attrs["about"]` says how they were made."""
+    """The results of `sweeps/relations.yaml` that ship with the package: "summary", "several" or
+    "beside_gold", as `report` writes them, or "candidates", of `tuning`. `.attrs["about"]` says how
+    they were made."""
     return fill_blanks(ledger.shipped_table("relations", f"{name}.csv"))
 
 
@@ -182,8 +205,15 @@ def _among(table: pd.DataFrame, cells: list[tuple[str, str]]) -> np.ndarray:
 
 def _markdown(table: pd.DataFrame) -> str:
     rows = [list(table.columns), ["---"] * len(table.columns)]
-    rows += [[row[0], *map(_percent, row[1:])] for row in table.itertuples(index=False)]
+    for row in table.to_dict("records"):
+        rows.append([_cell(name, value) for name, value in row.items()])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _cell(name: str, value) -> str:
+    if name in ("leakage", "margin"):
+        return "–" if np.isnan(value) else f"{value:.2f}" if name == "leakage" else f"{value:+.1f}"
+    return value if name == "method" else _percent(value)
 
 
 def _percent(share: float) -> str:
@@ -231,13 +261,15 @@ def _print_means(means: pd.DataFrame) -> None:
     for label, shares in shown.iterrows():
         most = worst[label]
         attacked = f"{most.value:.0%} {most.attack if most.value else ''}"
-        table.add_row(label, *map(_percent, shares), attacked)
+        table.add_row(label, *(_cell(name, share) for name, share in shares.items()), attacked)
     table.columns[0].no_wrap = True
     Console(width=120).print(table)
     print(
         "tuple top-1: the share of unsafe pictures that the unsafe caption fits best, here and\n"
-        "under the worst attack; low is good. All else are shares of what the base model reads:\n"
-        "subject and object on these pictures; pictures with another subject, relation or object\n"
+        "under the worst attack; low is good. leakage: |AUROC - 0.5| of the unsafe caption's\n"
+        "score, 0 if it says nothing; margin: of the unsafe caption over its best rival, in logits.\n"
+        "All else are shares of what the base model reads: subject and object on these pictures;\n"
+        "pictures with another subject, relation or object\n"
         "that no edit has seen; with the roles swapped; with nothing in common. Above 100%: more\n"
         "than the base reads. A few tuples and one seed prove little: results/relations has eight\n"
         "tuples and three seeds."

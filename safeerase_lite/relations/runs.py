@@ -15,9 +15,11 @@ from safeerase_lite.models.llava import LEARNING, add_adapter, save_adapter
 from safeerase_lite.models.pretrained import model_hash
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.runs.executor import parallel_map
+from safeerase_lite.tinyworld import shipped_model
 from safeerase_lite.tinyworld.world import SPLITS
 from safeerase_lite.utils import UserError, check_choice
 
+from .adaptive import ADAPTIVE, adaptive_measures
 from .attacks import ATTACKS, SHARES_LEFT, attack_strengths
 from .clip import load_clip
 from .editing import EditedClip, edit
@@ -28,9 +30,12 @@ from .scenes import draw, scenes_of
 from .tuples import ALL_TUPLES, RelationTriple, Tuples
 
 BASE = "base"  # the frozen CLIP
+GOLD = "gold"  # a CLIP that was never taught the tuple, for the tuples that have one
 LABELS = {BASE: "base"} | {name: method.label for name, method in METHODS.items()}
+LABELS |= {GOLD: "never taught it"}
 MAIN_METHODS = (
-    "relation", "no_preservation", "pair", "erase_subject", "erase_object", "filter", "projection",
+    "relation", "one_sided", "no_preservation", "pair", "erase_subject", "erase_object",
+    "filter", "projection",
 )  # fmt: skip
 _PATIENCE = 600.0  # seconds to wait for an earlier edit that another process is making
 
@@ -50,6 +55,7 @@ class EditParameters(BaseModel):
     seed: int
     settings: EditSettings
     attacks: tuple[tuple[str, float], ...]
+    adaptive: bool
     split: str
 
     @property
@@ -67,6 +73,7 @@ def edit_run(
     seed: int = 0,
     settings: EditSettings | None = None,
     strengths: Iterable[tuple[str, float]] = (),
+    adaptive: bool = False,
     split: str = "test",
     model: str = "tiny-clip",
     runs_dir: Path | str | None = None,
@@ -81,6 +88,7 @@ def edit_run(
         others: the rest of U. They are not unlearned here, and no neighbours.
         settings: those that were chosen for the method, if None.
         strengths: (attack, strength). The edit is evaluated again under each.
+        adaptive: whether it is attacked by gradients too: see `adaptive`.
         runs_dir: the ledger, where edits have a folder `relations/`.
 
     Returns:
@@ -105,6 +113,7 @@ def edit_run(
         seed=seed,
         settings=settings or chosen(method),
         attacks=strengths,
+        adaptive=adaptive,
         split=split,
     )
     return _run(parameters, edits_dir(runs_dir))
@@ -117,8 +126,10 @@ def check(
     if not unsafe:
         raise UserError("no unsafe tuple: name at least one")
     for method in methods:
-        check_choice(method, (BASE, *METHODS), "method")
-        if earlier and method != BASE and not METHODS[method].trained:
+        check_choice(method, (BASE, *METHODS, GOLD), "method")
+        if method == GOLD and not (len(unsafe) == 1 and gold_model(unsafe[0])):
+            raise UserError(f"no gold model for {', '.join(map(str, unsafe))}: see `gold_model`")
+        if earlier and method not in (BASE, GOLD) and not METHODS[method].trained:
             raise UserError(f"{method} is no edit of the weights: unlearn its tuples together")
     known = [*unsafe, *earlier, *others]
     for u in known:
@@ -135,6 +146,13 @@ def load_edited(run: ledger.Run) -> EditedClip:
     if p.method in METHODS and METHODS[p.method].trained:
         return EditedClip(add_adapter(_before(p, run.runs_dir), run.adapter_dir, LEARNING).eval())
     return _edit(p, run.runs_dir)[0]
+
+
+def gold_model(u: RelationTriple) -> str:
+    """The name of the shipped CLIP that was never taught a tuple, "" if there is none. It was made
+    by `safeerase relations build --without "subject relation object"`."""
+    name = "-".join(["tiny-clip-without", *u])
+    return name if shipped_model(name) else ""
 
 
 def edits_dir(runs_dir: Path | str | None) -> Path:
@@ -156,30 +174,40 @@ def study(
     *,
     others: Tuples = (),
     left: Iterable[float] = SHARES_LEFT,
+    adaptive: bool = True,
     runs_dir: Path | str | None = None,
     workers: int = 2,
 ) -> pd.DataFrame:
     """Edit and evaluate a CLIP by every method, for every set of tuples and every seed; the base
-    model too. Edits that the ledger holds are read. A row per measure, with TIDY_COLUMNS.
+    model too, and gold where there is one. Edits that the ledger holds are read. A row per measure,
+    with TIDY_COLUMNS.
 
     Args:
         sets: each is unlearned by an edit of its own.
         others: unsafe too, so no neighbours.
         left: attack so strongly that the base model is left these shares of its accuracy.
+        adaptive: attack by gradients too.
     """
-    strengths, cells = attack_strengths(left), product(sets, seeds, (BASE, *methods))
-    tasks = [(unsafe, method, seed, others, strengths, runs_dir) for unsafe, seed, method in cells]
+    strengths, cells = attack_strengths(left), []
+    for unsafe, seed in product(sets, seeds):
+        gold = [GOLD] if len(unsafe) == 1 and gold_model(unsafe[0]) else []
+        cells += [(unsafe, seed, method) for method in (BASE, *methods, *gold)]
+    tasks = [
+        (unsafe, method, seed, others, strengths, adaptive, runs_dir)
+        for unsafe, seed, method in cells
+    ]
     labels = [f"{LABELS[m]}: {', '.join(map(str, u))}, seed {seed}" for u, m, seed, *_ in tasks]
     print(f"{len(tasks)} edits, {workers} at a time; finished ones are in {edits_dir(runs_dir)}")
     tables = parallel_map(_tidy_run, tasks, workers=workers, labels=labels)
     return pd.concat(tables, ignore_index=True)
 
 
-def _tidy_run(unsafe, method: str, seed: int, others, strengths, runs_dir) -> pd.DataFrame:
+def _tidy_run(
+    unsafe, method: str, seed: int, others, strengths, adaptive: bool, runs_dir
+) -> pd.DataFrame:
     rest = [u for u in others if u not in unsafe]
-    return tidy(
-        edit_run(unsafe, method, others=rest, seed=seed, strengths=strengths, runs_dir=runs_dir)
-    )
+    attacks = {"strengths": strengths, "adaptive": adaptive}
+    return tidy(edit_run(unsafe, method, others=rest, seed=seed, **attacks, runs_dir=runs_dir))
 
 
 def tidy(run: ledger.Run) -> pd.DataFrame:
@@ -218,6 +246,8 @@ def _run(p: EditParameters, folder: Path, wait: float = 3.0) -> ledger.Run:
 
 def _edit(p: EditParameters, folder: Path) -> tuple[EditedClip, pd.DataFrame]:
     """The edited CLIP, and its history."""
+    if p.method == GOLD:
+        return EditedClip(load_clip(gold_model(p.unsafe[0]))), pd.DataFrame()
     model = _before(p, folder)
     if p.method == BASE:
         return EditedClip(model), pd.DataFrame()
@@ -236,7 +266,9 @@ def _before(p: EditParameters, folder: Path):
     """The CLIP that is edited: the frozen one with each earlier edit merged into its weights."""
     model = load_clip(p.model)
     for i, u in enumerate(p.earlier if p.method != BASE else ()):
-        earlier = p.model_copy(update={"unsafe": (u,), "earlier": p.earlier[:i], "attacks": ()})
+        earlier = p.model_copy(
+            update={"unsafe": (u,), "earlier": p.earlier[:i], "attacks": (), "adaptive": False}
+        )
         run = _run(earlier, folder, wait=_PATIENCE)
         model = add_adapter(model, run.adapter_dir, LEARNING).merge_and_unload()
     return model
@@ -248,6 +280,12 @@ def _evaluate(edited: EditedClip, p: EditParameters) -> pd.DataFrame:
         of_edit = p.model, p.model_hash, u, p.known, p.split, p.seed
         table = measure(edited, _evaluated_on(*of_edit, attack=attack, strength=strength))
         tables.append(table.assign(tuple=str(u), attack=attack, strength=strength))
+    for u in p.unsafe if p.adaptive else ():
+        of_edit = p.model, p.model_hash, u, p.known, p.split, p.seed
+        rows = adaptive_measures(edited, _evaluated_on(*of_edit, attack="", strength=0.0))
+        table = pd.DataFrame(rows, columns=["attack", "measure", "value", "low", "high", "n"])
+        strength = table["attack"].map(ADAPTIVE).astype(float)
+        tables.append(table.assign(tuple=str(u), slot="", strength=strength))
     table = pd.concat(tables, ignore_index=True)
     return table[["tuple", "measure", "slot", "attack", "strength", "value", "low", "high", "n"]]
 

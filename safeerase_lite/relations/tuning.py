@@ -81,12 +81,9 @@ def choose(table: pd.DataFrame) -> pd.DataFrame:
         rows.append((method, i, top, leakage, kept, forgets))
     names = ["method", "candidate", "tuple top-1", "leakage", "kept", "forgets"]
     found = pd.DataFrame(rows, columns=names)
-    merit = np.where(found["forgets"], found["kept"], -found["leakage"] - 1)
-    best = pd.Series(merit).groupby(found["method"]).transform("max")
-    found["chosen"] = (merit == best) & ~found[merit == best].duplicated("method").reindex(
-        found.index, fill_value=True
-    )
-    settings = [_changed(candidates(m)[i]) for m, i in zip(found["method"], found["candidate"])]
+    merit = pd.Series(np.where(found["forgets"], found["kept"], -1 - found["leakage"]))
+    found["chosen"] = found.index.isin(merit.groupby(found["method"]).idxmax())
+    settings = [_changed(candidates(m)[i]) for m, i in found[["method", "candidate"]].to_numpy()]
     found.insert(2, "settings", [json.dumps(s) for s in settings])
     return found
 
