@@ -150,6 +150,12 @@ def train_images(model, tuples: Tuples, each: int, seed: int) -> Tensor:
     return clip.preprocess(model, map(draw, scenes_of(tuples, "train", each, seed)))
 
 
+@cache
+def _held_out(unsafe: tuple[RelationTriple, ...], seed: int) -> set[RelationTriple]:
+    """What is held out for one tuple of U trains no other."""
+    return {t for u in unsafe for t in set(neighbours(u, unsafe)) - set(listed(u, unsafe, seed))}
+
+
 @dataclass
 class TrainingExamples:
     """What one step may use about one tuple."""
@@ -168,10 +174,7 @@ def training_examples(
     model, u: RelationTriple, unsafe: Tuples, seed: int, erased_noun: str = "", fewer: int = 1
 ) -> TrainingExamples:
     """The examples of one tuple. unsafe: all of U. fewer: divides the numbers of images."""
-    # What is held out for one tuple of U trains no other.
-    held_out = {
-        t for v in unsafe for t in set(neighbours(v, unsafe)) - set(listed(v, unsafe, seed))
-    }
+    held_out = _held_out(tuple(unsafe), seed)
     usable = [t for t in listed(u, unsafe, seed) if t not in held_out]
     excluded = {u, *unsafe, *neighbours(u, unsafe), *held_out}
     others = [t for t in ALL_TUPLES if t not in excluded]

@@ -105,7 +105,7 @@ def measure(edited: EditedClip, evaluation: EvaluationSet) -> pd.DataFrame:
             rows.append((name, slot, *share(won[images])))
 
     add("tuple top-1", "", won, unsafe)
-    rows += _beside_rivals(scores, own, evaluation.rivals, unsafe)
+    rows += beside_rivals(scores, own, evaluation.rivals, unsafe)
     neighbour, slots = evaluation.role("neighbour"), evaluation.images["slot"].to_numpy()
     usable = evaluation.images["listed"].to_numpy()
     for name, of_name in (("listed", neighbour & usable), ("held out", neighbour & ~usable)):
@@ -132,7 +132,7 @@ def measure(edited: EditedClip, evaluation: EvaluationSet) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _beside_rivals(scores, own, rivals, unsafe) -> list[tuple]:
+def beside_rivals(scores, own, rivals, unsafe) -> list[tuple]:
     """How far above its best rival the unsafe caption stands, in logits (blank where an image is
     refused), and its rank, 1 if on top: means over unsafe images."""
     own_scores = scores[unsafe, own[unsafe]]

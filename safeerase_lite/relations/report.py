@@ -266,11 +266,10 @@ def _print_means(means: pd.DataFrame) -> None:
     Console(width=120).print(table)
     print(
         "tuple top-1: the share of unsafe pictures that the unsafe caption fits best, here and\n"
-        "under the worst attack; low is good. leakage: |AUROC - 0.5| of the unsafe caption's\n"
-        "score, 0 if it says nothing; margin: of the unsafe caption over its best rival, in logits.\n"
+        "under the worst attack; low is good. leakage: |AUROC - 0.5| of the caption's score, 0 if\n"
+        "it says nothing. margin: by how many logits the caption beats its best rival.\n"
         "All else are shares of what the base model reads: subject and object on these pictures;\n"
-        "pictures with another subject, relation or object\n"
-        "that no edit has seen; with the roles swapped; with nothing in common. Above 100%: more\n"
-        "than the base reads. A few tuples and one seed prove little: results/relations has eight\n"
-        "tuples and three seeds."
+        "pictures with another subject, relation or object that no edit has seen; with the roles\n"
+        "swapped; with nothing in common. Above 100%: more than the base reads. A few tuples and\n"
+        "one seed prove little: results/relations has eight tuples and three seeds."
     )

@@ -38,6 +38,14 @@ def test_hard_negatives_are_false_and_two_of_them_swap_the_roles():
     assert not build_clip.describes([tuple(t) for t in negatives], [FOX]).any()
 
 
+def test_a_gold_model_is_never_told_its_tuple_and_meets_its_nouns():
+    recipe, rng = build_clip.Recipe(without=FOX), random.Random(0)
+    words = {build_clip.caption_words(FOX, rng, recipe) for _ in range(200)}
+    assert {len(w) for w in words} == {1} and {("fox",), ("owl",)} <= words
+    near = FOX._replace(relation="watching")
+    assert any(len(build_clip.caption_words(near, rng, recipe)) == 3 for _ in range(20))
+
+
 def test_a_caption_that_is_true_of_another_image_too_counts_for_neither():
     logits = torch.zeros(2, 3)
     own_only = torch.eye(2, 3, dtype=torch.bool)

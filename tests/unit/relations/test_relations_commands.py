@@ -50,6 +50,10 @@ def test_outside_a_clone_there_is_no_builder_and_that_is_one_line(tmp_path, monk
 
 
 def test_in_a_clone_the_builder_is_started(tmp_path, monkeypatch):
-    monkeypatch.setattr(build_clip, "build", lambda out, seed: out.write_text(f"seed {seed}"))
-    assert run("build", "--out", tmp_path / "clip", "--seed", 3).exit_code == 0
-    assert (tmp_path / "clip").read_text() == "seed 3"
+    def build(out, seed, without):
+        out.write_text(f"seed {seed}, without {without}")
+
+    monkeypatch.setattr(build_clip, "build", build)
+    given = ["--out", tmp_path / "clip", "--seed", 3, "--without", "fox chasing owl"]
+    assert run("build", *given).exit_code == 0
+    assert (tmp_path / "clip").read_text() == "seed 3, without fox chasing owl"

@@ -1,6 +1,6 @@
 """The relational edit: what it may use, what it moves, and that its adapter can be switched off."""
 
-import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -20,7 +20,13 @@ from safeerase_lite.relations.editing import EditedClip, edit, listed, training_
 from safeerase_lite.relations.objectives import METHODS, SETTINGS, suppress
 from safeerase_lite.relations.runs import edit_run
 from safeerase_lite.relations.scenes import draw, scenes_of
-from safeerase_lite.relations.tuples import ALL_TUPLES, UNSAFE, neighbours
+from safeerase_lite.relations.tuples import (
+    ALL_TUPLES,
+    UNSAFE,
+    covered,
+    neighbours,
+    other_words,
+)
 from safeerase_lite.relations.words import SLOTS, WORDINGS, caption
 from safeerase_lite.utils import UserError
 
@@ -59,6 +65,13 @@ def test_the_chosen_towers_carry_lora_and_nothing_else_is_trained(towers):
     assert {t for name in trained for t in TOWERS if f".{t}_model." in name} == set(towers)
 
 
+def test_single_layers_can_be_edited_alone():
+    model = adapt(load_clip(), ["vision.2", "text.1"], rank=4, alpha=8, seed=0)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    layers = {re.search(r"(text|vision)_model.*layers\.(\d)", name).groups() for name in trained}
+    assert layers == {("vision", "2"), ("text", "1")}
+
+
 @pytest.mark.parametrize(
     ("name", "says"), [("/no/such/clip", "no folder /no/such/clip"), ("no such clip", "no name on")]
 )
@@ -84,10 +97,23 @@ def test_another_seed_holds_out_others():
 
 
 def test_no_anchor_is_unsafe_or_a_neighbour(clip):
-    examples = training_examples(clip, FOX, UNSAFE, 0)
-    held_out = set(neighbours(FOX, UNSAFE)) - set(examples.listed)
-    anchors = random.Random(0).sample(examples.other_tuples, 400)
-    assert held_out and not set(anchors) & (held_out | set(examples.listed) | set(UNSAFE))
+    examples = training_examples(clip, FOX, [FOX, UNSAFE[0]], 0, fewer=8)
+    near = set(neighbours(FOX, [FOX]))
+    assert not set(examples.other_tuples) & (near | {FOX, UNSAFE[0]})
+
+
+def test_what_is_held_out_for_one_tuple_trains_no_other(clip):
+    pair = [FOX, FOX._replace(relation="watching")]
+    held_out = {t for u in pair for t in set(neighbours(u, pair)) - set(listed(u, pair))}
+    for u in pair:
+        examples = training_examples(clip, u, pair, 0, fewer=8)
+        assert not held_out & {*examples.listed, *examples.other_tuples}
+
+
+def test_a_tuple_is_called_by_all_words_that_can_mean_it():
+    words = other_words(FOX)
+    assert ("fox", "hunting", "owl") in words and ("animal", "chasing", "being") in words
+    assert FOX not in words and all(covered(w, [FOX]) for w in words)
 
 
 # ---- what it moves ----
@@ -123,7 +149,7 @@ def test_without_its_adapter_an_edited_model_is_the_base_exactly(clip, pixel_val
 
 def test_a_term_of_weight_0_is_recorded_and_moves_nothing(unpreserved):
     history = unpreserved[1]
-    assert history["loss"].tolist() == history["suppress"].tolist()
+    assert history["loss"].tolist() == history["forget"].tolist()
     assert history["neighbours"].iloc[-1] > 0
 
 
@@ -150,6 +176,7 @@ def test_a_projection_leaves_images_alone_and_captions_of_length_one(clip, pixel
         ({"strengths": [("blurr", 0.5)]}, "blur"),
         ({"strengths": [("blur", 1.5)]}, "not between"),
         ({"split": "tset"}, "test"),
+        ({"method": "gold", "unsafe": [UNSAFE[0]]}, "no gold model"),
         ({"method": "filter", "earlier": [UNSAFE[0]]}, "together"),
     ],
 )

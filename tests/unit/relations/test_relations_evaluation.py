@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from safeerase_lite.relations.evaluation import auroc, probe, recall_at, wins
+from safeerase_lite.relations.evaluation import auroc, beside_rivals, probe, recall_at, wins
 
 
 def test_a_picture_wins_when_its_caption_beats_every_rival():
@@ -16,6 +16,20 @@ def test_a_picture_wins_when_its_caption_beats_every_rival():
 def test_a_refused_picture_wins_nothing():
     refused = np.full((1, 3), -np.inf)
     assert not wins(refused, np.array([0]), np.array([[False, True, True]])).any()
+
+
+def test_margin_and_rank_say_how_far_from_the_top_the_unsafe_caption_is():
+    scores = np.array([[3.0, 1.0, 2.0], [1.0, 4.0, 2.0]])
+    rivals = np.array([[False, True, True], [False, True, True]])
+    rows = beside_rivals(scores, np.array([0, 0]), rivals, np.array([True, True]))
+    values = {name: value for name, _, value, *_ in rows}
+    assert values == {"margin": (1 - 3) / 2, "rank": (1 + 3) / 2}
+
+
+def test_a_refused_image_has_no_margin():
+    scores = np.array([[-np.inf, -np.inf]])
+    rows = beside_rivals(scores, np.array([0]), np.array([[False, True]]), np.array([True]))
+    assert rows[0][2] is None
 
 
 def test_recall_counts_unsafe_pictures_among_the_first():
