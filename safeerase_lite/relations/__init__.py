@@ -2,8 +2,8 @@
 
 Our reading of Relationship-Aware Safety Unlearning (arXiv 2603.14185). Read the files in this
 order: words, tuples, scenes (the world, whose data are in world.json); clip, objectives, editing
-(the edit); attacks, evaluation (what it did); runs, report (many of them). Names load when they are
-first used.
+(the edit); attacks, adaptive, evaluation (what it did); patching (where it is read); runs, tuning,
+report (many of them). Names load when they are first used.
 """
 
 from importlib import import_module
@@ -20,6 +20,9 @@ _NAMES = {
     "objectives": ["METHODS", "SETTINGS"],
     "editing": ["EditedClip", "listed"],
     "attacks": ["ATTACKS", "attack_strengths"],
+    "adaptive": ["ADAPTIVE"],
+    "patching": [],
+    "tuning": [],
     "evaluation": ["reading"],
     "runs": ["check", "edit_run", "load_edited", "study", "tidy"],
     "report": ["headline", "shipped", "summary"],

@@ -16,16 +16,23 @@ from .inside import (
     two_by_two,
 )
 from .measures import cues, interval_steps, over_forgetting, pareto, plane, seeds
-from .relations import attack_curves, best_captions, collateral, several, tuple_graph
+from .relations import (
+    attacks_compared,
+    best_captions,
+    collateral,
+    several,
+    trade_off,
+    tuple_graph,
+)
 from .theme import styled
 from .training import forgetting, history, one_step, trajectory
 from .weights import level_spacing, memory, weight_block
 
 __all__ = [
-    "SECONDS", "VERDICTS", "attack_curves", "attention", "best_captions", "board", "collateral",
+    "SECONDS", "VERDICTS", "attacks_compared", "attention", "best_captions", "board", "collateral",
     "contact_sheet", "cues", "doses", "forgetting", "gradient_cosines", "heat_map", "history",
     "interval_steps", "level_spacing", "logit_lens", "memory", "numbers", "objective_order",
     "one_step", "over_forgetting", "pareto", "plane", "png", "save", "seeds", "several", "show",
-    "state_plane", "styled", "trajectory", "tuple_graph", "two_by_two", "under_attack",
+    "state_plane", "styled", "trade_off", "trajectory", "tuple_graph", "two_by_two", "under_attack",
     "verdicts", "weight_block",
 ]  # fmt: skip

@@ -42,63 +42,115 @@ def tuple_graph(table: pd.DataFrame):
         )
 
     words = alt.Chart(points.drop_duplicates(["slot", "word"])).encode(x=x, y=y, text="word:N")
-    text = {"fontSize": 10, "color": theme.INK}
-    halo = words.mark_text(stroke="white", strokeWidth=4, strokeOpacity=0.9, **text)
+    text = {"fontSize": 12, "color": theme.INK}
+    # A thick halo, so that the thick path does not run through its own words.
+    halo = words.mark_text(stroke="white", strokeWidth=7, strokeJoin="round", **text)
     texts = words.mark_text(**text)
     chart = alt.layer(paths(roles[1:], 1), paths(["unsafe"], 4), halo, texts)
     counts = table["role"].value_counts().drop("unsafe")
     around = ", ".join(f"{count} {role}" for role, count in counts.items())
     named = "; ".join(unsafe[SLOTS].agg(" ".join, axis=1))
     description = f"Unsafe: {named}. Around it: {around}."
-    return theme.styled(chart.properties(width=300, height=210), description)
+    return theme.styled(chart.properties(width=380, height=300), description)
+
+
+FORGOTTEN = ("tuple top-1", "leakage")  # columns of the headline that should be low
 
 
 def collateral(table: pd.DataFrame):
-    """What each method suppresses and preserves: a row per method, a column per measure, of the
-    table of shares that `relations.headline` gives."""
-    columns = [column for column in table if column != "method"]
-    rows = table.melt("method", columns, "measure", "share").dropna()
-    rows["good"] = rows["share"].where(rows["measure"] != "tuple top-1", 1 - rows["share"])
-    headings = alt.Axis(orient="top", labelAngle=-35, labelLimit=140)
-    base = alt.Chart(rows).encode(
-        x=alt.X("measure:N", sort=columns, title=None, axis=headings),
-        y=alt.Y("method:N", sort=list(table["method"]), title=None, axis=alt.Axis(labelLimit=200)),
-    )
-    colours = [theme.VERMILION, "#F7F3E8", theme.BLUE]
-    good = alt.Color("good:Q", legend=None)
-    good = good.scale(domain=[0, 0.5, 1], range=colours, clamp=True)
-    cells = base.mark_rect(stroke="white").encode(color=good)
-    dark = "datum.good < 0.2 || datum.good > 0.85"
-    texts = base.mark_text(fontSize=11).encode(
-        text=alt.Text("share:Q", format=".0%"),
-        color=alt.condition(dark, alt.value("white"), alt.value(theme.INK)),
-    )
-    chart = (cells + texts).properties(width=alt.Step(50), height=alt.Step(22))
+    """What each method forgets and what it keeps: a row per method, a column per measure, of the
+    table that `relations.headline` gives. What should be low is on the left, what should be high on
+    the right, each in colours of its own; pale is wanted on both sides."""
+    rows = table.melt("method", var_name="measure", value_name="share").dropna()
+    rows = rows[~rows["measure"].isin(["suppression", "margin"])]
+    low = rows["measure"].isin(FORGOTTEN)
+    panels = [
+        _cells(rows[low], table["method"], "should be low", ["#FFFFFF", theme.VERMILION], True),
+        _cells(rows[~low], table["method"], "should be high", [theme.BLUE, "#FFFFFF"], False),
+    ]
+    chart = alt.hconcat(*panels, spacing=12).resolve_scale(color="independent")
     shares = theme.listed_by(rows, ["method"], "{measure} {share:.0%}")
-    description = f"A row per method, wanted in blue, harm in orange. {shares}."
+    description = f"What was lost is dark, a row per method. {shares}."
     return theme.styled(chart, description, table)
 
 
-def attack_curves(table: pd.DataFrame, *, title: str):
-    """A measure (`value`) of each method against how much an attack leaves of the base model
-    (`left`, 1: no attack), a panel per attack."""
-    methods, attacks = (list(table[column].unique()) for column in ("method", "attack"))
-    ticks = alt.Axis(format="%", values=[1, 0.9, 0.75, 0.5])
-    backwards = alt.Scale(domain=[1, 0.5], reverse=False)
-    lines = alt.Chart(table).mark_line(point=False).encode(
-        x=alt.X("left:Q", title="base model, on val", scale=backwards, axis=ticks),
-        y=theme.share_axis(alt.Y, "value", ticks=[0, 0.5, 1]),
-        color=theme.encode_by(alt.Color, "method", methods, theme.SEVEN_COLOURS),
-    )  # fmt: skip
-    points = lines.mark_point(size=40, filled=True).encode(
-        shape=theme.encode_by(alt.Shape, "method", methods, theme.SEVEN_SHAPES)
+def _cells(rows: pd.DataFrame, methods: pd.Series, title: str, colours: list[str], first: bool):
+    columns = list(rows["measure"].unique())
+    headings = alt.Axis(orient="top", labelAngle=-35, labelLimit=140)
+    names = alt.Axis(labelLimit=200) if first else None
+    base = alt.Chart(rows).encode(
+        x=alt.X("measure:N", sort=columns, title=title, axis=headings),
+        y=alt.Y("method:N", sort=list(methods), title=None, axis=names),
     )
-    layers = alt.layer(lines, points).properties(width=100, height=80)
-    chart = theme.panels(layers, "attack", attacks, columns=5).properties(title=title)
-    ranges = theme.listed_ends(table, ["method"], "value", "{method} {min:.0%} to {max:.0%}")
-    wide = table.pivot_table("value", ["attack", "left"], "method", sort=False).reset_index()
-    description = f"{title}, under {', '.join(attacks)}, at every strength: {ranges}."
-    return theme.styled(chart, description, wide)
+    # Leakage is at most a half.
+    strength = alt.datum.share * alt.expr.if_(alt.datum.measure == "leakage", 2, 1)
+    scale = alt.Scale(domain=[0, 1], range=colours, clamp=True, interpolate="rgb")
+    base = base.transform_calculate(strength=strength)
+    cells = base.mark_rect(stroke="#DDDDDD").encode(
+        color=alt.Color("strength:Q", legend=None, scale=scale)
+    )
+    dark = "datum.strength > 0.6" if first else "datum.strength < 0.4"
+    texts = base.transform_calculate(
+        text="datum.measure == 'leakage' ? format(datum.share, '.2f') : format(datum.share, '.0%')"
+    )
+    texts = texts.mark_text(fontSize=11).encode(
+        text="text:N", color=alt.condition(dark, alt.value("white"), alt.value(theme.INK))
+    )
+    return (cells + texts).properties(width=alt.Step(50), height=alt.Step(22))
+
+
+def trade_off(table: pd.DataFrame):
+    """What forgetting costs: leakage against what is kept of a method (`kept`, a share), a mark for
+    each row of method, leakage, kept; the corner at the top left is wanted."""
+    names = list(table["method"])
+    looks = {
+        "color": theme.encode_by(alt.Color, "method", names, _repeated(theme.SEVEN_COLOURS, names)),
+        "shape": theme.encode_by(alt.Shape, "method", names, _shapes(names)),
+    }
+    points = alt.Chart(table).mark_point(size=110, filled=True, opacity=0.85).encode(
+        x=alt.X("leakage:Q", title="leakage, |AUROC − 0.5|", scale=alt.Scale(domain=[0, 0.5])),
+        y=theme.share_axis(alt.Y, "kept", "held-out neighbours kept"),
+        **looks,
+    )  # fmt: skip
+    wanted = pd.DataFrame({"x": [0.0], "x2": [0.1], "y": [0.95], "y2": [1.0]})
+    corner = alt.Chart(wanted).mark_rect(color=theme.GREEN, opacity=0.25)
+    corner = corner.encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q")
+    chart = alt.layer(corner, points).properties(width=380, height=260)
+    legend = {"columns": 2, "labelLimit": 200}
+    values = theme.listed(table, "{method}: leakage {leakage:.2f}, kept {kept:.0%}")
+    description = f"Wanted: the green corner, no leakage and all neighbours kept. {values}."
+    return theme.styled(chart, description, table).configure_legend(orient="right", **legend)
+
+
+def _repeated(looks: list, names: list) -> list:
+    return [looks[i % len(looks)] for i in range(len(names))]
+
+
+def _shapes(names: list) -> list:
+    """Names that share a colour differ in shape."""
+    shapes = theme.SEVEN_SHAPES
+    return [shapes[(i + i // len(theme.SEVEN_COLOURS)) % len(shapes)] for i in range(len(names))]
+
+
+def attacks_compared(table: pd.DataFrame, *, title: str):
+    """What comes back under each attack: attack, method, value, and low and high or blank. A row
+    per attack, the one that brings back most on top; a mark per method."""
+    methods = list(table["method"].unique())
+    order = list(table.groupby("attack")["value"].max().sort_values(ascending=False).index)
+    y = alt.Y("attack:N", sort=order, title=None)
+    base = alt.Chart(table).encode(
+        y=y,
+        yOffset=alt.YOffset("method:N", sort=methods),
+        color=theme.encode_by(alt.Color, "method", methods, theme.SEVEN_COLOURS),
+    )
+    rules = base.mark_rule().encode(x=theme.share_axis(alt.X, "low", title), x2="high:Q")
+    points = base.mark_point(size=55, filled=True).encode(
+        x=theme.share_axis(alt.X, "value", title),
+        shape=theme.encode_by(alt.Shape, "method", methods, theme.SEVEN_SHAPES),
+    )
+    chart = alt.layer(rules, points).properties(width=380, height=alt.Step(9))
+    values = theme.listed_by(table, ["method"], "{attack} {value:.0%}")
+    return theme.styled(chart, f"{title}: {values}.", table)
 
 
 def best_captions(table: pd.DataFrame):
