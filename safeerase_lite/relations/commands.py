@@ -47,6 +47,21 @@ def build(
 
 
 @app.command()
+def tune(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A ledger of edits.")],
+    output: Annotated[Path, typer.Option(help="Where the choice goes.")] = Path("output/tuned"),
+    workers: Annotated[int, typer.Option(min=1, help="Edits at a time.")] = 2,
+) -> None:
+    """Choose the settings of every method, on tuples that no table reports."""
+    from .tuning import tune, write
+
+    output.mkdir(parents=True, exist_ok=True)
+    found = tune(runs, workers)
+    write(found, output)
+    typer.echo(found[found["chosen"]].to_string(index=False))
+
+
+@app.command()
 def report(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A ledger of edits.")],
     output: Annotated[Path, typer.Option(help="Where the tables go.")] = Path("output/relations"),
