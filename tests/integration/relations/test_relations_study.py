@@ -5,6 +5,7 @@ What each preservation term is for is tested in `tests/nightly/relations/`.
 
 import pytest
 
+from safeerase_lite.relations.adaptive import ADAPTIVE
 from safeerase_lite.relations.report import headline, load_edits, report, summary
 from safeerase_lite.relations.runs import LABELS, TIDY_COLUMNS, edit_run, study, tidy
 from safeerase_lite.relations.tuples import UNSAFE
@@ -24,11 +25,13 @@ def table(runs_dir):
 
 def test_a_study_has_the_base_model_and_every_method(table):
     assert list(table) == TIDY_COLUMNS and set(table["method"]) == {"base", *METHODS}
+    assert set(table["attack"]) == {"", *ADAPTIVE}
     assert headline(summary(table))["method"].tolist() == [LABELS[name] for name in METHODS]
 
 
 def test_edits_that_the_ledger_holds_are_read(table, runs_dir):
-    again = tidy(edit_run(UNSAFE[:1], "filter", runs_dir=runs_dir)).reset_index(drop=True)
+    run = edit_run(UNSAFE[:1], "filter", adaptive=True, runs_dir=runs_dir)
+    again = tidy(run).reset_index(drop=True)
     assert again.equals(table[table["method"] == "filter"].reset_index(drop=True))
     assert len(list((runs_dir / "relations").glob("*/run.json"))) == 3
 
