@@ -3,7 +3,8 @@
 Our reading of Relationship-Aware Safety Unlearning (arXiv 2603.14185). Read the files in this
 order: words, tuples, scenes (the world, whose data are in world.json); clip, objectives, editing
 (the edit); attacks, adaptive, evaluation (what it did); patching (where it is read); runs, tuning,
-report (many of them). Names load when they are first used.
+report (many of them). A user's own pictures: own_pictures, own_edit, own_measures, own_demo;
+others' tests: compositional, compositional_scores. Names load when they are first used.
 """
 
 from importlib import import_module
@@ -26,6 +27,10 @@ _NAMES = {
     "evaluation": ["reading"],
     "runs": ["check", "edit_run", "load_edited", "study", "tidy"],
     "report": ["headline", "shipped", "summary"],
+    "own_pictures": ["read_own_pictures"],
+    "own_demo": ["load_own_edit", "own_demo"],
+    "compositional": ["read_examples"],
+    "compositional_scores": ["read_test"],
 }  # fmt: skip
 _FILES = {name: file for file, names in _NAMES.items() for name in names}
 

@@ -1,6 +1,6 @@
 """A CLIP: load it, adapt it with LoRA, encode images and texts, score them.
 
-The same code loads tiny-clip and `openai/clip-vit-base-patch32`.
+The same code loads tiny-clip, `openai/clip-vit-base-patch32` and `google/siglip-base-patch16-224`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +12,21 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from transformers import CLIPModel, CLIPProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    CLIPModel,
+    CLIPProcessor,
+    PreTrainedTokenizerFast,
+    SiglipProcessor,
+)
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.utils import logging as transformers_logging
 
 from safeerase_lite.models.llava import quiet_peft
 from safeerase_lite.models.pretrained import is_local, load_weights, one_line
 from safeerase_lite.tinyworld import shipped_model
+from safeerase_lite.utils import UserError
 
 TOWERS = ("vision", "text")
 _LINEAR_LAYERS = "q_proj|k_proj|v_proj|out_proj|fc1|fc2"
@@ -25,16 +34,39 @@ _BATCH_SIZE = 256  # images or texts in one forward pass
 
 
 def load_clip(name: str = "tiny-clip") -> CLIPModel:
-    """A frozen CLIP in evaluation mode, its processor at `.processor`."""
+    """A frozen CLIP or SigLIP in evaluation mode, its processor at `.processor`.
+
+    Weights are read from safetensors alone, and no code of a checkpoint is run.
+    """
     path = str(shipped_model(name) or name)
     if Path(path).is_dir():
         transformers_logging.disable_progress_bar()
     with one_line(f"cannot load the model {name!r}"):
         local = is_local(path)
-        processor = CLIPProcessor.from_pretrained(path, local_files_only=local, backend="pil")
-        model = load_weights(CLIPModel, path, dtype=torch.float32, local_files_only=local)
+        options = {"local_files_only": local, "trust_remote_code": False}
+        family = AutoConfig.from_pretrained(path, **options).model_type
+        if family not in _PROCESSORS:
+            raise UserError(f"it is a {family}, neither a CLIP nor a SigLIP: name one of these")
+        processor = _PROCESSORS[family](path, local)
+        model = load_weights(AutoModel, path, dtype=torch.float32, **options)
     model.processor = processor
     return model.requires_grad_(False).eval()
+
+
+def _clip_processor(path: str, local: bool) -> CLIPProcessor:
+    return CLIPProcessor.from_pretrained(path, local_files_only=local, backend="pil")
+
+
+def _siglip_processor(path: str, local: bool) -> SiglipProcessor:
+    # `SiglipProcessor.from_pretrained` takes the tokenizer from spiece.model, which needs the
+    # library sentencepiece; the same tokenizer lies in tokenizer.json beside it.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=local)
+    pictures = SiglipImageProcessorPil.from_pretrained(path, local_files_only=local)
+    return SiglipProcessor(pictures, tokenizer)
+
+
+# A model's type in its configuration → what loads its processor.
+_PROCESSORS = {"clip": _clip_processor, "siglip": _siglip_processor}
 
 
 def adapt(
@@ -53,7 +85,8 @@ def adapt(
     """
     torch.manual_seed(seed)
     towers = [tower.partition(".")[::2] for tower in parts]
-    layers = "|".join(rf"{tower}_model\..*\.{number or '[0-9]+'}" for tower, number in towers)
+    layers = "|".join(rf"{t}_model\.encoder\..*\.{n or '[0-9]+'}" for t, n in towers)
+    # Not SigLIP's head, whose attention reads the weight of its `out_proj` and never calls it.
     target_modules = rf".*({layers})\..*({_LINEAR_LAYERS})"
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=target_modules)
     with quiet_peft():
@@ -78,9 +111,14 @@ def encode_images(model, pixel_values: Tensor) -> Tensor:
 
 def encode_texts(model, texts: Sequence[str]) -> Tensor:
     """Text features of length one: (texts, width)."""
-    tokens = model.processor.tokenizer(
-        list(texts), padding=True, truncation=True, return_tensors="pt"
-    )
+    shape = {"truncation": True, "return_tensors": "pt"}
+    if model.config.model_type == "siglip":
+        # It reads the last position, was trained on captions of full length, and masks nothing.
+        length = model.config.text_config.max_position_embeddings
+        shape |= {"padding": "max_length", "max_length": length, "return_attention_mask": False}
+        tokens = model.processor.tokenizer(list(texts), **shape)
+        return _encode(model, model.get_text_features, tokens.input_ids)
+    tokens = model.processor.tokenizer(list(texts), padding=True, **shape)
     return _encode(model, model.get_text_features, tokens.input_ids, tokens.attention_mask)
 
 
@@ -91,5 +129,6 @@ def _encode(model, encoder: Callable, *inputs: Tensor) -> Tensor:
 
 
 def scores(model, image_features: Tensor, text_features: Tensor) -> Tensor:
-    """CLIP's logits, its scale times the cosine: (images, texts)."""
-    return model.logit_scale.exp() * image_features @ text_features.T
+    """Its logits, scale times cosine, and SigLIP's bias added: (images, texts)."""
+    logits = model.logit_scale.exp() * image_features @ text_features.T
+    return logits + model.logit_bias if model.config.model_type == "siglip" else logits

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from safeerase_lite.utils import MAX_SEED, load_tool
+from safeerase_lite.utils import MAX_SEED, UserError, load_tool
 
 app = typer.Typer(no_args_is_help=True, help="Unsafe object–relation–object tuples on CLIP.")
 
+CLIP = "openai/clip-vit-base-patch32"
 SEEDS = {"min": -MAX_SEED, "max": MAX_SEED}
 
 # Each command imports what it needs when it runs, so that `safeerase --help` stays quick.
@@ -26,11 +27,60 @@ def demo(
     ] = 0,
     together: Annotated[bool, typer.Option("--together", help="All by one edit.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Edits at a time.")] = 2,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Your own pictures, with metadata.csv.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With --pictures: CLIP or SigLIP.", show_default=CLIP)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="With --pictures: of the edit.", show_default="200")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="With --pictures.", show_default="5e-4")
+    ] = None,
 ) -> None:
-    """Unlearn unsafe tuples, one at a time, by the main methods, and attack the result."""
+    """Unlearn unsafe tuples, one at a time, by the main methods, and attack the result.
+
+    With --pictures: edit a CLIP of yours on your own pictures.
+    """
+    given = {"steps": steps, "learning_rate": learning_rate}
+    given = {name: value for name, value in given.items() if value is not None}
+    if pictures:
+        if not tuples:
+            raise UserError("--pictures needs --tuples FILE: unsafe: [[child, drinking, wine]]")
+        from .own_demo import own_demo
+
+        own_demo(model or CLIP, pictures, tuples, output, seed=seed, **given)
+        return
+    if model or given:
+        raise UserError("--model, --steps and --learning-rate are for --pictures DIR: name it")
     from .report import demo
 
     demo(output, tuples, seed=seed, together=together, workers=workers)
+
+
+@app.command()
+def read(
+    name: Annotated[
+        str, typer.Argument(help="vg-relation, vg-attribution, sugarcrepe, winoground")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Its authors' files.")],
+    model: Annotated[str, typer.Option(help="A CLIP or SigLIP, a folder or a Hub name.")],
+    edited: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="What `demo --pictures` made.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Where the table goes.")
+    ] = None,
+) -> None:
+    """What a CLIP makes of a published test of relations, and what an edit does to that."""
+    from .compositional_scores import read_test
+
+    table = read_test(name, folder, model, edited)
+    typer.echo(table.to_string(index=False, float_format="{:.3f}".format))
+    if output:
+        table.to_csv(output, index=False)
 
 
 @app.command()

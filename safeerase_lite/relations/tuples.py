@@ -8,7 +8,7 @@ outside U.
 from collections.abc import Iterable, Sequence
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import yaml
@@ -146,17 +146,7 @@ def load_tuples(path: Path | str) -> TupleSet:
     No tuple may be named twice, by a synonym or a hypernym either.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML ({str(error).splitlines()[0]})") from None
-    fields = set(TupleSet._fields)
-    if not isinstance(content, dict) or not content.get("unsafe") or set(content) - fields:
-        raise UserError(
-            f"{path}: write `unsafe:` and a list of [subject, relation, object]; `safe:` may follow"
-        )
+    content = read_tuple_file(path, TupleSet._fields)
     unsafe = _triples(content["unsafe"], f"{path}: unsafe")
     safe = _triples(content.get("safe") or [], f"{path}: safe")
     if both := [t for t in safe if t in unsafe]:
@@ -164,10 +154,26 @@ def load_tuples(path: Path | str) -> TupleSet:
     return TupleSet(tuple(unsafe), tuple(safe))
 
 
-def _triples(rows: Any, where: str) -> dict[RelationTriple, int]:
+def read_tuple_file(path: Path, fields: Sequence[str]) -> dict[str, list]:
+    """What a YAML file says: a list for each field, of which the first is required."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML ({str(error).splitlines()[0]})") from None
+    first, *others = fields
+    if not isinstance(content, dict) or not content.get(first) or set(content) - set(fields):
+        more = f"; `{others[0]}:` may follow" if others else ", and nothing else"
+        raise UserError(f"{path}: write `{first}:` and a list of [subject, relation, object]{more}")
+    for field, rows in content.items():
+        if rows and not isinstance(rows, list):
+            raise UserError(f"{path}: {field} is no list of [subject, relation, object]")
+    return content
+
+
+def _triples(rows: list, where: str) -> dict[RelationTriple, int]:
     """Each tuple of a list, with the number of the row that names it."""
-    if not isinstance(rows, list):
-        raise UserError(f"{where} is no list of [subject, relation, object]")
     numbers: dict[RelationTriple, int] = {}
     for number, row in enumerate(rows, 1):
         try:
