@@ -1,9 +1,10 @@
 """The edit: train a CLIP until unsafe captions no longer fit, or change it in closed form."""
 
+import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 
 import pandas as pd
 import torch
@@ -29,6 +30,7 @@ HELD_OUT_SHARE = 0.3  # of each slot's neighbours: no edit sees their images or 
 # For training: of a tuple, of each of its neighbours, and of tuples elsewhere in all.
 UNSAFE_IMAGES, NEIGHBOUR_IMAGES, FAR_IMAGES = 160, 8, 256
 _ERASED_TUPLES = 24  # of all tuples with an erased concept, so many are trained on
+_PLACES = {t: place for place, t in enumerate(ALL_TUPLES)}
 _FEWER = 8  # so many times fewer images of each of them
 
 
@@ -91,10 +93,10 @@ def edit(
     if not method.trained:
         return _CLOSED_FORM[method](model, unsafe, known, settings, seed), pd.DataFrame()
     rng = random.Random(f"edit {seed}")
+    digest = _digest(model)
     model = clip.adapt(model, method.parts, rank=settings.rank, alpha=settings.alpha, seed=seed)
-    examples = _training_set(model, unsafe, known, method, seed, rng)
-
-    frozen_texts = _frozen_texts(model)
+    frozen = FrozenClip(digest, model)
+    examples = _training_set(frozen, unsafe, known, method, seed, rng)
     weights = {
         "forget": 1.0,
         "marginals": settings.marginal_weight * method.preserves_marginals,
@@ -108,7 +110,7 @@ def edit(
     for step in range(steps):
         order = order or rng.sample(examples, len(examples))
         batch = order.pop()
-        terms = _loss_terms(model, frozen_texts, batch, method, settings, rng)
+        terms = _loss_terms(model, frozen, batch, method, settings, rng)
         loss = sum(weights[name] * term for name, term in terms.items())
         optimizer.zero_grad()
         loss.backward()
@@ -120,16 +122,32 @@ def edit(
     return EditedClip(model), pd.DataFrame(history)
 
 
-def _frozen_texts(model):
-    """A function texts → features by the frozen model, which encodes the same texts once."""
+@dataclass(frozen=True)
+class FrozenClip:
+    """The model before the edit. It equals any other of the same weights, so that what it says of
+    the same examples is computed once in a process, for all methods."""
 
-    @cache
-    @torch.no_grad()
-    def encode(texts: tuple[str, ...]) -> Tensor:
-        with clip.frozen(model):
-            return clip.encode_texts(model, texts)
+    weights: str  # their sha256
+    model: torch.nn.Module = field(compare=False)
 
-    return encode
+
+def _digest(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for weights in model.state_dict().values():
+        digest.update(weights.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=64)
+@torch.no_grad()
+def _frozen_texts(frozen: FrozenClip, texts: tuple[str, ...]) -> Tensor:
+    with clip.frozen(frozen.model):
+        return clip.encode_texts(frozen.model, texts)
+
+
+@cache
+def _all_captions(wording: str) -> tuple[str, ...]:
+    return tuple(caption(*t, wording) for t in ALL_TUPLES)
 
 
 # ---- what an edit is trained on ----
@@ -170,11 +188,17 @@ class TrainingExamples:
     erased_noun: str  # the noun that is erased with the tuple, or ""
 
 
+@lru_cache(maxsize=32)
 def training_examples(
-    model, u: RelationTriple, unsafe: Tuples, seed: int, erased_noun: str = "", fewer: int = 1
+    frozen: FrozenClip,
+    u: RelationTriple,
+    unsafe: tuple[RelationTriple, ...],
+    seed: int,
+    erased_noun: str = "",
+    fewer: int = 1,
 ) -> TrainingExamples:
     """The examples of one tuple. unsafe: all of U. fewer: divides the numbers of images."""
-    held_out = _held_out(tuple(unsafe), seed)
+    model, held_out = frozen.model, _held_out(unsafe, seed)
     usable = [t for t in listed(u, unsafe, seed) if t not in held_out]
     excluded = {u, *unsafe, *neighbours(u, unsafe), *held_out}
     others = [t for t in ALL_TUPLES if t not in excluded]
@@ -189,9 +213,11 @@ def training_examples(
     return TrainingExamples(u, usable, others, images, features, erased_noun)
 
 
-def _training_set(model, unsafe, known, method: Method, seed: int, rng) -> list[TrainingExamples]:
+def _training_set(
+    frozen: FrozenClip, unsafe, known, method: Method, seed: int, rng
+) -> list[TrainingExamples]:
     if not (slot := method.erased_slot):
-        return [training_examples(model, u, known, seed) for u in unsafe]
+        return [training_examples(frozen, u, known, seed) for u in unsafe]
     examples = []
     for u in unsafe:
         concept = getattr(u, slot)
@@ -200,13 +226,13 @@ def _training_set(model, unsafe, known, method: Method, seed: int, rng) -> list[
         noun = "" if slot == "relation" else concept
         all_unsafe = tuple(dict.fromkeys((*known, *erased)))
         examples += [
-            training_examples(model, t, all_unsafe, seed, noun, _FEWER) for t in (u, *sample)
+            training_examples(frozen, t, all_unsafe, seed, noun, _FEWER) for t in (u, *sample)
         ]
     return examples
 
 
 def _loss_terms(
-    model, frozen_texts, batch: TrainingExamples, method: Method, settings: EditSettings, rng
+    model, before: FrozenClip, batch: TrainingExamples, method: Method, settings: EditSettings, rng
 ) -> dict[str, Tensor]:
     """The terms of one step: unsafe images, as many of neighbours and as many from elsewhere,
     against the unsafe caption, those of listed neighbours and of others, and of every noun."""
@@ -225,11 +251,11 @@ def _loss_terms(
     edited = clip.scores(model, image_features, text_features)
 
     # All tuples' captions at once: they are encoded once for each wording, not once a step.
-    all_captions = frozen_texts(tuple(caption(*t, wording) for t in ALL_TUPLES))
+    all_captions = _frozen_texts(before, _all_captions(wording))
     frozen_text_features = torch.cat([
-        frozen_texts(unsafe_captions),
-        all_captions[[ALL_TUPLES.index(t) for t in safe]],
-        frozen_texts(nouns),
+        _frozen_texts(before, unsafe_captions),
+        all_captions[[_PLACES[t] for t in safe]],
+        _frozen_texts(before, nouns),
     ])  # fmt: skip
     frozen_image_features = torch.cat(
         [features[i] for features, i in zip(batch.frozen_features, chosen, strict=True)]

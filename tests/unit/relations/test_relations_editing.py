@@ -16,7 +16,7 @@ from safeerase_lite.relations.clip import (
     preprocess,
     scores,
 )
-from safeerase_lite.relations.editing import EditedClip, edit, listed, training_examples
+from safeerase_lite.relations.editing import EditedClip, FrozenClip, edit, listed, training_examples
 from safeerase_lite.relations.objectives import METHODS, SETTINGS, suppress
 from safeerase_lite.relations.runs import edit_run
 from safeerase_lite.relations.scenes import draw, scenes_of
@@ -97,16 +97,16 @@ def test_another_seed_holds_out_others():
 
 
 def test_no_anchor_is_unsafe_or_a_neighbour(clip):
-    examples = training_examples(clip, FOX, [FOX, UNSAFE[0]], 0, fewer=8)
+    examples = training_examples(FrozenClip("", clip), FOX, (FOX, UNSAFE[0]), 0, fewer=8)
     near = set(neighbours(FOX, [FOX]))
     assert not set(examples.other_tuples) & (near | {FOX, UNSAFE[0]})
 
 
 def test_what_is_held_out_for_one_tuple_trains_no_other(clip):
-    pair = [FOX, FOX._replace(relation="watching")]
+    pair = (FOX, FOX._replace(relation="watching"))
     held_out = {t for u in pair for t in set(neighbours(u, pair)) - set(listed(u, pair))}
     for u in pair:
-        examples = training_examples(clip, u, pair, 0, fewer=8)
+        examples = training_examples(FrozenClip("", clip), u, pair, 0, fewer=8)
         assert not held_out & {*examples.listed, *examples.other_tuples}
 
 
