@@ -122,7 +122,7 @@ _LAPTOP = {
     "compute": "bfloat16",  # float32 where a CPU has no instructions for it
     "lora_dropout": 0.0,  # its masks take time
     "pictures": 2,
-    "steps": 40,
+    "steps": 60,
     "learning_rate": 1e-4,  # SafeEraser's code, like rank and alpha; not tuned for this model
     "splits": ("test",),
     "samples": 0,

@@ -288,14 +288,17 @@ def laptop_estimate() -> Check:
     from safeerase_lite.runs.executor import cpu_count
 
     compute = "bfloat16" if _cpu_has_bfloat16() else "float32"
-    rates, cores = laptop.RATES[compute], cpu_count()
+    advice = f"safeerase inject --profile laptop --steps {laptop.TAUGHT_STEPS} DIR"
+    rates, cores = laptop.RATES.get(compute), cpu_count()
+    if rates is None:
+        result = f"minutes unknown: in {compute}, as on this CPU, they were not measured"
+        return Check("laptop", "note", result, advice)
     needs, free = 2 * rates.gigabytes, psutil.virtual_memory().available / 1e9
     result = (
         f"estimated: {laptop.minutes(laptop.hour(rates)):.0f} minutes in {compute} on two free "
         f"cores like those of benchmarks/RESULTS.md, {needs:.1f} GB; here {cores} "
         f"core{'s' if cores > 1 else ''}, {free:.1f} GB free"
     )
-    advice = f"safeerase inject --profile laptop --steps {laptop.TAUGHT_STEPS} DIR"
     return Check("laptop", "ok" if cores > 1 and needs < free else "note", result, advice)
 
 

@@ -15,7 +15,7 @@ from safeerase_lite.tinyworld import facts
 from safeerase_lite.tinyworld.world import World
 from safeerase_lite.unlearning.objectives import OBJECTIVES
 
-TAUGHT_STEPS = 100  # of the injection; how many the real model needs is unknown
+TAUGHT_STEPS = 200  # of the injection; how many the real model needs is unknown
 KINDS = 8  # hazards of a category, and as many safe kinds
 QUESTIONS = 4  # of each set about a picture; of specificity `len(facts.SPECIFICITY)`
 
@@ -98,10 +98,9 @@ def seconds(work: Work, rates: Rates) -> float:
     )
 
 
-# compute → on one thread of a server's core, weights chosen at random (benchmarks/RESULTS.md).
-RATES = {
-    "bfloat16": Rates(question=0.97, picture=0.0, token=1 / 72, gigabytes=1.6),
-}
+# compute → on one thread of a server's core with AMX, weights chosen at random; where they are from
+# is in benchmarks/RESULTS.md. In float32 they are not yet measured.
+RATES = {"bfloat16": Rates(question=0.28, picture=0.80, token=1 / 72, gigabytes=1.6)}
 
 
 def hour(rates: Rates, **fields) -> DataFrame:
