@@ -7,7 +7,8 @@ same process and under the same cap, the plain way (`plain.py`). What memory and
 does not depend on its value; what the model says means nothing.
 
 Without a GPU it runs on a model of about a hundredth of the weights, as a check of this script
-alone. Writes `colab_budget.csv` and a section of RESULTS.md.
+alone. Writes `colab_budget.csv` and a section of RESULTS.md. `--full --folder DIR` takes the whole
+model through one step and one answer on a CPU of 24 GB instead (`full_on_cpu.py`).
 """
 
 import argparse
@@ -20,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+import full_on_cpu
 import loop
 import pandas as pd
 import plain
@@ -42,9 +44,6 @@ from safeerase_lite.unlearning.sampler import BatchSampler
 HERE = Path(__file__).parent
 CAP = 15 * 2**30
 ON_GPU = torch.cuda.is_available()
-HUNDREDTH = {"width": 512, "feed_forward": 1408, "layers": 8, "heads": 8,
-             "vision_width": 128, "vision_feed_forward": 512, "vision_layers": 4,
-             "vision_heads": 2}  # fmt: skip
 PICTURES = 2  # a step's harmful ones; a part holds one of them, as in `t4`
 PARTS = ("vision", "forward", "reference", "backward", "optimizer")
 
@@ -195,14 +194,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20 if ON_GPU else 2)
     parser.add_argument("--folder", help="where the checkpoint is written, 14 GB, and stays")
+    parser.add_argument("--full", action="store_true", help="all of it on a CPU; needs --folder")
+    parser.add_argument("--small", action="store_true", help="--full with a hundredth of it")
     given = parser.parse_args()
+    if given.full:
+        if not given.folder:
+            parser.error("--full needs --folder, where a run that was stopped goes on")
+        done = full_on_cpu.run(Path(given.folder), given.small)
+        if not given.small:
+            sections.write(full_on_cpu.SECTION, full_on_cpu.report(done))
+        return
     if ON_GPU:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, CAP / total))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(given.folder or temporary) / "llava"
         if not (folder / "model.safetensors.index.json").exists():
-            sizes = {} if ON_GPU else HUNDREDTH
+            sizes = {} if ON_GPU else full_on_cpu.HUNDREDTH
             random_llava.write(folder, random_llava.configuration(**sizes))
         pictures = Path(temporary) / "pictures"
         pictures.mkdir()

@@ -7,6 +7,7 @@ from the tiny world's sentences.
 """
 
 import json
+import os
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,8 +82,10 @@ def write(folder: Path, config: LlavaConfig, *, shard_bytes: int = SHARD_BYTES) 
     index: dict[str, str] = {}
     for number, shapes in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        weights = {key: _random(key, shape) for key, shape in shapes.items()}
-        save_file(weights, folder / name, metadata={"format": "pt"})
+        if not (folder / name).exists():  # a call that was stopped goes on
+            weights = {key: _random(key, shape) for key, shape in shapes.items()}
+            save_file(weights, folder / f".{name}", metadata={"format": "pt"})
+            os.replace(folder / f".{name}", folder / name)
         index |= dict.fromkeys(shapes, name)
     total = sum(2 * shape.numel() for shapes in shards for shape in shapes.values())
     listing = {"metadata": {"total_size": total}, "weight_map": index}

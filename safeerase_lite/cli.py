@@ -368,7 +368,7 @@ def export(
 @app.command()
 def inject(
     folder: AdapterDir,
-    profile: Annotated[str, typer.Option(help="tiny, t4 or full.")] = "t4",
+    profile: Annotated[str, typer.Option(help="tiny, laptop, t4 or full.")] = "t4",
     model: Annotated[
         str | None, typer.Option(help="A model's folder or Hub name.", show_default="the profile's")
     ] = None,

@@ -30,6 +30,8 @@ LIBRARIES = ("transformers", "peft", "bitsandbytes", "accelerate")
 NOTEBOOK_LIBRARIES = ("altair", "papermill", "jupyterlab")
 MODELS = ("tiny-llava", "tiny-llava-gold")
 MIN_MEMORY, MIN_DISK = 2, 1  # GiB that the tiny profile needs
+# Rounding normal weights to 16 levels costs about a tenth; a broken kernel costs everything.
+MAX_NF4_ERROR = 0.2
 OVERHEAD = 1.5e9  # bytes of CUDA's context and of fragmentation: an assumption, not yet measured
 
 
@@ -59,6 +61,7 @@ def examine() -> list[Check]:
         "profile": profile,
         "a run": run_estimate,
         "an injection": injection_estimate,
+        "laptop": laptop_estimate,
         "memory": memory,
         "disk": disk,
         "temporary files": temporary_files,
@@ -155,18 +158,40 @@ def gpu() -> Check:
 def precision() -> Check:
     """The number format to compute in. A T4 reports bfloat16, but only emulates it."""
     if _gpu() is None:
-        return Check("precision", "ok", "float32 on the CPU")
+        fast = "is fast" if _cpu_has_bfloat16() else "would be slower"
+        return Check("precision", "ok", f"float32 on the CPU; bfloat16 {fast} here")
     native, advice = _native_bfloat16(), "compute='float32' if a loss becomes NaN"
     result = "bfloat16, native" if native else "float16: bfloat16 is not native here"
     return ok_if(native, "precision", result, advice, otherwise="note")
 
 
 def four_bit() -> Check:
-    """Quantise a layer to NF4 and multiply: the product is close to the dense layer's."""
+    """Quantise a layer to NF4 and multiply: the product is close to the dense layer's. On Apple
+    silicon the GPU (MPS) is tried too, though models run on the CPU there."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    error = _nf4_error(device)
+    result = f"NF4 on {device}, relative error {error:.0%}"
+    if torch.backends.mps.is_available():
+        result += f"; {_nf4_on_mps()}"
+    advice = "pip install --force-reinstall bitsandbytes, or use precision='dense'"
+    return ok_if(error < MAX_NF4_ERROR, "4-bit", result, advice)
+
+
+def _nf4_on_mps() -> str:
+    try:
+        error = _nf4_error("mps")
+    except Exception as error:  # whatever a build without this backend raises
+        return f"not on MPS ({_first_line(error)})"
+    return "on MPS too" if error < MAX_NF4_ERROR else f"wrong on MPS, relative error {error:.0%}"
+
+
+def _nf4_error(device: str) -> float:
+    """The relative error of a product by a layer in NF4."""
     import torch
     from bitsandbytes.nn import Linear4bit
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator().manual_seed(0)
     dense = torch.nn.Linear(64, 64, bias=False)
     torch.nn.init.normal_(dense.weight, generator=generator)
@@ -176,11 +201,7 @@ def four_bit() -> Check:
     with torch.no_grad():
         expected = dense(inputs)
         difference = quantised.to(device)(inputs.to(device)).cpu() - expected
-    error = (difference.norm() / expected.norm()).item()
-    result = f"NF4 on {device}, relative error {error:.0%}"
-    advice = "pip install --force-reinstall bitsandbytes, or use precision='dense'"
-    # Rounding normal weights to 16 levels costs about a tenth; a broken kernel costs everything.
-    return ok_if(error < 0.2, "4-bit", result, advice)
+    return (difference.norm() / expected.norm()).item()
 
 
 def profile() -> Check:
@@ -260,6 +281,27 @@ def injection_estimate() -> Check:
     return Check("an injection", "note", result, f"safeerase inject --profile {name} DIR")
 
 
+def laptop_estimate() -> Check:
+    """Minutes and memory to teach a small real model a small world on this CPU, and to unlearn it
+    with and without PD at the same time."""
+    from safeerase_lite import laptop
+    from safeerase_lite.runs.executor import cpu_count
+
+    compute = "bfloat16" if _cpu_has_bfloat16() else "float32"
+    advice = f"safeerase inject --profile laptop --steps {laptop.TAUGHT_STEPS} DIR"
+    rates, cores = laptop.RATES.get(compute), cpu_count()
+    if rates is None:
+        result = f"minutes unknown: in {compute}, as on this CPU, they were not measured"
+        return Check("laptop", "note", result, advice)
+    needs, free = 2 * rates.gigabytes, psutil.virtual_memory().available / 1e9
+    result = (
+        f"estimated: {laptop.minutes(laptop.hour(rates)):.0f} minutes in {compute} on two free "
+        f"cores like those of benchmarks/RESULTS.md, {needs:.1f} GB; here {cores} "
+        f"core{'s' if cores > 1 else ''}, {free:.1f} GB free"
+    )
+    return Check("laptop", "ok" if cores > 1 and needs < free else "note", result, advice)
+
+
 def _estimate(name: str, *, taught: int = 0, **fields) -> str:
     """Memory and hours for 7B and 13B; of unlearning, or to teach so many questions a picture."""
     from safeerase_lite import resources
@@ -299,6 +341,12 @@ def _gpu():
     import torch
 
     return torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+
+
+def _cpu_has_bfloat16() -> bool:
+    from safeerase_lite.models.llava import cpu_has_bfloat16
+
+    return cpu_has_bfloat16()
 
 
 def _native_bfloat16() -> bool:

@@ -98,7 +98,9 @@ def teaching_data(config: Config) -> Data:
     """
     home = load_data(config)
     everything = World(config.world_seed, config.cue, PICTURES, 1, config.picture_size, False)
-    whole = read_data(write_world(everything, cached(everything.name)))
+    whole = read_data(
+        write_world(everything, cached(everything.name)), categories=config.categories
+    )
     tables = [getattr(whole, name) for name in TABLES]
     taught = [table[table["split"] == "train"] for table in tables]
     held_out = home.retain[home.retain["split"] != "train"]

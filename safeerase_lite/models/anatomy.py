@@ -42,6 +42,15 @@ def mark_pictures(processor: Any, ids: Tensor, answered: Tensor) -> dict[str, Te
     return {"mm_token_type_ids": (ids == processor.image_token_id).long()}
 
 
+def nothing() -> None:
+    """transformers knows what most families need."""
+
+
+def register_lfm2_pictures() -> None:
+    """LFM2-VL: transformers reads its pictures by torchvision alone."""
+    from . import lfm2_pictures  # noqa: F401, registers itself
+
+
 # ---- the record ----
 
 
@@ -56,6 +65,8 @@ class Anatomy:
         writers: the parts of a block whose outputs are added to the residual stream.
         linears: the linear layers of the language model's blocks: quantised, and adapted by LoRA.
         processor: the name of its processor class in transformers; "": the one registered for it.
+        register: makes known to transformers what it lacks of this family; called before its
+            processor is looked for, any number of times.
         template: the chat template of a family that was published without one.
         view: settings of the processor by which a picture is one view, not a view and many tiles.
         arrange: (`model.model`, what the projector makes of a picture, the picture's tensors) →
@@ -77,6 +88,7 @@ class Anatomy:
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
     )  # fmt: skip
     processor: str = ""
+    register: Callable[[], None] = nothing
     template: str | None = None
     view: Mapping[str, Any] = field(default_factory=dict)
     arrange: Callable[[nn.Module, Tensor, Mapping[str, Tensor]], Tensor] | None = None
@@ -128,6 +140,7 @@ FAMILIES: dict[str, Anatomy] = {
         norm="embedding_norm",
         writers=("self_attn", "conv", "feed_forward"),  # a block attends or convolves
         linears=("q_proj", "k_proj", "v_proj", "out_proj", "in_proj", "w1", "w2", "w3"),
+        register=register_lfm2_pictures,
         view={"do_image_splitting": False},
         packs=False,  # a convolution would read the question before
     ),

@@ -25,8 +25,7 @@ def load_processor(path: str, config: Any, *, local_files_only: bool):
         UserError: its pictures need torchvision, or it does not say how large a patch is.
     """
     anatomy = anatomy_of(config)
-    if config.model_type == "lfm2_vl":
-        from . import lfm2_pictures  # noqa: F401, registers what transformers lacks
+    anatomy.register()
     named = getattr(transformers, anatomy.processor, None)
     processor_class = without_videos(named or PROCESSOR_MAPPING[type(config)])
     processor = processor_class.from_pretrained(

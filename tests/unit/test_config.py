@@ -165,6 +165,14 @@ def test_a_wrong_field_or_value_is_named_with_what_would_do(fields, complaint):
     assert re.search(complaint.replace("?", r"\?"), refusal(**fields))
 
 
+def test_the_laptops_categories_and_splits_are_those_of_the_tiny_world_alone(tmp_path):
+    assert config("laptop").categories and config("laptop").splits == ("test",)
+    real = config("laptop", data_dir=tmp_path)
+    assert (real.categories, real.splits) == ((), ("train", "val", "test"))
+    assert config("laptop", data_dir=tmp_path, categories="Weapon").categories == ("Weapon",)
+    assert config("laptop", categories=()).categories == ()
+
+
 def test_a_path_and_one_text_are_taken_as_meant(tmp_path):
     assert config(data_dir=tmp_path).data_dir == str(tmp_path)
     assert config(splits="val").splits == ("val",)
@@ -194,7 +202,7 @@ def test_an_objective_like_none_lists_what_there_is():
 def test_an_unknown_profile_names_the_near_miss():
     assert (
         refusal("tinny")
-        == "unknown profile 'tinny': choose one of tiny, t4, full; did you mean 'tiny'?"
+        == "unknown profile 'tinny': choose one of tiny, laptop, t4, full; did you mean 'tiny'?"
     )
 
 

@@ -188,6 +188,31 @@ def test_what_a_card_can_do_is_not_invented(card, no_card):
     assert "7B 11.5 GB, unknown hours" in doctor.run_estimate().result
 
 
+def test_an_hour_on_a_laptop_is_estimated_where_its_rates_were_measured(no_card, monkeypatch):
+    monkeypatch.setattr(doctor, "_cpu_has_bfloat16", lambda: False)
+    assert doctor.laptop_estimate().result.startswith("minutes unknown: in float32")
+    monkeypatch.setattr(doctor, "_cpu_has_bfloat16", lambda: True)
+    check = doctor.laptop_estimate()
+    assert re.match(r"estimated: \d+ minutes in bfloat16 on two free cores", check.result)
+    assert "inject --profile laptop --steps" in check.advice
+    monkeypatch.setattr("safeerase_lite.runs.executor.cpu_count", lambda: 1)
+    assert doctor.laptop_estimate().status == "note"
+
+
+def test_on_apple_silicon_it_is_said_whether_its_gpu_has_four_bits(no_card, monkeypatch):
+    def error(device):
+        if device == "mps":
+            raise NotImplementedError("no kernel")
+        return 0.1
+
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(doctor, "_nf4_error", error)
+    check = doctor.four_bit()
+    assert check.status == "ok" and "not on MPS (NotImplementedError: no kernel)" in check.result
+    monkeypatch.setattr(doctor, "_nf4_error", lambda device: 0.1)
+    assert doctor.four_bit().result.endswith("on MPS too")
+
+
 def test_four_bit_is_really_tried(no_card, monkeypatch):
     assert doctor.four_bit().status == "ok"
 

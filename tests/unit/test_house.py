@@ -30,6 +30,7 @@ LAYERS = [
     "runs",
     "report",
     "resources",
+    "laptop",
     "doctor",
     "inject",
     "export",

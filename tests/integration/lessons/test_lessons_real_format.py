@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import nbformat
 import pytest
-from run_lessons import LESSONS, run_here
+import random_smolvlm
+from run_lessons import LESSONS, lesson_03, run_here
 
 import safeerase_lite as sl
 from safeerase_lite.models.llava import load_model
@@ -23,6 +24,20 @@ def test_lesson_03_runs_on_the_real_format(real_format_model, real_format_data, 
     tables = store.load(tmp_path / "runs")
     assert list(tables.runs["status"]) == ["complete"]
     assert set(tables.metrics["split"]) == {"train", "val"}
+
+
+def test_lesson_03_runs_on_a_small_smolvlm_in_the_profile_laptop(real_format_data, tmp_path):
+    """Of SmolVLM-256M's class and processor; narrow and shallow."""
+    small = random_smolvlm.configuration(
+        width=64, feed_forward=128, layers=2, heads=2, key_value_heads=1, vision_width=64,
+        vision_feed_forward=128, vision_layers=1, vision_heads=2, side=128,
+    )  # fmt: skip
+    random_smolvlm.write(tmp_path / "smolvlm", small)
+    node = lesson_03(tmp_path / "smolvlm", real_format_data, tmp_path)
+    [table] = [cell for cell in node.cells if cell.id == "e9d7aec1"]
+    assert "vision tower" in table.outputs[0]["data"]["text/plain"]
+    [parameters] = store.load(tmp_path / "runs").runs.to_dict("records")
+    assert (parameters["profile"], parameters["precision"]) == ("laptop", "dense")
 
 
 class Stop(Exception):

@@ -198,7 +198,11 @@ def test_weights_in_a_folder_of_their_own_are_checked_and_part_of_the_id(copy, r
     assert f"{HEAD} holds NaN" in refused()
 
 
-def test_a_weight_that_is_infinite_in_the_type_that_is_computed_in_is_refused(copy, make_config):
+def test_a_weight_that_is_infinite_in_the_type_that_is_computed_in_is_refused(
+    copy, make_config, monkeypatch
+):
+    monkeypatch.setattr("safeerase_lite.models.llava.cpu_has_bfloat16", lambda: True)
+
     def enlarge(weights):
         weights[HEAD] = torch.full_like(weights[HEAD], 3.4028e38, dtype=torch.float32)
 

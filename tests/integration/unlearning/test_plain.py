@@ -90,8 +90,11 @@ def test_the_reference_is_no_second_model(world, make_config, tmp_path, objectiv
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_an_unlearned_model_goes_when_nobody_holds_it(world, make_config, tmp_path, compute):
+def test_an_unlearned_model_goes_when_nobody_holds_it(
+    world, make_config, tmp_path, compute, monkeypatch
+):
     """At once, not when the garbage collector comes: two do not fit a T4."""
+    monkeypatch.setattr("safeerase_lite.models.llava.cpu_has_bfloat16", lambda: True)
     config = make_config(objective="kl", decouple="pd", steps=1, warmup=0.0, compute=compute)
     model = load_model(config)
     alive, forward = weakref.ref(model), model.get_base_model().forward

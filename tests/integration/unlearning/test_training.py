@@ -231,7 +231,8 @@ def test_a_watched_run_is_the_same_run(world, make_config, learn, precision):
     assert same(watched, unwatched)
 
 
-def test_a_process_may_train_in_one_precision_after_another(learn):
+def test_a_process_may_train_in_one_precision_after_another(learn, monkeypatch):
+    monkeypatch.setattr("safeerase_lite.models.llava.cpu_has_bfloat16", lambda: True)
     kinds = ("float32", "bfloat16", "float32")
     first, half, again = (
         learn(str(n), steps=1, warmup=0.0, compute=kind)[2] for n, kind in enumerate(kinds)

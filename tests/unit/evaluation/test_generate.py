@@ -30,7 +30,8 @@ def answers(base_model, rows, make_config):
 
 
 @pytest.mark.parametrize("projector", ["trained", "frozen"])
-def test_an_adapted_model_answers_in_half_precision(rows, make_config, projector):
+def test_an_adapted_model_answers_in_half_precision(rows, make_config, projector, monkeypatch):
+    monkeypatch.setattr("safeerase_lite.models.llava.cpu_has_bfloat16", lambda: True)
     config = make_config(compute="bfloat16", projector=projector)
     model = load_model(config)
     assert len(generate(model, rows["image"], rows["question"], config)) == len(rows)

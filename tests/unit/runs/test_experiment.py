@@ -142,12 +142,15 @@ def test_the_settings_come_back_from_what_was_recorded(opened, objective, decoup
 
 
 def test_the_type_that_is_recorded_is_the_one_that_is_computed_in(opened, monkeypatch):
-    """Without a GPU float16 is bfloat16, which gives another result."""
+    """Without a GPU float16 is bfloat16, and bfloat16 float32 where a CPU is slow in it."""
     for gpu, recorded in ((True, "float16"), (False, "bfloat16")):
         monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
         run = opened(compute="float16")
         assert run.parameters["compute"] == recorded
         assert recorded_config(run.parameters).compute == recorded
+    for fast, recorded in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("safeerase_lite.models.llava.cpu_has_bfloat16", lambda fast=fast: fast)
+        assert opened(compute="bfloat16").parameters["compute"] == recorded
     assert opened().parameters["compute"] == "float32"
 
 
