@@ -5,6 +5,7 @@
 # make install     the virtual environment alone, in .venv
 # make types       pyright on data, objectives, metrics and config
 # make exercises   the students' copies and the tutor's kit, from the exercises' sources
+# make book        the site, in output/book: lessons, exercises, docs, results, API, glossary
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -12,7 +13,7 @@ PYTEST = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 # The integration tests run the other lessons in less time; "make accept" runs all as they are.
 LESSONS = notebooks/0[0123678]_*.ipynb
 
-.PHONY: demo check test accept types lint exercises install clean
+.PHONY: demo check test accept types lint exercises book install clean
 
 demo: install
 	$(BIN)/safeerase demo
@@ -35,6 +36,9 @@ lint: install
 
 exercises: install
 	$(BIN)/python tools/exercises.py build
+
+book: install
+	$(BIN)/python tools/build_book.py
 
 install: $(VENV)/.installed
 
