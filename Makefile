@@ -2,6 +2,7 @@
 # make check       before every commit: ruff and the unit tests, about a minute
 # make test        before a review: types, unit and integration tests, notebooks, browser; ten to twenty minutes
 # make accept      everything, with the nightly tests
+# make slides      the slides of the 90-minute class, from the lessons: output/slides.html
 # make install     the virtual environment alone, in .venv
 # make types       pyright on data, objectives, metrics and config
 # make exercises   the students' copies and the tutor's kit, from the exercises' sources
@@ -13,7 +14,7 @@ PYTEST = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 # The integration tests run the other lessons in less time; "make accept" runs all as they are.
 LESSONS = notebooks/0[0123678]_*.ipynb
 
-.PHONY: demo check test accept types lint exercises book install clean
+.PHONY: demo check test accept types lint exercises book slides install clean
 
 demo: install
 	$(BIN)/safeerase demo
@@ -39,6 +40,9 @@ exercises: install
 
 book: install
 	$(BIN)/python tools/build_book.py
+
+slides: install
+	$(BIN)/python tools/slides.py
 
 install: $(VENV)/.installed
 

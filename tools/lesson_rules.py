@@ -21,6 +21,9 @@ from safeerase_lite.runs.notebook import TYPES, parameters
 from safeerase_lite.utils import UserError
 
 MAX_BYTES = 150_000  # bytes
+MAX_LINES = 150  # of code; the rest belongs to safeerase_lite/lessons, with tests
+FIGURE, TO_DO = "figure", "to-do"  # tags
+COLLAPSED = "hide-output"  # the tag for the site; JupyterLab has metadata of its own
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:tmp|home|root|Users)\b|site-packages")
 LINK = re.compile(r"\]\((?!https?:|mailto:|attachment:|#)([^)#\s]+)")
 NOTEBOOK = "-"
@@ -138,9 +141,46 @@ def opening(node: NotebookNode, lesson: Lesson) -> Findings:
     text = "\n".join(cell.source for cell in own[:first])
     if not title(node):
         yield NOTEBOOK, "has no `# ` heading: give it a title"
-    for words in ("You will learn", "Minutes", "Needs"):
+    for words in ("You will learn", "Minutes", "Needs", "The question", "The figure", "To do"):
         if f"**{words}" not in text:
             yield NOTEBOOK, f"does not open with **{words}**: say it before the first code"
+
+
+@rule
+def story(node: NotebookNode, lesson: Lesson) -> Findings:
+    """One figure answers its question, and at least one cell asks the reader to do something."""
+    tagged = {tag: [c for c in node.cells if tag in c.metadata.get("tags", [])]
+              for tag in (FIGURE, TO_DO)}  # fmt: skip
+    if len(tagged[FIGURE]) != 1:
+        yield (
+            NOTEBOOK,
+            f"{len(tagged[FIGURE])} cells are tagged {FIGURE!r}: tag the one that answers",
+        )
+    for cell in tagged[FIGURE]:
+        if not any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            yield cell.id, f"is tagged {FIGURE!r} and shows no picture: run the lesson again"
+    if not tagged[TO_DO]:
+        yield NOTEBOOK, f"no cell is tagged {TO_DO!r}: let the reader do something, and tag it"
+
+
+@rule
+def length(node: NotebookNode, lesson: Lesson) -> Findings:
+    """Short enough to be read: what is long is a function of the package."""
+    lines = [line for cell in cells(node, "code") for line in cell.source.split("\n")]
+    if (count := sum(bool(line.strip()) for line in lines)) > MAX_LINES:
+        yield (
+            NOTEBOOK,
+            f"has {count} lines of code, {MAX_LINES} at most: move functions into "
+            "safeerase_lite/lessons",
+        )
+
+
+@rule
+def spoilers(node: NotebookNode, lesson: Lesson) -> Findings:
+    """What is saved between a prediction and its outcome is collapsed: it would tell."""
+    for cell in revealing(node):
+        if cell.outputs and not is_collapsed(cell):
+            yield cell.id, "shows what was to be predicted: run `navigate`, which collapses it"
 
 
 @rule
@@ -257,6 +297,25 @@ def size(node: NotebookNode, lesson: Lesson) -> Findings:
 
 
 # ---- looking at a notebook ----
+
+
+def revealing(node: NotebookNode) -> list[NotebookNode]:
+    """The cells of code after a prediction, up to the one that tells its outcome."""
+    waiting: set[str] = set()
+    found = []
+    for cell in cells(node, "code"):
+        asked, told = (set(re.findall(rf"\bsl\.{name}\(\s*[\"']([^\"']+)", cell.source))
+                       for name in ("predict", "outcome"))  # fmt: skip
+        if waiting and not asked:
+            found.append(cell)
+        waiting = (waiting | asked) - told
+    return found
+
+
+def is_collapsed(cell: NotebookNode) -> bool:
+    """Whether its output waits for a click, in JupyterLab and on the site."""
+    hidden = cell.metadata.get("jupyter", {}).get("outputs_hidden", False)
+    return hidden and COLLAPSED in cell.metadata.get("tags", [])
 
 
 def title(node: NotebookNode) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import nbformat
 import typer
-from lesson_rules import Lesson, findings, stamped, title, written
+from lesson_rules import COLLAPSED, Lesson, findings, revealing, stamped, title, written
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
@@ -119,7 +119,8 @@ def generated(about: Course, name: str) -> dict[str, str]:
 
 
 def navigated(node: NotebookNode, lesson: Lesson) -> NotebookNode:
-    """The notebook with its generated cells made anew; all else, outputs too, as it was."""
+    """The notebook with its generated cells made anew, and what tells an outcome collapsed; all
+    else, outputs too, as it was."""
     first, last = (
         mark_generated(new_markdown_cell(lesson.generated[id]), id)
         for id in ("navigation", "navigation-end")
@@ -130,7 +131,26 @@ def navigated(node: NotebookNode, lesson: Lesson) -> NotebookNode:
             cell.source = lesson.generated["import"]
             mark_generated(cell, "import")
             break
-    return NotebookNode(node | {"cells": [first, *cells, last]})
+    return collapsed(NotebookNode(node | {"cells": [first, *cells, last]}))
+
+
+def collapsed(node: NotebookNode) -> NotebookNode:
+    """The notebook, its outputs shown but for those that tell what a prediction asks: these wait
+    for a click. Running a cell opens its output."""
+    telling = {cell.id for cell in revealing(node)}
+    for cell in node.cells:
+        if cell.cell_type != "code":
+            continue
+        about, tags = cell.metadata.get("jupyter", {}), {*cell.metadata.get("tags", [])}
+        about = {key: value for key, value in about.items() if key != "outputs_hidden"}
+        tags -= {COLLAPSED}
+        if cell.id in telling:
+            about, tags = about | {"outputs_hidden": True}, tags | {COLLAPSED}
+        for key, value in (("jupyter", about), ("tags", sorted(tags))):
+            cell.metadata.pop(key, None)
+            if value:
+                cell.metadata[key] = value
+    return node
 
 
 def mark_generated(cell: NotebookNode, id: str) -> NotebookNode:

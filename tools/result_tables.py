@@ -1,6 +1,6 @@
-"""Make the tables that ship with lesson 07: `python tools/result_tables.py`.
+"""Make the tables that ship with lessons 05 and 07: `python tools/result_tables.py`.
 
-They are parts of the committed `results/robustness` and `results/sequential`, so make those first:
+They are parts of the committed results that TABLES names, so make those first:
 `safeerase sweep` their files, then `safeerase report` with `--sweep` and `--output`.
 """
 
@@ -31,8 +31,22 @@ def requests(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns="world")
 
 
+def cues(table: pd.DataFrame) -> pd.DataFrame:
+    """SARR of PO plain, with the placebo and with all kinds of PD, on harmless test pictures."""
+    shown = table["objective"].eq("po") & table["metric"].eq("sarr") & table["split"].eq("test")
+    shown &= table["kinds"].ne("all") & table["templates"].eq("seen")
+    all_kinds = table["decouple"].ne("pd") | table["decouple_kinds"].eq("all")
+    columns = ["cue", "objective", "decouple", "split", "kinds", "templates", "metric", "value",
+               "low", "high", "n", "n_kinds", "seeds", "least", "most"]  # fmt: skip
+    return table.loc[shown & all_kinds, columns]
+
+
 # result → its file, and what of it ships
-TABLES = {"robustness": ("attacks.csv", attacks), "sequential": ("requests.csv", requests)}
+TABLES = {
+    "cue": ("table.csv", cues),
+    "robustness": ("attacks.csv", attacks),
+    "sequential": ("requests.csv", requests),
+}
 
 
 def shipped(result: str) -> pd.DataFrame:
@@ -46,7 +60,8 @@ def about(result: str) -> str:
     report = (RESULTS / result / "report.md").read_text(encoding="utf-8")
     [command] = re.findall(r"^- Command: (.+)$", report, re.M)
     [runs] = re.findall(r"^- (\d+ runs\. Versions: .+?)\.?$", report, re.M)
-    [data] = set(re.findall(r"Data: ([^.]+)\.", report))
+    named = set(re.findall(r"Data: (.+?)\.(?:\s|$)", report))
+    [data] = [all_of_it for all_of_it in named if all(part in all_of_it for part in named)]
     return f"`{command}`: {runs}; {data}"
 
 

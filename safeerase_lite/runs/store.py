@@ -482,7 +482,7 @@ def shipped_table(name: str = "lessons", file: str = "metrics.csv") -> pd.DataFr
     Args:
         name: "lessons", one seed of many settings (objective, decouple, weights, projector, cue);
             "sweeps", many seeds of the paper's table in several worlds (world_seed); or those of
-            one lesson, "inside", "robustness" and "sequential", with columns of their own.
+            one lesson, "cue", "inside", "robustness" and "sequential", with columns of their own.
     """
     folder = Path(__file__).parents[1] / "tinyworld" / "assets" / name
     table = pd.read_csv(folder / file)

@@ -9,6 +9,8 @@ from . import theme
 def under_attack(rows: pd.DataFrame, *, measure: str = "ASR", strength: str = "strength"):
     """What an attack brings out of several models, a panel per variant.
 
+    In three seconds: which models rise above gold as the attack grows.
+
     Args:
         rows: model, variant, strength, value, low and high (shares from 0 to 1); of one attack and
             one metric, see `robustness.summary`.

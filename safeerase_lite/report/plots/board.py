@@ -15,6 +15,8 @@ UTILITY = ("retain", "safe pictures", "specificity")  # the panels in which more
 def board(table: pd.DataFrame, *, split: str):
     """Every method's measures side by side, plain and with PD.
 
+    In three seconds: in which panels the diamonds leave the circles.
+
     Args:
         table: objective, decouple, panel (the measure's title), value, low and high (NaN where
             there is no interval); the panel `seconds` is drawn on an axis of its own. An arrow in

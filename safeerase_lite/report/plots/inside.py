@@ -24,7 +24,10 @@ WORDS = {"hazard": "a hazard", "safe": "a safe thing",
 
 def two_by_two(decouple: str = "none"):
     """Which loss covers which pairs of picture and question in training: the cell that nothing
-    covers is free to go along with the others. decouple: none, pd or placebo."""
+    covers is free to go along with the others. decouple: none, pd or placebo.
+
+    In three seconds: which cells are white.
+    """
     covered = COVERED | BY_DECOUPLE[decouple]
     rows = pd.DataFrame(
         [
@@ -59,7 +62,10 @@ def stepped(channel, field: str):
 
 def gradient_cosines(rows: pd.DataFrame, down: list[str], across: list[str]):
     """How alike the gradients of several losses are: first (of `down`), second (of `across`),
-    cosine."""
+    cosine.
+
+    In three seconds: the dark squares, losses that are learned together.
+    """
     rows = rows[rows["first"].isin(down) & rows["second"].isin(across)]
     rows = rows.assign(text=rows["cosine"].map("{:.2f}".format).replace("-0.00", "0.00"))
     base = alt.Chart(rows).encode(
@@ -77,7 +83,10 @@ def gradient_cosines(rows: pd.DataFrame, down: list[str], across: list[str]):
 
 def attention(rows: pd.DataFrame):
     """Attention on the picture before the answer, by layer: group, model, layer, picture (share);
-    and low and high, where several seeds were measured."""
+    and low and high, where several seeds were measured.
+
+    In three seconds: which model has stopped looking in the last layer.
+    """
     models = list(rows["model"].unique())
     looks = dict(zip(models, theme.SEVEN_COLOURS, strict=False))
     base = alt.Chart(rows).encode(
@@ -107,7 +116,10 @@ def attention(rows: pd.DataFrame):
 
 def state_plane(rows: pd.DataFrame, variance: list[float]):
     """Hidden states in the plane of their first two principal components: model, group, x, y; and
-    the two shares of the variance."""
+    the two shares of the variance.
+
+    In three seconds: whether the two kinds of mark have moved together or parted.
+    """
     models, groups = list(rows["model"].unique()), list(rows["group"].unique())
     axes = [f"component {n} ({share:.0%})" for n, share in enumerate(variance, 1)]
     points = alt.Chart(rows).mark_point(filled=True, size=45, opacity=1).encode(
@@ -125,7 +137,10 @@ def state_plane(rows: pd.DataFrame, variance: list[float]):
 
 def logit_lens(rows: pd.DataFrame):
     """Token by token and place by place, how likely an answer's token is: model, token, text,
-    place, answer (its probability), refusal (of refusal words together)."""
+    place, answer (its probability), refusal (of refusal words together).
+
+    In three seconds: which tokens have gone white, the first alone or later ones too.
+    """
     rows = rows.assign(word=rows["token"].map("{:02d} ".format) + rows["text"])
     reads = {"answer": "the plan", "refusal": "a refusal"}
     tidy = rows.melt(["model", "word", "place"], list(reads), "which", "probability")
@@ -157,6 +172,8 @@ def logit_lens(rows: pd.DataFrame):
 def doses(rows: pd.DataFrame, measures: dict[str, str], *, title: str):
     """Shares of answers under each dose of an intervention.
 
+    In three seconds: whether the solid lines cross while the dotted ones lie flat.
+
     Args:
         rows: panel, direction (refusal or random), measure, dose, value; low and high where several
             seeds were measured.
@@ -168,7 +185,7 @@ def doses(rows: pd.DataFrame, measures: dict[str, str], *, title: str):
     lines, kinds = list(measures.values()), ["refusal", "random"]
     base = alt.Chart(rows).encode(
         x=alt.X("dose:Q", title=title, axis=alt.Axis(tickCount=4)),
-        color=theme.encode_by(alt.Color, "line", lines, theme.SEVEN_COLOURS),
+        color=theme.encode_by(alt.Color, "line", lines, theme.SEVEN_COLOURS, "answers"),
         detail="direction:N",
     )
     dash = theme.encode_by(alt.StrokeDash, "direction", kinds, [[1, 0], [3, 4]], "direction")
@@ -177,7 +194,7 @@ def doses(rows: pd.DataFrame, measures: dict[str, str], *, title: str):
         base.mark_line(strokeWidth=2).encode(y=value, strokeDash=dash),
         base.mark_point(filled=True, size=45, opacity=1).encode(
             y=value,
-            shape=theme.encode_by(alt.Shape, "line", lines, theme.SEVEN_SHAPES),
+            shape=theme.encode_by(alt.Shape, "line", lines, theme.SEVEN_SHAPES, "answers"),
             tooltip=["panel", "direction", "line", "dose", *theme.percents("value")],
         ),
     ]

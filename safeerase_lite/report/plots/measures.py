@@ -39,22 +39,34 @@ HALVES, QUARTERS = [0, 0.5, 1], [0, 0.25, 0.5, 0.75, 1]
 def over_forgetting(summary, *, split: str | None = None, world: str | None = None):
     """SARR with and without PD, for every objective, as the 2×2 of kinds and templates.
 
+    In three seconds: a long arrow from the right to the left is what PD mends; in the lower panels
+    it stops earlier. Intervals are the pale lines.
+
     world: `default` or `fresh`, where the table has both.
     """
     summary = _metrics_table(summary)
     summary = summary if world is None else summary[summary["world"] == world]
     rows, split = _by_panel(summary, ["sarr"], split)
-    rows["slot"] = rows["training"].map({"plain": 0, "PD": 1, "placebo": 2, "model": 1})
-    colour, shape = theme.by_training(rows)
+    rows["slot"] = (rows["training"] == "placebo").astype(int)
+    colour, shape = theme.by_training(rows, legend=alt.Legend(symbolOpacity=1))
+    place = ["objective", "panel"]
+    plain = rows[rows["training"] == "plain"].set_index(place)["value"]
+    ends = pd.MultiIndex.from_frame(rows[place])
+    rows["from"] = plain.reindex(ends).to_numpy()
+    rows["from"] = rows["from"].where(rows["training"] == "PD", rows["value"])
     base = alt.Chart(rows).encode(
         y=alt.Y("objective:N", title=None, sort=in_display_order(rows["objective"])),
-        yOffset=alt.YOffset("slot:N", sort=[0, 1, 2], scale=alt.Scale(domain=[0, 1, 2])),
+        yOffset=alt.YOffset("slot:N", sort=[0, 1], scale=alt.Scale(domain=[0, 1])),
         color=colour,
     )
     tooltip = ["objective", "training", *theme.percents("value", "low", "high"), "n"]
     value = theme.share_axis(alt.X, "value", "SARR", HALVES)
-    layers = _with_intervals(base, "x", "low:Q", value, 80, shape=shape, tooltip=tooltip)
-    layers = layers.properties(width=230, height=32 * rows["objective"].nunique())
+    intervals = base.mark_rule(strokeWidth=7, opacity=0.25).encode(x="low:Q", x2="high:Q")
+    change = base.mark_rule(strokeWidth=2).encode(x="from:Q", x2="value:Q")
+    points = base.mark_point(filled=True, size=80, opacity=1)
+    points = points.encode(x=value, shape=shape, tooltip=tooltip)
+    layers = alt.layer(intervals, change, points)
+    layers = layers.properties(width=230, height=30 * rows["objective"].nunique())
     panels = theme.in_order(rows["panel"], PANELS.values())
     first = theme.listed(rows[rows["panel"] == panels[0]], "{objective} {training} {value:.0%}")
     description = f"SARR with its 95% interval on {split}. {panels[0]}: {first}."
@@ -64,6 +76,8 @@ def over_forgetting(summary, *, split: str | None = None, world: str | None = No
 
 def plane(summary, *, split: str | None = None):
     """Safety against helpfulness: every run, the gold model, and what would be ideal.
+
+    In three seconds: which run comes near the upper right corner.
 
     Across: harmful questions about pictures of requested hazards that are refused. Up: the same
     questions about harmless pictures, answered right (1 − safe error). Runs at one place share a
@@ -86,23 +100,34 @@ def plane(summary, *, split: str | None = None):
     rows["label"] = rows.groupby(near)["name"].transform(", ".join)
     rows["label"] = rows["label"].where(~rows.duplicated("label"), "")
     rows["align"] = (rows["rr"] > 0.5).map({True: "right", False: "left"})
+    rows["label at"] = rows["right"].where(rows["label"] == "", _apart(rows))
     colour, shape = theme.by_training(rows)
     x = alt.X("rr:Q", title="requested hazards refused", axis=alt.Axis(format="%"))
     y = alt.Y("right:Q", title="harmless pictures answered right", axis=alt.Axis(format="%"))
-    base = alt.Chart(rows).encode(x=x.scale(domain=[-0.04, 1.04]), y=y.scale(domain=[-0.04, 1.1]))
+    base = alt.Chart(rows).encode(x=x.scale(domain=[-0.04, 1.04]), y=y.scale(domain=[-0.04, 1.06]))
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
         color=colour, shape=shape, tooltip=["name", *theme.percents("rr", "right", "asr")]
     )
     texts = [
         base.transform_filter(alt.datum.align == side)
-        .mark_text(align=side, dx=dx, dy=-9, color=theme.INK, fontSize=12)
-        .encode(text="label:N")
-        for side, dx in (("left", 9), ("right", -9))
+        .mark_text(align=side, dx=dx, color=theme.INK, fontSize=12)
+        .encode(text="label:N", y="label at:Q")
+        for side, dx in (("left", 10), ("right", -10))
     ]
-    chart = alt.layer(points, *texts).properties(width=400, height=250)
+    chart = alt.layer(points, *texts).properties(width=400, height=300)
     placed = theme.listed(rows, "{name} {rr:.0%} and {right:.0%}")
     about = f"Requested hazards refused, and harmless pictures answered right: {placed}."
     return theme.styled(chart, about, table)
+
+
+def _apart(rows: pd.DataFrame, gap: float = 0.055) -> pd.Series:
+    """Where the labels of points stand, from below: at their point, or a line above another."""
+    at = rows["right"].copy()
+    for _, side in rows[rows["label"] != ""].groupby("align"):
+        lowest = -1.0
+        for index in side["right"].sort_values(kind="stable").index:
+            at[index] = lowest = max(at[index], lowest + gap)
+    return at
 
 
 def pareto(
@@ -112,6 +137,8 @@ def pareto(
     candidate: Sequence[str] = ("learning_rate",),
 ):
     """SARR (seen objects and questions) against utility, of every candidate; a panel an objective.
+
+    In three seconds: whose filled points come near the lower right corner.
 
     A point is a candidate, its values medians over seeds. Utility is the mean of `metrics.UTILITY`.
     Hollow points still answer more than 5% of the questions about requested hazards. Two anchors
@@ -156,64 +183,111 @@ def pareto(
     return theme.styled(chart, about, table.drop_duplicates())
 
 
+# Which objects, in the chart of cues → how the line reads.
+PROTECTED = {"unseen": "PD, objects it has not seen", "seen": "PD, objects it has seen"}
+
+
 def cues(summary: pd.DataFrame, *, split: str | None = None):
-    """SARR and safe error in the 2×2 for each `cue`, the reliability of the visible sign."""
-    titles = {"sarr": "SARR", "safe_error": "safe error"}
-    rows, split = _by_panel(summary, titles, split)
-    rows["measure"] = rows["metric"].map(titles)
-    colour, shape = theme.by_training(rows)
-    base = alt.Chart(rows).encode(
-        x=alt.X("cue:O", title="cue", axis=alt.Axis(labelAngle=0)),
-        xOffset=alt.XOffset("training:N", sort=colour["sort"]),
+    """SARR under the trained questions for each `cue`, the reliability of the visible sign.
+
+    In three seconds: the less the sign tells, the less PD protects objects that it has not seen;
+    those it has seen it protects all the same.
+
+    Where the table is of several seeds (`least`, `most`), a bar goes from the lowest to the
+    highest; else it is the 95% interval.
+    """
+    rows, split = _by_panel(summary, ["sarr"], split)
+    rows = rows[rows["templates"] == "seen"]
+    ends = ["least", "most"] if "least" in rows else ["low", "high"]
+    without = "none, and placebo" if "placebo" in set(rows["training"]) else "none"
+    rows["line"] = rows["kinds"].map(PROTECTED).where(rows["training"] == "PD", without)
+    lines = theme.in_order(rows["line"], [without, *PROTECTED.values()])
+    shown = rows.groupby(["line", "cue"], sort=False)
+    shown = shown.agg({"value": "mean", ends[0]: "min", ends[1]: "max"}).reset_index()
+    shown.columns = ["line", "cue", "value", "low", "high"]
+    looks = dict(zip(lines, [theme.VERMILION, theme.BLUE, theme.GREEN], strict=False))
+    shapes = dict(zip(lines, ["circle", "diamond", "square"], strict=False))
+    legend = alt.Legend(columns=1, labelLimit=400)
+    colour = theme.encode_by(alt.Color, "line", lines, looks, "with", legend=legend)
+    base = alt.Chart(shown).encode(
+        x=alt.X("cue:Q", title="cue: how reliably a sign marks hazards",
+                axis=alt.Axis(values=sorted(shown["cue"].unique()), format=".1f"),
+                scale=alt.Scale(domain=[-0.05, 1.05])),
         color=colour,
-    )
-    value = theme.share_axis(alt.Y, "value")
-    tooltip = ["cue", "training", *theme.percents("value", "low", "high"), "n"]
-    layers = _with_intervals(base, "y", "low:Q", value, 60, shape=shape, tooltip=tooltip)
-    panels = theme.in_order(rows["panel"], PANELS.values())
-    two_lines = alt.Header(labelExpr="split(datum.label, ', ')")
-    chart = layers.properties(width=120, height=110).facet(
-        column=alt.Column("panel:N", title=None, sort=panels, header=two_lines),
-        row=alt.Row("measure:N", title=None, sort=list(titles.values())),
-    )
-    places = ["measure", "panel", "training"]
-    table = rows.assign(text=theme.with_intervals(rows)).pivot_table(
-        "text", places, "cue", "first", sort=False
-    )
-    with_pd = rows[rows["training"] == "PD"]
-    readings = theme.listed_by(with_pd, ["measure", "panel"], "{value:.0%} at cue {cue}")
-    description = f"SARR and safe error with their 95% intervals on {split}. With PD: {readings}."
-    return theme.styled(chart, description, table.add_prefix("cue ").reset_index())
+    )  # fmt: skip
+    value = theme.share_axis(alt.Y, "value", "SARR, trained questions", HALVES)
+    tooltip = ["line", "cue", *theme.percents("value", "low", "high")]
+    shape = theme.encode_by(alt.Shape, "line", lines, shapes, "with", legend=legend)
+    layers = _with_intervals(base, "y", "low:Q", value, 80, shape=shape, tooltip=tooltip)
+    connected = base.mark_line(strokeWidth=1.5).encode(y=value)
+    chart = alt.layer(connected, layers).properties(width=400, height=200)
+    texts = shown.assign(text=theme.with_intervals(shown))
+    bars = "lowest and highest seed" if ends[0] == "least" else "95% interval"
+    readings = theme.listed_by(texts, ["line"], "{text} at cue {cue:g}")
+    return theme.styled(chart, f"SARR on {split}, with its {bars}. With {readings}.", shown)
+
+
+NEAR = 0.02  # shares that stand on one mark
 
 
 def seeds(table: pd.DataFrame, *, title: str = "SARR"):
-    """A share of every seed, from objective, decouple, seed, value; a tick at their mean."""
+    """A share of every seed, from objective, decouple, seed, value; a tick at their mean.
+
+    In three seconds: how far apart trainings lie that differ in the seed alone. Seeds that nearly
+    agree share a mark, which says how many they are.
+    """
     if table.empty:
         raise UserError("there is no seed in this table")
     rows = theme.labelled(table[["objective", "decouple", "seed", "value"]])
     colour, shape = theme.by_training(rows)
     objectives, trainings = in_display_order(rows["objective"]), colour["sort"]
-    base = alt.Chart(rows).encode(
-        y=alt.Y("objective:N", title=None, sort=objectives, scale=alt.Scale(paddingInner=0.4)),
+    model = ["objective", "training"]
+    by_value = rows.sort_values("value", kind="stable")
+    by_value["mark"] = by_value.groupby(model)["value"].transform(_marks)
+    marks = by_value.groupby([*model, "mark"], sort=False)
+    marks = marks.agg(value=("value", "mean"), count=("value", "size")).reset_index()
+    marks["mean"] = marks.merge(rows.groupby(model)["value"].mean().rename("mean"), on=model)[
+        "mean"
+    ]
+    marks["label"] = ("×" + marks["count"].astype(str)).where(marks["count"] > 1, "")
+    base = alt.Chart(marks).encode(
+        y=alt.Y("objective:N", title=None, sort=objectives, scale=alt.Scale(paddingInner=0.3)),
         yOffset=alt.YOffset("training:N", sort=trainings),
     )
-    marks = base.mark_point(size=60, opacity=0.7, strokeWidth=1.5).encode(
-        x=theme.share_axis(alt.X, "value", title, QUARTERS),
+    value = theme.share_axis(alt.X, "value", title, QUARTERS)
+    points = base.mark_point(filled=True, size=70, opacity=1, stroke="white", strokeWidth=1)
+    points = points.encode(
+        x=value,
         color=colour,
         shape=shape,
-        tooltip=["objective", "training", "seed", *theme.percents("value")],
+        tooltip=["objective", "training", "count", *theme.percents("value")],
     )
-    means = base.mark_tick(color=theme.INK, thickness=2, size=16).encode(x="mean(value):Q")
-    height = 24 * len(trainings) * len(objectives)
-    chart = alt.layer(marks, means).properties(width=460, height=height)
-    model, each = ["objective", "training"], "{objective} {training} {min:.0%} to {max:.0%}"
+    counts = base.mark_text(color=theme.INK, fontSize=11, dy=-11)
+    means = base.mark_tick(color=theme.INK, thickness=2, size=18).encode(x="mean:Q")
+    height = 32 * len(trainings) * len(objectives)
+    chart = alt.layer(means, points, counts.encode(x="value:Q", text="label:N"))
+    chart = chart.properties(width=480, height=height)
+    each = "{objective} {training} {min:.0%} to {max:.0%}"
     ranges = theme.listed_ends(rows, model, "value", each)
     wide = rows.pivot_table("value", model, "seed", sort=False).add_prefix("seed ").reset_index()
     return theme.styled(chart, f"{title} of every seed, lowest to highest: {ranges}.", wide)
 
 
+def _marks(values: pd.Series) -> list[int]:
+    """Which mark each of the sorted values stands on: a mark begins where it is left by NEAR."""
+    marks, begin, mark = [], float("-inf"), -1
+    for value in values:
+        if value > begin + NEAR:
+            begin, mark = value, mark + 1
+        marks.append(mark)
+    return marks
+
+
 def interval_steps(rows: pd.DataFrame, *, x: str, y: str, series: str, about: str):
     """A share with its interval at each of a few steps, for up to three series side by side.
+
+    In three seconds: which series moves from step to step, and whether its interval still holds
+    where it began.
 
     `x` and `series` name columns of the rows, besides value, low and high; `y` is the title of the
     axis of shares, and `about` the start of the description.

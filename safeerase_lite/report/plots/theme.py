@@ -47,11 +47,13 @@ def encode_by(channel, field: str, values: list, looks: list | dict, title=None,
     return channel(f"{field}:N", title=title, sort=values, scale=scale, **options)
 
 
-def by_training(rows: pd.DataFrame) -> tuple[alt.Color, alt.Shape]:
+def by_training(rows: pd.DataFrame, **options) -> tuple[alt.Color, alt.Shape]:
     """How the column `training` shows in a chart of these rows: its colour and its shape."""
     present = in_order(rows["training"], TRAINING_COLOURS)
     looks = ((alt.Color, TRAINING_COLOURS), (alt.Shape, TRAINING_SHAPES))
-    return tuple(encode_by(channel, "training", present, by, "trained") for channel, by in looks)
+    return tuple(
+        encode_by(channel, "training", present, by, "trained", **options) for channel, by in looks
+    )
 
 
 def share_axis(channel, field: str, title: str | None = None, ticks=alt.Undefined):

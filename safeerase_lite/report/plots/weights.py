@@ -18,7 +18,10 @@ GB = 10**9
 
 def weight_block(weights, rounded, levels):
     """One block of weights before and after rounding, on the 16 levels (times the block's scale)
-    it may take."""
+    it may take.
+
+    In three seconds: large weights move far, small ones hardly.
+    """
     rows = pd.DataFrame({"weight": weights, "rounded": rounded}).astype(float)
     rows.insert(0, "index", range(len(rows)))
     across = alt.X("index:Q", title="weight in its block", axis=alt.Axis(grid=False))
@@ -55,7 +58,10 @@ def weight_block(weights, rounded, levels):
 
 def level_spacing(weights, spacings: dict):
     """How weights, each divided by its block's scale, lie between -1 and 1; below, the levels of
-    several roundings (name → 16 levels)."""
+    several roundings (name → 16 levels).
+
+    In three seconds: NF4 has its levels where the weights are.
+    """
     counts, edges = np.histogram(np.asarray(weights, dtype=float), bins=40, range=(-1, 1))
     share = counts / counts.sum()
     bins = alt.Chart(pd.DataFrame({"from": edges[:-1], "to": edges[1:], "share": share}))
@@ -90,6 +96,8 @@ def level_spacing(weights, spacings: dict):
 def memory(accounts: dict, *, line: float | None = None, line_label: str = ""):
     """What training takes, a bar per model, stacked by what it is for.
 
+    In three seconds: which bars end before the dashed line, and which part is the longest.
+
     `accounts`: name → a table of group and bytes, as `resources.account` gives it; `line`: a limit
     to draw, in bytes.
     """
@@ -114,9 +122,10 @@ def memory(accounts: dict, *, line: float | None = None, line_label: str = ""):
     totals["label"] = totals["GB"].map("{:.3g} GB".format)
     sums = alt.Chart(totals).mark_text(align="left", dx=5, color=theme.INK, fontWeight="bold")
     sums = sums.encode(y=y, x="GB:Q", text="label:N")
+    halo = sums.mark_text(align="left", dx=5, fontWeight="bold", stroke="white", strokeWidth=6)
     limit = np.inf if line is None else line / GB
     widest = max(totals["GB"].max(), 0 if line is None else limit)
-    layers = [bars, _names_on_bars(rows, y, widest, limit), sums]
+    layers = [bars, _names_on_bars(rows, y, widest, limit)]
     description = "Memory of one training step. " + "; ".join(
         f"{name}: {part['GB'].sum():.3g} GB, most of it {part.loc[part['GB'].idxmax(), 'group']}"
         for name, part in rows.groupby("model", sort=False)
@@ -128,7 +137,7 @@ def memory(accounts: dict, *, line: float | None = None, line_label: str = ""):
         text = at.mark_text(align="left", baseline="bottom", dx=4, dy=-4, color=theme.INK)
         layers += [dashed, text.encode(y=alt.value(0), text="label:N")]
         description += f". The dashed line is {line_label}'s {limit:.3g} GB"
-    chart = alt.layer(*layers).properties(width=440, height=36 * len(names))
+    chart = alt.layer(*layers, halo, sums).properties(width=440, height=36 * len(names))
     return theme.styled(chart, f"{description}.", rows[["model", "group", "GB"]])
 
 

@@ -1,6 +1,6 @@
 """Lesson 09 counts what it says it counts, on whatever table of seeds ships with it."""
 
-from itertools import combinations, product
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +11,7 @@ import pytest
 from synthetic_ledger import complete
 
 import safeerase_lite as sl
+from safeerase_lite.lessons import seed_counts
 from safeerase_lite.runs import sweep
 from safeerase_lite.runs.notebook import execute
 
@@ -62,41 +63,13 @@ def run(world, tmp_path, monkeypatch):
 # ---- counting ----
 
 
-@pytest.fixture
-def flips(run):
-    return run(seed_table(seeds=2, worlds=(0,)), until="others = ").flips
-
-
-def test_one_seed_of_each_is_counted_over_all_pairs(flips):
-    assert flips([0.1, 0.2, 0.9], [0.5, 0.6]) == 2 / 6
-    assert flips([0.1, 0.2], [0.5, 0.6]) == flips([0.5, 0.6], [0.1, 0.2]) == 0
-
-
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_flips_are_those_of_every_choice_of_seeds(flips, k):
-    generator = np.random.default_rng(k)
-    for _ in range(20):
-        a, b = (list(generator.integers(0, 8, size) / 8) for size in (5, 4))
-        order = np.sign(round(np.mean(a) - np.mean(b), 9))
-        chosen = list(product(combinations(a, k), combinations(b, k)))
-        opposite = [np.sign(round(np.mean(x) - np.mean(y), 9)) == -order for x, y in chosen]
-        assert flips(a, b, k) == pytest.approx(np.mean(opposite) if order else 0)
-
-
-def test_a_tie_and_rows_that_do_not_differ_are_no_flip(flips):
-    assert flips([0.5, 0.9], [0.5, 0.5]) == 0
-    assert flips([0.1, 0.3], [0.2, 0.2]) == 0
-
-
-def test_all_seeds_of_both_rows_never_flip(flips):
-    assert flips([0.1, 0.9, 0.3], [0.2, 0.4, 0.1], 3) == 0
-
-
 def test_more_pictures_narrow_the_interval_and_lose_the_other_seeds(run):
-    lesson = run(seed_table(), until="import t\n")
+    lesson = run(seed_table(), until="by_row = ")
     widths, inside = zip(
         *(
-            lesson.covered(lambda run, m=m: lesson.exact_interval(run.value, m * run.n)).values()
+            seed_counts.other_seeds_inside(
+                lesson.runs, lambda run, m=m: lesson.exact_interval(run.value, m * run.n)
+            ).values()
             for m in (1, 10, 100)
         ),
         strict=True,

@@ -2,6 +2,7 @@
 
 import ast
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 
 import safeerase_lite as sl
 from safeerase_lite.data.audit import check_data
+from safeerase_lite.lessons import leaks, splits, standins
 
 NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "02_forget_retain_decouple.ipynb"
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef)
@@ -19,7 +21,8 @@ DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef)
 
 @pytest.fixture
 def lesson(world):
-    """The lesson's imports and functions, about the small world."""
+    """What the lesson defines in its own cells, and what it takes from the package, about the small
+    world."""
     cells = nbformat.read(NOTEBOOK, as_version=4).cells
     source = "\n\n".join(cell.source for cell in cells if cell.cell_type == "code")
     tree = ast.parse(source)
@@ -27,6 +30,20 @@ def lesson(world):
     sets = {name: getattr(world, name) for name in ("forget", "retain", "decouple")}
     names = {"data": world, "seed": 0, "SETS": sets, "config": sl.config()}
     exec(compile(tree, str(NOTEBOOK), "exec"), names)
+    save = names["save"]
+    names |= {
+        "raw": partial(leaks.raw, world),
+        "plant": partial(leaks.plant, world),
+        "anew": partial(leaks.anew, world, save),
+        "val_rows": leaks.val_rows,
+        "share_right": leaks.share_right,
+        "in_common": partial(splits.in_common, world),
+        "by_safe_kind": splits.by_safe_kind,
+        "at_random": splits.at_random,
+        "by_answer": splits.by_answer,
+        "by_kind": splits.by_kind,
+        "safe_kind": splits.safe_kind,
+    }
     return SimpleNamespace(**names)
 
 
@@ -72,8 +89,7 @@ def test_records_are_read_from_a_list_and_from_lines(lesson, tmp_path, lines):
     records = [{"a": 1}, {"a": 2}]
     text = "\n".join(map(json.dumps, records)) if lines else json.dumps(records)
     (tmp_path / "all_val.json").write_text(text)
-    lesson.raw.__globals__["data"] = SimpleNamespace(root=tmp_path)
-    assert lesson.raw("val") == records
+    assert leaks.raw(SimpleNamespace(root=tmp_path), "val") == records
 
 
 # ---- planting ----
@@ -186,6 +202,40 @@ def test_a_record_without_the_name_of_its_safe_kind_counts_by_its_safe_picture(l
     assert lesson.safe_kind({"SDImage_path": "pdset/1.jpg", "SDkeyword": "mug"}) == "mug"
 
 
+def test_held_out_kinds_cost_no_record_by_category_and_many_within_categories(lesson, heap):
+    whole = [record for record in heap if record["category"] in {"Gloom", "Glare"}]
+    hazards, safe = {r["keyword"] for r in whole}, {lesson.safe_kind(r) for r in whole}
+    assert splits.sides(heap, hazards, safe)["neither"] == 0
+    part = splits.sides(heap, *splits.a_part_of_every_category(heap))
+    assert part["neither"] > part["val"] > 0 and sum(part.values()) == len(heap)
+
+
+def test_a_strict_split_of_every_category_exists(lesson, heap):
+    """Two records of each category are held out, with all that shares a kind with them."""
+    hazards, safe, new = set(), set(), set(sorted(set(lesson.data.forget["question"]))[:4])
+    with_new = [r for r in heap if any(pair["question"] in new for pair in r["unsafe_pairs"])]
+    for category in {record["category"] for record in heap}:
+        for record in [r for r in with_new if r["category"] == category][:2]:
+            hazards, safe = hazards | {record["keyword"]}, safe | {lesson.safe_kind(record)}
+
+    def side(records, is_new):
+        pairs = [
+            [p for p in r["unsafe_pairs"] if (p["question"] in new) == is_new] for r in records
+        ]
+        return [r | {"unsafe_pairs": p} for r, p in zip(records, pairs, strict=True) if p]
+
+    held = [(r["keyword"] in hazards, lesson.safe_kind(r) in safe) for r in heap]
+    split = {
+        name: side(
+            [r for r, sides in zip(heap, held, strict=True) if set(sides) == {is_held}], is_held
+        )
+        for name, is_held in (("train", False), ("val", True))
+    }
+    shared = lesson.in_common(split)
+    assert [shared[name][:4] for name in ("safe kinds", "hazards", "templates")] == ["0 of"] * 3
+    assert shared["categories"] == "8 of 8" and shared["leaks found"] == 0
+
+
 def test_a_split_by_kinds_and_templates_exists(lesson, heap):
     held = {"Gloom", "Glare"}  # hazards and safe objects of a record are of one category
     templates = set(lesson.data.forget["question"])
@@ -203,3 +253,22 @@ def test_a_split_by_kinds_and_templates_exists(lesson, heap):
     shared = lesson.in_common(split)
     assert [shared[name][:4] for name in ("safe kinds", "hazards", "templates")] == ["0 of"] * 3
     assert shared["leaks found"] == 0
+
+
+# ---- the benchmark's stand-ins ----
+
+
+def test_every_category_has_a_record_of_its_own_beside_one_of_the_data(heap):
+    table = standins.beside(heap)
+    assert list(table.index[::2]) == ["Violence", "Weapon", "Privacy", "Sex", "HateSpeech",
+                                      "IllegalActivity"]  # fmt: skip
+    assert table.index[1::2].str.startswith("≈").all() and table.notna().all().all()
+    assert list(standins.beside([]).index) == list(standins.STAND_INS)
+
+
+@pytest.mark.parametrize("category", standins.STAND_INS)
+def test_a_stand_in_has_the_layout_of_the_data(heap, category):
+    record = standins.stand_in(category)
+    assert set(record) <= set(heap[0]) and set(record["unsafe_pairs"][0]) == set(
+        heap[0]["unsafe_pairs"][0]
+    )

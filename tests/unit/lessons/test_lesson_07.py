@@ -1,27 +1,18 @@
 """Lesson 07 reads off a table of attacks which claims it refutes, whatever table ships."""
 
-import ast
-from pathlib import Path
-
-import nbformat
 import pandas as pd
 import pytest
 
 import safeerase_lite as sl
+from safeerase_lite.lessons import attacked as tables
 
-NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "07_does_it_really_forget.ipynb"
 SHIPPED = sl.ledger.shipped_table("robustness")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def lesson():
     """The lesson's claims and how it judges one."""
-    cells = nbformat.read(NOTEBOOK, as_version=4).cells
-    [source] = [c.source for c in cells if c.cell_type == "code" and "CLAIMS = " in c.source]
-    names = {}
-    nodes = [n for n in ast.parse(source).body if isinstance(n, (ast.Assign, ast.FunctionDef))][:2]
-    exec(compile(ast.Module(nodes, []), "lesson 07", "exec"), names)
-    return names
+    return {"CLAIMS": tables.CLAIMS, "verdict": tables.verdict}
 
 
 def attacked(*excess, gold=False):
@@ -51,3 +42,21 @@ def test_every_claim_finds_its_attacks_in_what_ships(lesson):
 def test_the_knowing_model_supports_no_claim(lesson):
     for where in lesson["CLAIMS"].values():
         assert lesson["verdict"]("vanilla", SHIPPED.query(where)).startswith("no: ")
+
+
+def test_a_mark_stands_where_an_attack_shows_no_more_than_gold():
+    rows = pd.concat([attacked(0.4, 0.1), attacked(0, gold=True)]).assign(value=0.5)
+    table = tables.in_cells(rows, ["variant"], ["mine", "gold"])
+    assert list(table["mine"]) == ["50", "50°"]
+
+
+def test_the_words_name_what_shows_nothing_and_what_breaks_the_question():
+    tried, ends = tables.at_last_strength(SHIPPED)
+    lines = tables.in_words(tried, ends, ["PO", "PO+PD"])
+    assert "words, many-shot" in lines[0] and "words, many-shot" in lines[1]
+    assert lines[2].startswith("PO: more than gold under ")
+
+
+def test_exchanged_plans_are_those_of_other_kinds():
+    material = pd.DataFrame({"kind": ["a", "a", "b", "c"], "answer": ["1", "1", "2", "3"]})
+    assert list(tables.exchanged(material)["answer"]) == ["2", "2", "3", "1"]

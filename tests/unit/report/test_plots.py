@@ -87,9 +87,9 @@ def one_step():
 
 def shares():
     whats = ["harmful picture", "harmless picture"]
-    rows = product(["PO", "PO+PD"], whats, range(0, 48, 4))
-    table = pd.DataFrame(rows, columns=["run", "what", "step"])
-    return table.assign(share=table["step"] / 48)
+    rows = product(["PO", "PO+PD"], whats, range(0, 48, 4), ["refused", "gibberish"])
+    table = pd.DataFrame(rows, columns=["run", "what", "step", "verdict"])
+    return table.assign(share=table["step"] / 96)
 
 
 def seeds():
@@ -212,6 +212,17 @@ def shown(monkeypatch):
 
 # ---- every chart ----
 
+NO_CHART = {"png", "save", "show", "styled", "numbers", "contact_sheet", "objective_order"}
+OF_RELATIONS = {"attack_curves", "best_captions", "collateral", "several", "tuple_graph"}
+OF_WEIGHTS = {"level_spacing", "memory", "weight_block"}
+
+
+def test_every_chart_says_what_one_sees_in_three_seconds():
+    named = {name for name in plots.__all__ if name.islower()} - NO_CHART - OF_RELATIONS
+    assert named == {*CHARTS, *OF_WEIGHTS}
+    silent = {name for name in named if "In three seconds:" not in getattr(plots, name).__doc__}
+    assert not silent
+
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_headless_a_chart_is_a_small_png_on_white_with_alt_text_and_its_numbers(name, shown):
@@ -260,8 +271,10 @@ def test_a_picture_without_words_is_an_error(picture, shown):
 )
 def test_series_differ_in_shape_as_well_as_colour(name):
     chart = CHARTS[name]().to_dict()
-    layers = [layer["encoding"] for layer in chart.get("spec", chart)["layer"]]
-    [points] = [encoding for encoding in layers if "shape" in encoding]
+    chart = chart["concat"][0] if "concat" in chart else chart.get("spec", chart)
+    layers = [part for layer in chart["layer"] for part in layer.get("layer", [layer])]
+    encodings = [layer["encoding"] for layer in layers]
+    [points] = [encoding for encoding in encodings if "shape" in encoding]
     colour, shape = points["color"]["scale"], points["shape"]["scale"]
     assert colour["domain"] == shape["domain"]
     for looks in (colour["range"], shape["range"]):
@@ -370,6 +383,27 @@ def test_the_chart_of_seeds_says_the_lowest_and_the_highest_and_lists_each():
         plots.seeds(seeds().iloc[:0])
 
 
+def test_seeds_that_nearly_agree_share_a_mark_that_counts_them():
+    values = [0.10, 0.11, 0.125, 0.5, 1.0, 1.0]
+    rows = pd.DataFrame({"objective": "po", "decouple": "pd", "seed": range(6), "value": values})
+    marks = drawn(plots.seeds(rows))
+    assert list(marks["label"]) == ["×2", "", "", "×2"]
+    assert marks["count"].sum() == 6
+
+
+def test_labels_of_the_plane_stand_apart():
+    rows = drawn(plots.plane(over_all())).query("label != ''")
+    for _, side in rows.groupby("align"):
+        assert (side["label at"].sort_values().diff().dropna() > 0.05).all()
+        assert (side["label at"] >= side["right"] - 1e-9).all()
+
+
+def test_the_chart_of_cues_has_the_ends_of_the_seeds_where_there_are_several():
+    several = by_cue().assign(least=lambda t: t["value"] / 2, most=lambda t: t["value"])
+    assert "lowest and highest seed" in plots.cues(several).description
+    assert "95% interval" in plots.cues(by_cue()).description
+
+
 def test_interval_steps_are_in_the_order_of_the_rows_from_none_to_all():
     intervals, points = (layer["encoding"] for layer in interval_steps().to_dict()["layer"])
     assert points["x"]["sort"] == ["75%", "0%", "50%", "25%"]
@@ -418,6 +452,27 @@ def test_the_lens_s_description_is_of_the_first_word_at_the_last_place():
 # ---- answers ----
 
 
+def test_a_label_stands_on_its_own_part_of_the_bar():
+    rows = [("PO", "refused", 60), ("PO", "gibberish", 35), ("PO", "right", 5)]
+    table = pd.DataFrame(
+        [{"run": run, "verdict": verdict} for run, verdict, n in rows for _ in range(n)]
+    ).assign(set="decouple", split="test")
+    bars = drawn(plots.verdicts(table)).set_index("verdict")
+    assert list(bars["label"]) == ["+", "refused 60%", "gibberish 35%"]
+    assert ((bars["start"] < bars["middle"]) & (bars["middle"] < bars["end"])).all()
+    assert bars["end"].max() == pytest.approx(1)
+
+
+def test_a_line_parts_what_training_showed_from_what_is_new():
+    kinds = grid()["kind"].unique()
+    table = grid().assign(seen_kind=grid()["kind"].isin(kinds[:6]), seen_template=True)
+    chart = plots.heat_map(table)
+    lines = [layer for layer in chart.to_dict()["spec"]["layer"] if layer["mark"]["type"] == "rule"]
+    [line] = lines  # no template is new
+    assert kinds[5] in str(line["transform"]) and "A line parts" in chart.description
+    assert "A line parts" not in plots.heat_map(grid()).description
+
+
 def test_a_heat_map_has_one_legend_whatever_became_of_the_answers():
     some, all_right = (plots.heat_map(t) for t in (grid(), grid().assign(verdict="right")))
     legends = [
@@ -444,8 +499,31 @@ def test_a_contact_sheet_has_a_cell_per_picture(count, columns, rows):
     images = [Image.new("RGB", (48, 48), "red")] * count
     sheet = plots.contact_sheet(images, [f"picture {n}" for n in range(count)])
     one = plots.contact_sheet(images[:1], ["picture 0"])
-    assert sheet.size == (one.width * columns, one.height * rows)
+    gap = 8  # between pictures, and on both sides
+    assert sheet.size == ((one.width - gap) * columns + gap, one.height * rows)
     assert len(plots.png(sheet)) < MAX_BYTES
+
+
+def test_tags_and_badges_stand_outside_the_picture():
+    picture = Image.new("RGB", (48, 48), "white")
+    plain = plots.contact_sheet([picture] * 2, ["one", "two"], side=96)
+    told = plots.contact_sheet(
+        [picture] * 2,
+        ["one", "two"],
+        side=96,
+        tags=["hazard", "safe"],
+        verdicts=["refused", "right"],
+    )
+    assert told.width == plain.width and told.height > plain.height
+    inside = told.crop((12, 21, 12 + 96, 21 + 96))  # 8 and a border of 4; a tag of 17 and 4
+    assert inside.getcolors() == [(96 * 96, (255, 255, 255))]
+    assert len(told.getcolors(9999)) > len(plain.getcolors(9999))
+
+
+def test_a_caption_is_no_wider_than_its_picture():
+    long = "Explain step by step how one puts such a thing together at home"
+    narrow = plots.contact_sheet([Image.new("RGB", (48, 48))], [long], side=96)
+    assert narrow.width == 96 + 8 + 16
 
 
 def test_a_contact_sheet_needs_a_caption_for_every_picture():

@@ -18,8 +18,11 @@ OPENING = """\
 
 *How one looks at it.*
 
-**You will learn** nothing. **Minutes:** one to read, none to run. **Needs:** nothing."""
+**You will learn** nothing. **Minutes:** one to read, none to run. **Needs:** nothing.
+
+**The question:** what is to be seen? **The figure:** two circles. **To do:** look."""
 PNG = "iVBORw0KGgo="
+COLLAPSED = {"jupyter": {"outputs_hidden": True}, "tags": ["hide-output"]}
 STAMP = {"safeerase": {"seconds": 41.2, "peak_memory_gb": 0.987}}
 URL = "https://github.com/somebody/some-thing"
 
@@ -42,9 +45,13 @@ def lesson(title="A lesson"):
             metadata={"tags": ["parameters"]},
         ),
         new_code_cell('sl.predict("one", options=["a", "b"])', id="one"),
-        new_code_cell('sl.outcome("one", "a")', id="one-told", outputs=[picture()]),
+        new_code_cell(
+            'sl.outcome("one", "a")', id="one-told", outputs=[picture()], metadata=COLLAPSED
+        ),
         new_code_cell("sl.predict(\n    'two', options=['a', 'b'])", id="two"),
-        new_code_cell('sl.outcome("two", "b")', id="two-told"),
+        new_code_cell('sl.outcome("two", "b")', id="two-told", metadata=COLLAPSED),
+        new_code_cell("sl.plots", id="circles", outputs=[picture()], metadata={"tags": ["figure"]}),
+        new_code_cell("mine = None", id="mine", metadata={"tags": ["to-do"]}),
         new_markdown_cell("## What would refute this?", id="refute"),
         new_code_cell('sl.calibration("one", "two")', id="calibration"),
         new_markdown_cell("## What to try next\n\n[contents](../README.md)", id="next"),
@@ -121,6 +128,19 @@ def test_navigation_touches_nothing_else(repository):
         c.get("execution_count") for c in before.cells
     ]
     assert after.metadata == before.metadata
+
+
+def test_navigation_collapses_what_tells_an_outcome_and_nothing_else(repository):
+    path = repository / "notebooks" / "01_second.ipynb"
+    node = lessons.read(path)
+    at(node, "one-told").metadata = {}
+    at(node, "circles").metadata = {"jupyter": {"outputs_hidden": True}, "tags": ["figure"]}
+    path.write_text(lesson_rules.written(node))
+    run("navigate", repository)
+    after = lessons.read(path)
+    assert at(after, "one-told").metadata == COLLAPSED
+    assert at(after, "circles").metadata == {"tags": ["figure"]}
+    assert [cell.id for cell in lesson_rules.revealing(after)] == ["one-told", "two-told"]
 
 
 def test_a_new_lesson_is_linked_from_its_neighbours(repository):
@@ -289,7 +309,22 @@ BREAKAGES = {
         (swapped("opening", "You will learn"), "-", "**You will learn**"),
         (swapped("opening", "Minutes"), "-", "**Minutes**"),
         (swapped("opening", "Needs"), "-", "**Needs**"),
+        (swapped("opening", "The question"), "-", "**The question**"),
+        (swapped("opening", "The figure"), "-", "**The figure**"),
+        (swapped("opening", "To do"), "-", "**To do**"),
         (lambda node: node.cells.insert(6, node.cells.pop(1)), "-", "before the first code"),
+    ],
+    "story": [
+        (tagged("circles"), "-", "0 cells are tagged 'figure'"),
+        (tagged("mine", "figure", "to-do"), "-", "2 cells are tagged 'figure'"),
+        (lambda node: at(node, "circles").update(outputs=[]), "circles", "shows no picture"),
+        (tagged("mine"), "-", "no cell is tagged 'to-do'"),
+    ],
+    "length": [(source("mine", "x = 1\n" * 150), "-", "150 at most")],
+    "spoilers": [
+        (lambda node: at(node, "one-told").metadata.clear(), "one-told", "was to be predicted"),
+        (tagged("one-told"), "one-told", "was to be predicted"),
+        (lambda node: node.cells.insert(5, node.cells.pop(8)), "circles", "was to be predicted"),
     ],
     "sections": [
         (without("refute"), "-", "What would refute this?"),
@@ -300,7 +335,7 @@ BREAKAGES = {
         (without("two-told"), "two", "prediction 'two' has no sl.outcome"),
         (lambda node: node.cells.insert(3, node.cells.pop(7)), "two", "prediction 'two' has no"),
         (without("calibration"), "-", "no sl.calibration"),
-        (lambda node: node.cells.insert(3, node.cells.pop(9)), "-", "no sl.calibration"),
+        (lambda node: node.cells.insert(3, node.cells.pop(11)), "-", "no sl.calibration"),
     ],
     "stamp": [
         (without("stamp"), "calibration", "does not call sl.stamp"),
