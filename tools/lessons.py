@@ -21,7 +21,8 @@ from safeerase_lite.cli import OneLineErrors
 from safeerase_lite.utils import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-CONTENTS = "../README.md"
+PAGE = "docs/lessons.md"
+CONTENTS = f"../{PAGE}"
 IMPORT = "import safeerase_lite as sl"
 GITHUB = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
 MARKERS = ("<!-- lessons -->", "<!-- /lessons -->")
@@ -199,7 +200,8 @@ def table(about: Course, folder: Path) -> str:
         if seconds is None or figures is None:
             raise UserError(f"{folder / name} lacks papermill's record or a stamp: run it again")
         memory = figures["peak_memory_gb"]
-        rows.append(f"| {name[:2]} [{heading}](notebooks/{name}) | {seconds:.0f} | {memory:.1f} |")
+        lesson = f"{name[:2]} [{heading}](../notebooks/{name})"
+        rows.append(f"| {lesson} | {seconds:.0f} | {memory:.1f} |")
     return "\n".join(rows)
 
 
@@ -211,7 +213,7 @@ def with_table(page: str, rows: str, markers: tuple[str, str] = MARKERS) -> str:
     """
     begin, end = markers
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
-        raise UserError(f"README.md needs the lines {begin} and {end}, once each: add them")
+        raise UserError(f"{PAGE} needs the lines {begin} and {end}, once each: add them")
     return f"{page.split(begin)[0]}{begin}\n{rows}\n{end}{page.split(end)[1]}"
 
 
@@ -268,9 +270,9 @@ def table_command(
     ] = None,
     root: Root = ROOT,
 ) -> None:
-    """Write seconds and memory of every lesson into README.md, from executed notebooks."""
+    """Write seconds and memory of every lesson into docs/lessons.md, from executed notebooks."""
     rows = table(course(root), folder or root / "output" / "notebooks")
-    page = root / "README.md"
+    page = root / PAGE
     page.write_text(with_table(page.read_text(encoding="utf-8"), rows), encoding="utf-8")
     typer.echo(rows)
 

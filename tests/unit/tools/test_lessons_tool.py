@@ -54,7 +54,7 @@ def lesson(title="A lesson"):
         new_code_cell("mine = None", id="mine", metadata={"tags": ["to-do"]}),
         new_markdown_cell("## What would refute this?", id="refute"),
         new_code_cell('sl.calibration("one", "two")', id="calibration"),
-        new_markdown_cell("## What to try next\n\n[contents](../README.md)", id="next"),
+        new_markdown_cell("## What to try next\n\n[contents](../docs/lessons.md)", id="next"),
         new_code_cell("sl.stamp()", id="stamp", outputs=[stamped]),
     ]
     for count, cell in enumerate((cell for cell in cells if cell.cell_type == "code"), 1):
@@ -66,7 +66,9 @@ def lesson(title="A lesson"):
 @pytest.fixture
 def repository(tmp_path):
     """A repository of three lessons and no address."""
-    (tmp_path / "README.md").write_text("above\n<!-- lessons -->\n<!-- /lessons -->\nbelow\n")
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "lessons.md"
+    page.write_text("above\n<!-- lessons -->\n<!-- /lessons -->\nbelow\n")
     (tmp_path / "notebooks").mkdir()
     for name in ("00_first", "01_second", "02_third"):
         title = name[3:].capitalize()
@@ -98,7 +100,7 @@ def cell(root, name, id):
 
 def test_navigation_leads_through_the_lessons_in_order(repository):
     assert run("navigate", repository).exit_code == 0
-    line = "[← First](00_first.ipynb) · [Contents](../README.md) · [Third →](02_third.ipynb)"
+    line = "[← First](00_first.ipynb) · [Contents](../docs/lessons.md) · [Third →](02_third.ipynb)"
     for id in ("navigation", "navigation-end"):
         assert cell(repository, "01_second.ipynb", id).source == line
         assert cell(repository, "01_second.ipynb", id).metadata.tags == ["generated"]
@@ -286,7 +288,11 @@ BREAKAGES = {
         (without("navigation-end"), "navigation-end", "is missing"),
         (without("import"), "import", "is missing"),
         (swapped("navigation", "](00_first.ipynb)"), "navigation", "not as generated"),
-        (swapped("navigation-end", "[Contents](../README.md) · "), "navigation-end", "generated"),
+        (
+            swapped("navigation-end", f"[Contents]({lessons.CONTENTS}) · "),
+            "navigation-end",
+            "generated",
+        ),
         (source("import", "import safeerase_lite"), "import", "not as generated"),
         (tagged("navigation"), "navigation", "not as generated"),
         (moved_to_the_end("navigation"), "navigation", "not in its place"),
@@ -478,8 +484,8 @@ def test_the_table_says_what_papermill_and_the_stamp_recorded(repository):
     executed(repository, repository / "output" / "notebooks")
     for _ in range(2):
         assert run("table", repository).exit_code == 0
-    page = (repository / "README.md").read_text()
-    assert "| 01 [Second](notebooks/01_second.ipynb) | 48 | 1.0 |" in page
+    page = (repository / "docs" / "lessons.md").read_text()
+    assert "| 01 [Second](../notebooks/01_second.ipynb) | 48 | 1.0 |" in page
     assert page.startswith("above\n<!-- lessons -->\n| lesson |")
     assert page.endswith("|\n<!-- /lessons -->\nbelow\n") and page.count("Second") == 1
 
@@ -490,10 +496,10 @@ def test_the_table_says_what_papermill_and_the_stamp_recorded(repository):
 )
 def test_a_page_without_its_markers_is_refused_and_left(repository, page):
     executed(repository, repository / "executed")
-    (repository / "README.md").write_text(page)
+    (repository / "docs" / "lessons.md").write_text(page)
     result = run("table", repository, "--folder", str(repository / "executed"))
     assert result.exit_code == 2 and "<!-- /lessons -->, once each: add them" in result.output
-    assert (repository / "README.md").read_text() == page
+    assert (repository / "docs" / "lessons.md").read_text() == page
 
 
 def test_a_lesson_not_executed_leaves_no_table(repository):
@@ -501,4 +507,4 @@ def test_a_lesson_not_executed_leaves_no_table(repository):
     assert result.exit_code == 2 and "run `safeerase demo --all`" in result.output
     executed(repository, repository / "output" / "notebooks", duration=None)
     assert "lacks papermill's record" in run("table", repository).output
-    assert "Second" not in (repository / "README.md").read_text()
+    assert "Second" not in (repository / "docs" / "lessons.md").read_text()
