@@ -413,7 +413,7 @@ def test_a_finding_is_a_line_and_an_exit_status(repository):
     run("navigate", repository)
     assert run("check", repository).output == "3 lessons, nothing to mend\n"
     broken = repository / "notebooks" / "00_first.ipynb"
-    broken.write_text(broken.read_text().replace('"alt": "Two circles."', '"alt": ""'))
+    broken.write_text(broken.read_text().replace('"alt": "Two circles."', '"alt": ""', 1))
     result = run("check", repository)
     assert result.exit_code == 1
     [line] = result.output.splitlines()
