@@ -53,7 +53,7 @@ html_title = project
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_js_files = ["terms.js"]
-html_copy_source = False
+html_sourcelink_suffix = ""  # a notebook is downloaded as a notebook
 html_show_sphinx = False
 html_theme_options = {
     "show_toc_level": 1,

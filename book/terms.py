@@ -45,7 +45,8 @@ def forms(name: str) -> set[str]:
 def pattern(names) -> re.Pattern:
     """Any of the names as whole words, longest first, or its plural."""
     longest = sorted(names, key=len, reverse=True)
-    return re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, longest))})(?:s\b|(?![\w-]))")
+    words = "|".join(r"\s+".join(map(re.escape, name.split())) for name in longest)
+    return re.compile(rf"(?<![\w-])({words})(?:s\b|(?![\w-]))")
 
 
 def link_terms(app, doctree, page):
@@ -67,7 +68,11 @@ def link_terms(app, doctree, page):
         closed = next((up for up in parents(text) if isinstance(up, CLOSED)), None)
         if closed is not None or not within(text, nodes.paragraph):
             continue
-        whole = text.astext() if within(text, (nodes.emphasis, nodes.strong, nodes.literal)) else ""
+        whole = (
+            " ".join(text.split())
+            if within(text, (nodes.emphasis, nodes.strong, nodes.literal))
+            else ""
+        )
         if (name := whole.lower() if whole.lower() in known else whole) in known:
             if known[name][0] not in seen:
                 seen.add(known[name][0])
@@ -83,7 +88,7 @@ def linked(text, inside, plain, known, seen, to):
     """`text` as nodes, with a reference for each term that is not in `seen` yet."""
     parts, end = [], 0
     for match in inside.finditer(text):
-        entry = known[plain[match[1]]]
+        entry = known[plain[" ".join(match[1].split())]]
         if entry[0] not in seen:
             seen.add(entry[0])
             parts += [

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from lesson_rules import title
 from lessons import read
 
 from safeerase_lite.cli import OneLineErrors
@@ -43,10 +44,24 @@ def gather(root: Path, source: Path) -> None:
         copy_linked(SHOWN.findall(text), page.parent, root, source / "extra")
     index = (root / "book" / "index.md").read_text(encoding="utf-8")
     copy_linked(LINK.findall(index), root, root, source, besides=pages)
+    for word, folder in {
+        "LESSONS": "notebooks",
+        "EXERCISES": "notebooks/exercises/student",
+    }.items():
+        index = index.replace(f"\n{word}\n", f"\n{numbered(root, folder)}\n")
     put(source / "index.md", index)
     put(source / "results" / "index.md", reports(root))
     put(source / "api.rst", api(root))
     put(source / "play.md", play(root, source / "extra"))
+
+
+def numbered(root: Path, folder: str) -> str:
+    """The notebooks of a folder, as a table of contents lists them: number or letter, title."""
+    files = sorted((root / folder).glob("*_*.ipynb"))
+    listed = [f"{file.stem.split('_')[0]} · {title(read(file))}" for file in files]
+    return "\n".join(
+        f"{entry} <{folder}/{file.stem}>" for entry, file in zip(listed, files, strict=True)
+    )
 
 
 def put(file: Path, text: str) -> None:

@@ -46,7 +46,12 @@ class Page(HTMLParser):
             self.links.append(about["href"])
             if "term" in (about.get("class") or "").split():
                 self.terms[about["href"]] = about.get("title")
-        if about.get(LOADS.get(tag)) and about.get("rel") not in ("next", "prev", "canonical"):
+        if about.get(LOADS.get(tag)) and about.get("rel") in (
+            None,
+            "stylesheet",
+            "preload",
+            "icon",
+        ):
             self.loads.append(about[LOADS[tag]])
         if tag == "img" and CHART.search(about.get("src") or ""):
             self.charts.append(about.get("alt"))

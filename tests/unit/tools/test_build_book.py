@@ -70,3 +70,14 @@ def test_docstrings_become_restructured_text():
     assert paragraph("|y| of `a|b`, `normalise`d") == r"\|y\| of `a|b`, `normalise`\ d"
     assert paragraph("a: one\n    more\nb, c: two") == "- a: one\n  more\n- b, c: two"
     assert paragraph("Note: this is prose.") == "Note: this is prose."
+
+
+def test_a_script_letter_becomes_a_letter_that_browsers_draw():
+    formula = pytest.importorskip("mathml").formula
+    assert "<mi>ℒ</mi>" in formula(r"\mathcal L", "inline")
+    assert "<mi>𝔼</mi>" in formula(r"\mathbb E", "inline")
+
+
+def test_lessons_are_listed_by_their_numbers():
+    first = book.numbered(ROOT, "notebooks").split("\n")[0]
+    assert first.startswith("00 · ") and first.endswith(" <notebooks/00_quickstart>")
