@@ -14,7 +14,10 @@ SLOTS = ["subject", "relation", "object"]
 
 def tuple_graph(table: pd.DataFrame):
     """The tuples of `tuples.table` as paths from subject over relation to object: the unsafe one
-    thick, neighbours thin, the role swap dashed."""
+    thick, neighbours thin, the role swap dashed.
+
+    In three seconds: every thin path shares two stations with the thick one.
+    """
     unsafe = table[table["role"] == "unsafe"]
     if unsafe.empty:
         raise UserError("there is no unsafe tuple in this table")
@@ -60,7 +63,10 @@ FORGOTTEN = ("tuple top-1", "leakage")  # columns of the headline that should be
 def collateral(table: pd.DataFrame):
     """What each method forgets and what it keeps: a row per method, a column per measure, of the
     table that `relations.headline` gives. What should be low is on the left, what should be high on
-    the right, each in colours of its own; pale is wanted on both sides."""
+    the right, each in colours of its own; pale is wanted on both sides.
+
+    In three seconds: which row is pale throughout.
+    """
     rows = table.melt("method", var_name="measure", value_name="share").dropna()
     rows = rows[~rows["measure"].isin(["suppression", "margin"])]
     low = rows["measure"].isin(FORGOTTEN)
@@ -101,7 +107,10 @@ def _cells(rows: pd.DataFrame, methods: pd.Series, title: str, colours: list[str
 
 def trade_off(table: pd.DataFrame):
     """What forgetting costs: leakage against what is kept of a method (`kept`, a share), a mark for
-    each row of method, leakage, kept; the corner at the top left is wanted."""
+    each row of method, leakage, kept; the corner at the top left is wanted.
+
+    In three seconds: which methods reach the green corner, and which come near.
+    """
     names = list(table["method"])
     looks = {
         "color": theme.encode_by(alt.Color, "method", names, _repeated(theme.SEVEN_COLOURS, names)),
@@ -134,7 +143,10 @@ def _shapes(names: list) -> list:
 
 def attacks_compared(table: pd.DataFrame, *, title: str):
     """What comes back under each attack: attack, method, value, and low and high or blank. A row
-    per attack, the one that brings back most on top; a mark per method."""
+    per attack, the one that brings back most on top; a mark per method.
+
+    In three seconds: which attack brings the tuple back.
+    """
     methods = list(table["method"].unique())
     order = list(table.groupby("attack")["value"].max().sort_values(ascending=False).index)
     y = alt.Y("attack:N", sort=order, title=None)
@@ -155,7 +167,10 @@ def attacks_compared(table: pd.DataFrame, *, title: str):
 
 def best_captions(table: pd.DataFrame):
     """The captions that fit one picture best, model by model: model, caption, share (of the softmax
-    over captions), unsafe (bool)."""
+    over captions), unsafe (bool).
+
+    In three seconds: whether the unsafe caption comes first.
+    """
     models = list(table["model"].unique())
     unsafe = alt.Scale(domain=[True, False], range=[theme.VERMILION, theme.GREY])
     bars = alt.Chart(table).mark_bar(height=12).encode(
@@ -174,7 +189,10 @@ def best_captions(table: pd.DataFrame):
 
 def several(table: pd.DataFrame):
     """What is suppressed and preserved when more tuples are unlearned: tuples (how many), way
-    (together, one after another), measure, value."""
+    (together, one after another), measure, value.
+
+    In three seconds: what falls as rules are added, and in which way of adding them.
+    """
     ways, measures = (list(table[column].unique()) for column in ("way", "measure"))
     counts = sorted(table["tuples"].unique())
     ticks, doubling = alt.Axis(values=counts, format="d"), alt.Scale(type="log", base=2)

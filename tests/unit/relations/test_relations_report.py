@@ -90,13 +90,31 @@ def test_the_graph_names_the_unsafe_tuple_and_counts_what_is_near():
     assert f"{near} neighbour" in chart.description and "1 role swap" in chart.description
 
 
-def test_curves_begin_without_an_attack_and_tell_their_range():
-    rows = pd.DataFrame(
-        [("ours", "blur", left, value) for left, value in ((1.0, 0.0), (0.9, 0.1), (0.5, 0.3))],
-        columns=["method", "attack", "left", "value"],
-    )
-    chart = plots.attack_curves(rows, title="unsafe on top")
-    assert "ours 0% to 30%" in chart.description
+def test_attacks_are_told_with_what_each_brings_back():
+    cells = [("ours", "blur", 0.1), ("ours", "typos", 0.3)]
+    rows = pd.DataFrame(cells, columns=["method", "attack", "value"]).assign(low=None, high=None)
+    chart = plots.attacks_compared(rows, title="unsafe on top")
+    assert "ours: blur 10%, typos 30%" in chart.description
+
+
+def test_the_cost_of_forgetting_names_the_corner_that_is_wanted():
+    rows = pd.DataFrame([("ours", 0.1, 0.97)], columns=["method", "leakage", "kept"])
+    assert "ours: leakage 0.10, kept 97%" in plots.trade_off(rows).description
+
+
+def test_gold_stands_beside_the_methods_and_in_no_mean_of_theirs():
+    rows = [row(m, "a", "unrelated", v) for m, v in (("base", 1.0), ("pair", 0.1), ("gold", 0.9))]
+    means = summary(table(rows)).set_index("method")
+    assert means.loc["gold", "relative"] == approx(0.9)
+    assert means.loc["pair", "relative"] == approx(0.1)
+
+
+def test_leakage_and_margin_are_told_as_they_are_with_an_interval_of_their_own():
+    values = {"a": 0.1, "b": 0.2, "c": 0.3}
+    rows = [row("base", t, "leakage", 0.5) for t in values]
+    rows += [row("relation", t, "leakage", v) for t, v in values.items()]
+    means = summary(table(rows)).iloc[0]
+    assert means["low"] <= means["value"] <= means["high"] <= 0.3
 
 
 def test_several_tells_together_from_one_after_another():
