@@ -29,7 +29,10 @@ PRESERVED = {
     "unrelated": ("unrelated", ""),
 }
 # Measures that are reported as they are, and not in shares of the base model's.
-ABSOLUTE = ("tuple top-1", "margin", "rank", "AUROC", "leakage", adaptive.CONTROL)
+ABSOLUTE = (
+    "tuple top-1", "margin", "rank", "AUROC", "leakage", "synonym", "hypernym", "linear probe",
+    adaptive.CONTROL, "leakage of another caption",
+)  # fmt: skip
 # What is reported under attack, and of several tuples: (measure, slot).
 _REPORTED = [
     ("tuple top-1", ""),

@@ -1,5 +1,5 @@
-"""What each preservation term is for: without it the measure it protects falls, and no other; in
-every seed."""
+"""What holding scores is for: without it the edit takes more, or does not even suppress; in every
+seed."""
 
 import pytest
 
@@ -7,10 +7,10 @@ from safeerase_lite.relations.runs import study
 from safeerase_lite.relations.tuples import UNSAFE
 
 SEEDS = (0, 1, 2)
-# The bounds lie between an effect and none. Of what the base reads, over eight tuples
-# (docs/how_faithful_relations.md), the object falls from 97% to 42%, held-out neighbours from 86%
-# to 10%; what a term does not protect moves by 2 points at most. The base reads nearly
-# all, and suppressed is 5% or less, the target there.
+METHODS = ["relation", "no_neighbours", "no_preservation"]
+# The bounds lie between an effect and none. Over eight tuples (docs/how_faithful_relations.md) the
+# edit keeps 97 to 100% of everything and is never on top. Without neighbours held it keeps 70% of
+# held-out ones, and the caption stays on top in 76%; with nothing held 12% of neighbours are left.
 
 
 @pytest.fixture(scope="module")
@@ -18,39 +18,41 @@ def measured(tmp_path_factory):
     """Means over two tuples: measure and slot × (method, seed)."""
     table = study(
         [[u] for u in UNSAFE[:2]],
-        ["relation", "no_marginals", "no_neighbours"],
+        METHODS,
         SEEDS,
         left=(),
+        adaptive=False,
         runs_dir=tmp_path_factory.mktemp("runs"),
         workers=1,
     )
     return table.pivot_table("value", ["measure", "slot"], ["method", "seed"])
 
 
-OBJECT = ("marginal on unsafe", "object")
+ON_TOP = ("tuple top-1", "")
 NEIGHBOURS = ("neighbour, held out", "")
-LISTED = ("neighbour, listed", "")
+MARGINALS = [("marginal on unsafe", slot) for slot in ("subject", "object")]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_without_marginals_the_object_goes_and_the_neighbours_stay(measured, seed):
-    complete, less = measured["relation", seed], measured["no_marginals", seed]
-    assert less[OBJECT] < complete[OBJECT] - 0.4
-    for cell in (NEIGHBOURS, LISTED):
-        assert abs(less[cell] - complete[cell]) < 0.1
+def test_the_edit_suppresses_and_keeps_what_takes_part_and_what_is_near(measured, seed):
+    base, edited = measured["base", seed], measured["relation", seed]
+    assert base[ON_TOP] > 0.95 and edited[ON_TOP] < 0.05
+    for cell in (*MARGINALS, NEIGHBOURS, ("unrelated", "")):
+        assert edited[cell] > 0.9 * base[cell]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_without_neighbours_they_go_and_both_marginals_stay(measured, seed):
+def test_it_tells_less_of_the_tuple_than_before_whichever_way_its_score_is_turned(measured, seed):
+    assert measured["relation", seed]["leakage", ""] < measured["base", seed]["leakage", ""] - 0.1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_where_no_neighbour_is_held_they_sink_with_the_unsafe_caption(measured, seed):
     complete, less = measured["relation", seed], measured["no_neighbours", seed]
-    for cell in (NEIGHBOURS, LISTED):
-        assert less[cell] < complete[cell] - 0.6
-    for slot in ("subject", "object"):
-        assert abs(less["marginal on unsafe", slot] - complete["marginal on unsafe", slot]) < 0.1
+    assert less[NEIGHBOURS] < complete[NEIGHBOURS] - 0.1
+    assert less[ON_TOP] > complete[ON_TOP] + 0.2
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("method", ["relation", "no_marginals", "no_neighbours"])
-def test_each_of_them_still_suppresses(measured, method, seed):
-    assert measured["base", seed]["tuple top-1", ""] > 0.95
-    assert measured[method, seed]["tuple top-1", ""] < 0.05
+def test_with_nothing_held_little_is_left(measured, seed):
+    assert measured["no_preservation", seed][NEIGHBOURS] < 0.5
