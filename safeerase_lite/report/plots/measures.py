@@ -96,7 +96,7 @@ def plane(summary, *, split: str | None = None):
     table = rows[["objective", "training", "rr", "right", "asr"]]
     rows = pd.concat([table, pd.DataFrame([IDEAL])], ignore_index=True)
     rows["name"] = [*names, "ideal"]
-    near = [(rows[axis] * 12).round() for axis in ("rr", "right")]
+    near = [(rows[axis] * 25).round() for axis in ("rr", "right")]
     rows["label"] = rows.groupby(near)["name"].transform(", ".join)
     rows["label"] = rows["label"].where(~rows.duplicated("label"), "")
     rows["align"] = (rows["rr"] > 0.5).map({True: "right", False: "left"})
@@ -227,7 +227,7 @@ def cues(summary: pd.DataFrame, *, split: str | None = None):
     return theme.styled(chart, f"SARR on {split}, with its {bars}. With {readings}.", shown)
 
 
-NEAR = 0.02  # shares that stand on one mark
+NEAR = 0.03  # shares that stand on one mark
 
 
 def seeds(table: pd.DataFrame, *, title: str = "SARR"):
