@@ -4,6 +4,7 @@
 # make accept      everything, with the nightly tests
 # make install     the virtual environment alone, in .venv
 # make types       pyright on data, objectives, metrics and config
+# make page        the page that needs no install, in output/page; npm brings its runtime once
 # make exercises   the students' copies and the tutor's kit, from the exercises' sources
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ PYTEST = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 # The integration tests run the other lessons in less time; "make accept" runs all as they are.
 LESSONS = notebooks/0[0123678]_*.ipynb
 
-.PHONY: demo check test accept types lint exercises install clean
+.PHONY: demo check test accept types lint page exercises install clean
 
 demo: install
 	$(BIN)/safeerase demo
@@ -32,6 +33,9 @@ types: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+page: install
+	$(BIN)/python tools/build_page.py
 
 exercises: install
 	$(BIN)/python tools/exercises.py build
