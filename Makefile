@@ -5,6 +5,7 @@
 # make slides      the slides of the 90-minute class, from the lessons: output/slides.html
 # make install     the virtual environment alone, in .venv
 # make types       pyright on data, objectives, metrics and config
+# make page        the page that needs no install, in output/page; npm brings its runtime once
 # make exercises   the students' copies and the tutor's kit, from the exercises' sources
 # make book        the site, in output/book: lessons, exercises, docs, results, API, glossary
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PYTEST = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 # The integration tests run the other lessons in less time; "make accept" runs all as they are.
 LESSONS = notebooks/0[0123678]_*.ipynb
 
-.PHONY: demo check test accept types lint exercises book slides install clean
+.PHONY: demo check test accept types lint exercises book page slides install clean
 
 demo: install
 	$(BIN)/safeerase demo
@@ -34,6 +35,9 @@ types: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+page: install
+	$(BIN)/python tools/build_page.py
 
 exercises: install
 	$(BIN)/python tools/exercises.py build
