@@ -177,7 +177,8 @@ def report(runs_dir: Path, output: Path, echo: Callable[[str], None] = print) ->
         "model reads.\n\n"
     )
     text = about + _markdown(headline(means))
-    (output / "headline.md").write_text(text + "\n", encoding="utf-8")
+    page = f"# Unlearning a relation: every method\n\n{text}\n"
+    (output / "headline.md").write_text(page, encoding="utf-8")
     echo(text)
     if (table["way"] != "one tuple").any():
         many = several(table)
