@@ -9,8 +9,7 @@ from safeerase_lite.data.dataset import Data
 from safeerase_lite.data.redaction import redact_for_display
 from safeerase_lite.evaluation.evaluate import Report, judge_answers
 from safeerase_lite.evaluation.generate import generate
-from safeerase_lite.runs.experiment import evaluate, unlearn
-from safeerase_lite.runs.store import open_run
+from safeerase_lite.runs.experiment import evaluate, open_run, unlearn
 
 FAILED = ["refused", "gibberish"]
 # (set, whether training shows the kind) → how the group reads
