@@ -162,7 +162,7 @@ def attacks_compared(table: pd.DataFrame, *, title: str):
     )
     chart = alt.layer(rules, points).properties(width=380, height=alt.Step(9))
     values = theme.listed_by(table, ["method"], "{attack} {value:.0%}")
-    return theme.styled(chart, f"{title}: {values}.", table)
+    return theme.styled(chart, f"{title}: {values}.")
 
 
 def best_captions(table: pd.DataFrame):
