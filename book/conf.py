@@ -37,6 +37,8 @@ nb_ipywidgets_js = {}
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
+# A docstring may name a field that several records have.
+suppress_warnings = ["ref.python"]
 html_math_renderer = "mathml"
 
 # Docstrings name things in single backticks.

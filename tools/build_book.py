@@ -23,7 +23,7 @@ from safeerase_lite.utils import UserError
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     "README.md", "C[HO]*.md", "SECURITY.md", "book/[gr]*.md", "docs/*.md", "notebooks/*.ipynb",
-    "notebooks/capstone.md",
+    "notebooks/capstone.md", "benchmarks/RESULTS.md",
     "notebooks/exercises/README.md", "notebooks/exercises/student/*.ipynb", "results/*/*.md",
     "sweeps/README.md", "safeerase_lite/tinyworld/DATASHEET.md",
     "safeerase_lite/tinyworld/assets/*/README.md",

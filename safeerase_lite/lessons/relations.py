@@ -14,6 +14,7 @@ from safeerase_lite.report import plots
 CELLS = {
     "tuple top-1": ("tuple top-1", "", "value"),
     "leakage": ("leakage", "", "value"),
+    "probe": ("linear probe", "", "value"),
     "margin": ("margin", "", "value"),
     "subject": ("marginal on unsafe", "subject", "relative"),
     "object": ("marginal on unsafe", "object", "relative"),

@@ -69,7 +69,8 @@ def own_reading(model, own: OwnPictures, features: Tensor) -> pd.DataFrame:
     Returns:
         measure, value, low, high, n, chance. role swap: the caption beats the one with subject and
         object exchanged. relation: it beats those with every other relation of the folder. A tie is
-        lost.
+        lost. Each caption's mean over all pictures is taken off first: one that a model likes
+        whatever it is shown would else win on every picture of its tuple, and tell nothing.
     """
     shown, relations = own.shown, sorted(set(own.table["relation"]))
     swapped = [RelationTriple(t.object, t.relation, t.subject) for t in shown]
@@ -77,6 +78,7 @@ def own_reading(model, own: OwnPictures, features: Tensor) -> pd.DataFrame:
     tuples = list(dict.fromkeys([*shown, *swapped, *sum(rivals, [])]))
     place = {t: i for i, t in enumerate(tuples)}
     scores = _scores(model, features, [own_caption(t) for t in tuples])
+    scores -= scores.mean(0)
     own_scores = scores[np.arange(len(shown)), [place[t] for t in shown]]
     of_swapped = scores[np.arange(len(shown)), [place[t] for t in swapped]]
     two = np.array([t.subject != t.object for t in shown])

@@ -44,6 +44,7 @@ _REPORTED = [
     ("marginal on unsafe", "object"),
     ("neighbour, held out", ""),
 ]
+_CELL = ["attack", "strength", "measure", "slot"]
 _RESAMPLES = 1000  # of the tuples, for an interval
 
 
@@ -57,7 +58,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         low, high: the 95% interval of `relative`; of `value` for the measures in ABSOLUTE. Of tuple
         top-1 `relative` is one minus suppression. See `interval`.
     """
-    cell = ["attack", "strength", "measure", "slot"]
+    cell = _CELL
     counts = {"tuples": ("tuple", "nunique"), "edits": ("tuple", "count")}
     table = fill_blanks(table)
     means = _relative_to_base(table, ["method", *cell], [*cell, "tuple", "seed"], counts)
@@ -97,8 +98,8 @@ def interval(group: pd.DataFrame, *, of_value: bool) -> tuple[float, float]:
     """The 95% interval of the mean of `value`, or of its ratio to the mean of `base`.
 
     Tuples are resampled; the seeds of a tuple are averaged, as they share its images. Where all
-    tuples are alike, and a bootstrap collapses, it is an exact interval over tuples. NaN with fewer
-    than three tuples.
+    tuples are alike a bootstrap collapses: the interval of a share is an exact one over tuples
+    then, that of a ratio is unknown. NaN with fewer than three tuples.
     """
     means = group.groupby("tuple")[["value", "base"]].mean().to_numpy()
     if len(means) < 3:
@@ -111,8 +112,9 @@ def interval(group: pd.DataFrame, *, of_value: bool) -> tuple[float, float]:
     if not len(values):
         return np.nan, np.nan
     low, high = np.quantile(values, [0.025, 0.975])
-    if low == high and 0 <= low <= 1:
-        return exact_interval(float(np.clip(low, 0, 1)), len(means))
+    if np.isclose(low, high):
+        is_share = of_value and 0 <= low <= 1
+        return exact_interval(float(low), len(means)) if is_share else (np.nan, np.nan)
     return float(low), float(high)
 
 
@@ -153,7 +155,10 @@ def load_edits(runs_dir: Path | str) -> pd.DataFrame:
     earlier = metrics["earlier"].str.len()
     metrics["tuples"] = metrics["unsafe"].str.len() + earlier
     ways = np.where(earlier > 0, "one after another", "together")
-    return metrics.assign(way=np.where(metrics["tuples"] == 1, "one tuple", ways))
+    metrics["way"] = np.where(metrics["tuples"] == 1, "one tuple", ways)
+    # The first of several edits in turn is an edit of one tuple too, made again without attacks.
+    cell = ["method", "tuple", "tuples", "way", "seed", *_CELL]
+    return metrics.drop_duplicates(cell, ignore_index=True)
 
 
 def report(runs_dir: Path, output: Path, echo: Callable[[str], None] = print) -> None:

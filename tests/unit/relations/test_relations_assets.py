@@ -6,9 +6,11 @@ import json
 import pandas as pd
 import pytest
 
+from safeerase_lite.relations.adaptive import ADAPTIVE
 from safeerase_lite.relations.attacks import ATTACKS, SHARES_LEFT, strengths
 from safeerase_lite.relations.objectives import METHODS
 from safeerase_lite.relations.report import shipped
+from safeerase_lite.relations.runs import GOLD
 from safeerase_lite.tinyworld import ASSETS
 
 FOLDER = ASSETS / "tiny-clip"
@@ -67,6 +69,13 @@ def test_a_strength_leaves_the_base_model_what_it_should_or_is_all_there_is():
 
 def test_the_shipped_results_have_every_method_and_say_how_they_were_made():
     table, many = shipped(), shipped("several")
-    assert set(table["method"]) == set(METHODS) and set(table["attack"]) == {"", *ATTACKS}
+    assert set(table["method"]) == set(METHODS) and set(table["attack"]) == {
+        "",
+        *ATTACKS,
+        *ADAPTIVE,
+    }
+    assert (table["edits"] % table["tuples"] == 0).all()  # as many edits of each
+    assert set(shipped("beside_gold")["method"]) == {*METHODS, GOLD}
+    assert set(shipped("candidates")["method"]) == set(METHODS)
     assert not many["slot"].isna().any() and set(many["tuples"]) == set(range(1, 9))
     assert table.attrs["about"] and many.attrs["about"]
