@@ -251,6 +251,7 @@ def demo(
         seeds=[seed],
         others=unsafe,
         left=[0.75],
+        adaptive=False,
         runs_dir=output / "runs",
         workers=workers,
     )
@@ -279,6 +280,6 @@ def _print_means(means: pd.DataFrame) -> None:
         "it says nothing. margin: by how many logits the caption beats its best rival.\n"
         "All else are shares of what the base model reads: subject and object on these pictures;\n"
         "pictures with another subject, relation or object that no edit has seen; with the roles\n"
-        "swapped; with nothing in common. Above 100%: more than the base reads. A few tuples and\n"
-        "one seed prove little: results/relations has eight tuples and three seeds."
+        "swapped; with nothing in common. Above 100%: more than the base reads. Two tuples prove\n"
+        "little: results/relations has eight, and attacks that know the weights."
     )

@@ -34,8 +34,7 @@ GOLD = "gold"  # a CLIP that was never taught the tuple, for the tuples that hav
 LABELS = {BASE: "base"} | {name: method.label for name, method in METHODS.items()}
 LABELS |= {GOLD: "never taught it"}
 MAIN_METHODS = (
-    "relation", "one_sided", "no_preservation", "pair", "erase_subject", "erase_object",
-    "filter", "projection",
+    "relation", "one_sided", "no_preservation", "pair", "erase_object", "filter", "projection",
 )  # fmt: skip
 _PATIENCE = 600.0  # seconds to wait for an earlier edit that another process is making
 
