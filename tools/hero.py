@@ -21,10 +21,10 @@ MODELS = {
     "After PO: it has learned to refuse": {"objective": "po"},
     "After PO + PD: Prompt Decouple": {"objective": "po", "decouple": "pd"},
 }
-WIDTH, HEIGHT, SIDE, MARGIN = 760, 430, 192, 34
+WIDTH, HEIGHT, SIDE = 760, 430, 192  # pixels
 SECONDS = 3.0
 INK, PAPER, FAINT = "#333333", "#FFFFFF", "#DDDDDD"
-# A verdict → its badge and the colour of it: vermilion where the model does what it should not.
+# Of a badge: vermilion where the model does what it should not.
 VERMILION, BLUE = "#D55E00", "#0072B2"
 
 

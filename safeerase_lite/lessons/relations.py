@@ -22,6 +22,8 @@ CELLS = {
     "unrelated": ("unrelated", "", "relative"),
 }
 
+_FORMATS = {"leakage": "{:.2f}", "margin": "{:+.1f}"}  # the others are shares
+
 
 def with_intervals(means: pd.DataFrame) -> pd.DataFrame:
     """A row per method, without an attack: CELLS, each with its interval where it has one."""
@@ -37,15 +39,7 @@ def with_intervals(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_interval(name: str, row: pd.Series, column: str) -> str:
-    def number(value: float) -> str:
-        return (
-            f"{value:.2f}"
-            if name == "leakage"
-            else f"{value:+.1f}"
-            if name == "margin"
-            else f"{value:.0%}"
-        )
-
+    number = _FORMATS.get(name, "{:.0%}").format
     if pd.isna(row[column]):
         return "–"
     ends = f" [{number(row['low'])}, {number(row['high'])}]" if pd.notna(row["low"]) else ""

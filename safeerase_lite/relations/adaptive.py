@@ -42,7 +42,8 @@ def pgd(
     edited: EditedClip, pixel_values: Tensor, captions: Tensor, own: int, epsilon: float
 ) -> Tensor:
     """Pictures changed so that one caption beats the others, by projected gradient ascent on its
-    margin (Madry et al. 2018), without a random start, so that it is the same every time.
+    margin (Madry et al. 2018), without a random start, so that it is the same every time. No pixel
+    leaves the range that the given pictures have.
 
     Args:
         pixel_values: (images, 3, side, side).  captions: features (captions, width).
@@ -54,6 +55,7 @@ def pgd(
     """
     std = torch.tensor(edited.model.processor.image_processor.image_std).view(-1, 1, 1)
     most = epsilon / 255 / std
+    low, high = pixel_values.amin(), pixel_values.amax()
     step, changed = 2.5 * most / _PGD_STEPS, pixel_values.clone()
     for _ in range(_PGD_STEPS):
         changed.requires_grad_(True)
@@ -64,7 +66,6 @@ def pgd(
         with torch.no_grad():
             moved = changed + step * gradient.sign()
             changed = torch.max(torch.min(moved, pixel_values + most), pixel_values - most)
-            low, high = pixel_values.amin(), pixel_values.amax()
             changed = changed.clamp(low, high)
     return changed.detach()
 

@@ -151,7 +151,9 @@ def _scores(edited: EditedClip, features: Tensor, captions: Sequence[str]) -> np
 
 
 def share(hits: np.ndarray) -> tuple[float, float, float, int]:
-    """value, low, high (95%, Clopper-Pearson), n"""
+    """value, low, high (95%, Clopper-Pearson), n; NaN of no hits at all."""
+    if not len(hits):
+        return np.nan, np.nan, np.nan, 0
     value = float(hits.mean())
     return value, *exact_interval(value, len(hits)), len(hits)
 

@@ -12,11 +12,11 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from safeerase_lite.evaluation.statistics import TAIL, exact_interval
+from safeerase_lite.evaluation.statistics import TAIL
 from safeerase_lite.utils import track
 
 from . import clip
-from .evaluation import auroc
+from .evaluation import auroc, share
 from .own_edit import NOUN_WORDINGS, WORDINGS, candidates, nouns, own_caption, pixels
 from .own_pictures import OwnPictures
 from .tuples import RelationTriple
@@ -38,14 +38,6 @@ def _scores(model, features: Tensor, texts: list[str]) -> np.ndarray:
     """(pictures, texts)"""
     scores = clip.scores(model, features, clip.encode_texts(model, texts))
     return scores.double().cpu().numpy()
-
-
-def share(hits: np.ndarray) -> tuple[float, float, float, int]:
-    """value, low, high, n"""
-    if not len(hits):
-        return np.nan, np.nan, np.nan, 0
-    share = float(hits.mean())
-    return share, *exact_interval(share, len(hits)), len(hits)
 
 
 def median(values: np.ndarray) -> tuple[float, float, float, int]:

@@ -58,10 +58,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         low, high: the 95% interval of `relative`; of `value` for the measures in ABSOLUTE. Of tuple
         top-1 `relative` is one minus suppression. See `interval`.
     """
-    cell = _CELL
     counts = {"tuples": ("tuple", "nunique"), "edits": ("tuple", "count")}
     table = fill_blanks(table)
-    means = _relative_to_base(table, ["method", *cell], [*cell, "tuple", "seed"], counts)
+    means = _relative_to_base(table, ["method", *_CELL], [*_CELL, "tuple", "seed"], counts)
     return means.sort_values("method", key=lambda m: m.map(list(LABELS).index), kind="stable")
 
 
@@ -177,9 +176,9 @@ def report(runs_dir: Path, output: Path, echo: Callable[[str], None] = print) ->
         beside.to_csv(output / "beside_gold.csv", index=False, float_format="%.4f")
     seeds, tuples = edited["seed"].nunique(), edited["tuple"].nunique()
     about = (
-        f"{tuples} tuples, one at a time, {seeds} seeds, test pictures; means. Leakage is "
-        "|AUROC − 0.5|, the margin is in logits; all after suppression are shares of what the base "
-        "model reads.\n\n"
+        f"{tuples} tuples, one at a time, {seeds} seed{'s' * (seeds > 1)}, test pictures; means. "
+        "Leakage is |AUROC − 0.5|, the margin is in logits; all after suppression are shares of "
+        "what the base model reads.\n\n"
     )
     text = about + _markdown(headline(means))
     page = f"# Unlearning a relation: every method\n\n{text}\n"
