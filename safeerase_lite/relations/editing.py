@@ -174,6 +174,12 @@ def _held_out(unsafe: tuple[RelationTriple, ...], seed: int) -> set[RelationTrip
     return {t for u in unsafe for t in set(neighbours(u, unsafe)) - set(listed(u, unsafe, seed))}
 
 
+def _usable(u: RelationTriple, unsafe: Tuples, seed: int) -> list[RelationTriple]:
+    """The listed neighbours of u that are not held out for another tuple of U."""
+    held_out = _held_out(unsafe, seed)
+    return [t for t in listed(u, unsafe, seed) if t not in held_out]
+
+
 @dataclass
 class TrainingExamples:
     """What one step may use about one tuple."""
@@ -199,7 +205,7 @@ def training_examples(
 ) -> TrainingExamples:
     """The examples of one tuple. unsafe: all of U. fewer: divides the numbers of images."""
     model, held_out = frozen.model, _held_out(unsafe, seed)
-    usable = [t for t in listed(u, unsafe, seed) if t not in held_out]
+    usable = _usable(u, unsafe, seed)
     excluded = {u, *unsafe, *neighbours(u, unsafe), *held_out}
     others = [t for t in ALL_TUPLES if t not in excluded]
     far = random.Random(f"far {seed} {u}").sample(others, min(FAR_IMAGES // fewer, len(others)))
@@ -225,9 +231,9 @@ def _training_set(
         sample = rng.sample([t for t in erased if t != u], _ERASED_TUPLES - 1)
         noun = "" if slot == "relation" else concept
         all_unsafe = tuple(dict.fromkeys((*known, *erased)))
-        examples += [
-            training_examples(frozen, t, all_unsafe, seed, noun, _FEWER) for t in (u, *sample)
-        ]
+        # A tuple whose neighbours are all held out for others shows nothing that must stay.
+        erasable = [t for t in (u, *sample) if _usable(t, all_unsafe, seed)]
+        examples += [training_examples(frozen, t, all_unsafe, seed, noun, _FEWER) for t in erasable]
     return examples
 
 

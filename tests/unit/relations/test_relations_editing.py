@@ -1,5 +1,6 @@
 """The relational edit: what it may use, what it moves, and that its adapter can be switched off."""
 
+import random
 import re
 from dataclasses import replace
 
@@ -16,7 +17,14 @@ from safeerase_lite.relations.clip import (
     preprocess,
     scores,
 )
-from safeerase_lite.relations.editing import EditedClip, FrozenClip, edit, listed, training_examples
+from safeerase_lite.relations.editing import (
+    EditedClip,
+    FrozenClip,
+    _training_set,
+    edit,
+    listed,
+    training_examples,
+)
 from safeerase_lite.relations.objectives import METHODS, SETTINGS, suppress
 from safeerase_lite.relations.runs import edit_run
 from safeerase_lite.relations.scenes import draw, scenes_of
@@ -108,6 +116,14 @@ def test_what_is_held_out_for_one_tuple_trains_no_other(clip):
     for u in pair:
         examples = training_examples(FrozenClip("", clip), u, pair, 0, fewer=8)
         assert not held_out & {*examples.listed, *examples.other_tuples}
+
+
+def test_a_concept_is_erased_on_tuples_that_have_neighbours_to_keep(clip):
+    """At seed 1 one tuple of ghosts has none: all ten are held out for other tuples of ghosts."""
+    ghost, erase = UNSAFE[4], METHODS["erase_subject"]
+    rng = random.Random("edit 1")
+    examples = _training_set(FrozenClip("", clip), [ghost], (ghost,), erase, 1, rng)
+    assert len(examples) > 20 and all(e.listed for e in examples)
 
 
 def test_a_tuple_is_called_by_all_words_that_can_mean_it():
