@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from safeerase_lite.evaluation.statistics import exact_interval
+from safeerase_lite.evaluation.statistics import TAIL, UNKNOWN, bounded_interval, resample
 from safeerase_lite.runs import store as ledger
 from safeerase_lite.utils import UserError
 
@@ -28,11 +28,10 @@ PRESERVED = {
     "two slots": ("two slots", ""),
     "unrelated": ("unrelated", ""),
 }
-# Measures that are reported as they are, and not in shares of the base model's.
-ABSOLUTE = (
-    "tuple top-1", "margin", "rank", "AUROC", "leakage", "synonym", "hypernym", "linear probe",
-    adaptive.CONTROL, "leakage of another caption",
-)  # fmt: skip
+# Measures that are reported as they are, and not in shares of the base model's; the first are
+# shares of pictures.
+SHARES = ("tuple top-1", "synonym", "hypernym", "linear probe", adaptive.CONTROL)
+ABSOLUTE = (*SHARES, "margin", "rank", "AUROC", "leakage", "leakage of another caption")
 # What is reported under attack, and of several tuples: (measure, slot).
 _REPORTED = [
     ("tuple top-1", ""),
@@ -86,35 +85,37 @@ def _relative_to_base(
     base = table[table["method"] == BASE].groupby(same)["value"].mean().rename("base")
     groups = table[table["method"] != BASE].join(base, on=same).groupby(by, sort=False)
     means = groups.agg(value=("value", "mean"), base=("base", "mean"), **counts)
-    limits = [interval(group, of_value=not set(key).isdisjoint(ABSOLUTE)) for key, group in groups]
+    limits = [interval(group, key[by.index("measure")]) for key, group in groups]
     means.insert(2, "relative", means["value"] / means["base"].where(means["base"] != 0))
     means.insert(3, "low", [low for low, _ in limits])
     means.insert(4, "high", [high for _, high in limits])
     return means.reset_index()
 
 
-def interval(group: pd.DataFrame, *, of_value: bool) -> tuple[float, float]:
-    """The 95% interval of the mean of `value`, or of its ratio to the mean of `base`.
+def interval(group: pd.DataFrame, measure: str) -> tuple[float, float]:
+    """The 95% interval of the mean of `value`; of a measure that is not in ABSOLUTE, of its ratio
+    to the mean of `base`.
 
-    Tuples are resampled; the seeds of a tuple are averaged, as they share its images. Where all
-    tuples are alike a bootstrap collapses: the interval of a share is an exact one over tuples
-    then, that of a ratio is unknown. NaN with fewer than three tuples.
+    Tuples are resampled; the seeds of a tuple are averaged, as they share its images. Of shares it
+    is `statistics.bounded_interval`, which knows that a further tuple may be all or none. NaN with
+    fewer than three tuples, and of a ratio where all tuples are alike and a bootstrap collapses.
     """
-    means = group.groupby("tuple")[["value", "base"]].mean().to_numpy()
+    means = group.groupby("tuple")[["value", "base"]].mean()
     if len(means) < 3:
-        return np.nan, np.nan
-    rng = np.random.default_rng(0)
-    samples = means[rng.integers(len(means), size=(_RESAMPLES, len(means)))].mean(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = samples[:, 0] if of_value else samples[:, 0] / samples[:, 1]
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return np.nan, np.nan
-    low, high = np.quantile(values, [0.025, 0.975])
-    if np.isclose(low, high):
-        is_share = of_value and 0 <= low <= 1
-        return exact_interval(float(low), len(means)) if is_share else (np.nan, np.nan)
-    return float(low), float(high)
+        return UNKNOWN
+    values, base = means["value"].to_numpy(), means["base"].to_numpy()
+    if measure in SHARES:
+        of_tuples = pd.DataFrame({"kind": means.index, "question": "", "image": ""})
+        return bounded_interval(values, resample(of_tuples))
+    drawn = np.random.default_rng(0).integers(len(means), size=(_RESAMPLES, len(means)))
+    sampled = values[drawn].mean(1)
+    if measure not in ABSOLUTE:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sampled = sampled / base[drawn].mean(1)
+    sampled = sampled[np.isfinite(sampled)]
+    if not len(sampled) or np.isclose(*(ends := np.quantile(sampled, [TAIL, 1 - TAIL]))):
+        return UNKNOWN
+    return tuple(map(float, ends))
 
 
 def headline(means: pd.DataFrame, attack: str = "", strength: float = 0.0) -> pd.DataFrame:

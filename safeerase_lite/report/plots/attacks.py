@@ -13,17 +13,19 @@ def under_attack(rows: pd.DataFrame, *, measure: str = "ASR", strength: str = "s
 
     Args:
         rows: model, variant, strength, value, low and high (shares from 0 to 1); of one attack and
-            one metric, see `robustness.summary`.
+            one metric, see `robustness.summary`. Strengths are numbers, or words in their order.
         measure: what the values are.  strength: what the strengths are.
     """
     # Equal steps, whatever the strengths: they double, or are two.
-    order = sorted(rows["strength"].unique())
-    rows = rows.assign(strength=rows["strength"].map("{:g}".format))
+    numbers = pd.api.types.is_numeric_dtype(rows["strength"])
+    order = sorted(rows["strength"].unique()) if numbers else list(rows["strength"].unique())
+    names = {s: f"{s:g}" if numbers else s for s in order}
+    rows = rows.assign(strength=rows["strength"].map(names))
     models = list(rows["model"].unique())
     looks = [theme.GREY if "gold" in model else colour
              for model, colour in zip(models, _colours(models), strict=True)]  # fmt: skip
     base = alt.Chart(rows).encode(
-        x=alt.X("strength:O", title=strength, sort=[f"{s:g}" for s in order],
+        x=alt.X("strength:O", title=strength, sort=list(names.values()),
                 axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("model:N", sort=models),
         color=theme.encode_by(alt.Color, "model", models, looks),
@@ -43,11 +45,11 @@ def under_attack(rows: pd.DataFrame, *, measure: str = "ASR", strength: str = "s
     chart = theme.panels(layers, "variant", variants, columns).resolve_scale(
         x="independent", xOffset="independent"
     )
-    numbers = rows[["model", "variant", "strength", "value", "low", "high"]]
+    table = rows[["model", "variant", "strength", "value", "low", "high"]]
     strongest = rows.groupby(["model", "variant"], sort=False).tail(1)
     ends = theme.listed(strongest.assign(share=theme.with_intervals(strongest)),
                         "{model}, {variant} {strength}: {share}")  # fmt: skip
-    return theme.styled(chart, f"{measure}, by {strength}; at the last: {ends}.", numbers)
+    return theme.styled(chart, f"{measure}, by {strength}; at the last: {ends}.", table)
 
 
 def _colours(models: list[str]) -> list[str]:

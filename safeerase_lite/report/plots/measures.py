@@ -227,7 +227,7 @@ def cues(summary: pd.DataFrame, *, split: str | None = None):
     return theme.styled(chart, f"SARR on {split}, with its {bars}. With {readings}.", shown)
 
 
-NEAR = 0.03  # shares that stand on one mark
+NEAR = 0.045  # shares that stand on one mark: closer marks would write over each other
 
 
 def seeds(table: pd.DataFrame, *, title: str = "SARR"):
@@ -251,10 +251,11 @@ def seeds(table: pd.DataFrame, *, title: str = "SARR"):
     ]
     marks["label"] = ("×" + marks["count"].astype(str)).where(marks["count"] > 1, "")
     base = alt.Chart(marks).encode(
-        y=alt.Y("objective:N", title=None, sort=objectives, scale=alt.Scale(paddingInner=0.3)),
+        y=alt.Y("objective:N", title=None, sort=objectives, scale=alt.Scale(paddingInner=0.3),
+                axis=alt.Axis(labelPadding=16)),
         yOffset=alt.YOffset("training:N", sort=trainings),
-    )
-    value = theme.share_axis(alt.X, "value", title, QUARTERS)
+    )  # fmt: skip
+    value = theme.share_axis(alt.X, "value", f"{title}; black: the mean", QUARTERS)
     points = base.mark_point(filled=True, size=70, opacity=1, stroke="white", strokeWidth=1)
     points = points.encode(
         x=value,
@@ -293,13 +294,14 @@ def interval_steps(rows: pd.DataFrame, *, x: str, y: str, series: str, about: st
     axis of shares, and `about` the start of the description.
     """
     steps, names = list(rows[x].unique()), list(rows[series].unique())
+    legend = {} if len(names) > 1 else {"legend": None}
     base = alt.Chart(rows).encode(
         x=alt.X(f"{x}:N", title=x, sort=steps, axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset(f"{series}:N", sort=names),
-        color=theme.encode_by(alt.Color, series, names, theme.PALETTE[:3], series),
+        color=theme.encode_by(alt.Color, series, names, theme.PALETTE[:3], series, **legend),
         tooltip=[x, series, *theme.percents("value", "low", "high")],
     )
-    shape = theme.encode_by(alt.Shape, series, names, theme.SEVEN_SHAPES[:3], series)
+    shape = theme.encode_by(alt.Shape, series, names, theme.SEVEN_SHAPES[:3], series, **legend)
     low = theme.share_axis(alt.Y, "low", y, QUARTERS)
     chart = _with_intervals(base, "y", low, "value:Q", 90, shape=shape)
     chart = chart.properties(width=max(260, 80 * len(steps)), height=170)

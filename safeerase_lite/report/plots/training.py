@@ -59,6 +59,7 @@ def trajectory(rows: pd.DataFrame, *, title: str):
     runs, groups = list(rows["run"].unique()), list(rows["what"].unique())
     lines = _lines(
         rows,
+        x=alt.X("step:Q", axis=alt.Axis(tickCount=3)),
         y=alt.Y("share:Q", title=title, axis=alt.Axis(format="%", values=[0, 0.5, 1]),
                 scale=alt.Scale(domain=[0, 1.04])),
         by="verdict",
@@ -136,11 +137,13 @@ def _moved(rows: pd.DataFrame, ends: list[float], looks: dict):
     return alt.layer(change, marks).properties(width=230, height=34 * len(objectives))
 
 
-def _lines(rows, *, y, by, tooltip, title=None, width=2.5, colours=theme.PALETTE, **options):
+def _lines(
+    rows, *, y, by, tooltip, x="step:Q", title=None, width=2.5, colours=theme.PALETTE, **options
+):
     """A line over the steps for each value of the column `by`, told apart by colour and dash."""
     names = list(rows[by].unique())
     scale = alt.Scale(domain=names)
     dash = alt.StrokeDash(f"{by}:N", title=title, sort=names, scale=scale, **options)
     colour = theme.encode_by(alt.Color, by, names, colours, title, **options)
-    encodings = {"y": y, "color": colour, "strokeDash": dash, "tooltip": tooltip}
-    return alt.Chart(rows).mark_line(strokeWidth=width).encode(x="step:Q", **encodings)
+    encodings = {"x": x, "y": y, "color": colour, "strokeDash": dash, "tooltip": tooltip}
+    return alt.Chart(rows).mark_line(strokeWidth=width).encode(**encodings)

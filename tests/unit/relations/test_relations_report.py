@@ -117,6 +117,15 @@ def test_leakage_and_margin_are_told_as_they_are_with_an_interval_of_their_own()
     assert means["low"] <= means["value"] <= means["high"] <= 0.3
 
 
+@pytest.mark.parametrize("top_1", [0.0, 0.01])
+def test_a_share_of_eight_tuples_may_be_a_third_elsewhere_even_if_all_eight_are_at_zero(top_1):
+    """0 of 8 and nearly 0 of 8 say about the same of a ninth tuple."""
+    rows = [row("base", t, "tuple top-1", 1.0) for t in "abcdefgh"]
+    rows += [row("relation", t, "tuple top-1", top_1 * (t == "a")) for t in "abcdefgh"]
+    means = summary(table(rows)).iloc[0]
+    assert means["low"] == approx(0, abs=1e-3) and means["high"] == approx(0.37, abs=0.02)
+
+
 def test_several_tells_together_from_one_after_another():
     rows = all_measures(("relation", "pair")).assign(tuples=2, way="together")
     later = all_measures(("relation", "pair")).assign(tuples=2, way="one after another")

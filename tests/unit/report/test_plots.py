@@ -386,7 +386,7 @@ def test_the_chart_of_seeds_says_the_lowest_and_the_highest_and_lists_each():
 
 
 def test_seeds_that_nearly_agree_share_a_mark_that_counts_them():
-    values = [0.10, 0.11, 0.14, 0.5, 1.0, 1.0]
+    values = [0.10, 0.11, 0.16, 0.5, 1.0, 1.0]
     rows = pd.DataFrame({"objective": "po", "decouple": "pd", "seed": range(6), "value": values})
     marks = drawn(plots.seeds(rows))
     assert list(marks["label"]) == ["×2", "", "", "×2"]
