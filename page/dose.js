@@ -75,9 +75,9 @@ export function setUp(panel, dose, world) {
     if (!models) return;
     const mine = ++turn;
     const { model, intervention } = MODES[mode];
-    const { place, direction, random } = dose.directions[model === "before" ? "po" : model];
+    const { layer, direction, random } = dose.directions[model === "before" ? "po" : model];
     const vector = Float32Array.from(kind === "refusal" ? direction : random);
-    const changes = intervention === "ablate" ? { ablate: { direction: vector, share: value } } : { add: { direction: vector, place, dose: value } };
+    const changes = intervention === "ablate" ? { ablate: { direction: vector, share: value } } : { add: { direction: vector, layer, dose: value } };
     const said = await answerAll([{ card, model: models[model], intervention: changes }], scene, question, world, () => mine === turn);
     if (said) status.textContent = `Dose ${value.toFixed(2)}: ${said[0].answer || "nothing"} – ${said[0].verdict.text}.`;
   }

@@ -90,7 +90,7 @@ class Model {
   /** The answer to a question about a picture, greedy, a token at a time.
    *
    * rgb: bytes, `side` × `side` × 3.  intervention: `ablate` {direction, share}, or `add`
-   * {direction, place, dose}, as `models/hooks.py` has them.
+   * {direction, layer, dose}, as `models/hooks.py` has them.
    * Yields {id, word, probability, others: the likeliest other words, [word, probability]}.
    */
   async *answer(rgb, question, { ablate, add } = {}) {
@@ -99,7 +99,7 @@ class Model {
     const { features } = await this.picture.run({ pixels: tensor(pixels, [1, 3, this.about.side, this.about.side]) });
     const direction = ablate?.direction ?? Float32Array.of(1, ...new Float32Array(width - 1));
     const shifts = new Float32Array(places * width);
-    add?.direction.forEach((value, n) => (shifts[add.place * width + n] = add.dose * value));
+    add?.direction.forEach((value, n) => (shifts[add.layer * width + n] = add.dose * value));
     const fixed = {
       direction: tensor(Float32Array.from(direction), [width]),
       share: tensor(Float32Array.of(ablate?.share ?? 0), []),

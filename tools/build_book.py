@@ -196,7 +196,10 @@ def play(root: Path, extra: Path) -> str:
     built = root / "output" / "page"
     extra.mkdir(exist_ok=True)
     if not (built / "index.html").exists():
-        return f"{PLAY}It is made by `make page`; this copy of the book was built without it.\n"
+        return (
+            f"{PLAY}This copy of the book was built without the page. Where the package is "
+            "[installed](README.md), `make page` builds it and names the file to open.\n"
+        )
     shutil.copytree(built, extra / "page")
     return (
         f"{PLAY}The tiny LLaVA runs in this page, on your machine, and sends nothing anywhere.\n"

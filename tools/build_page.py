@@ -84,7 +84,7 @@ def write_data(records: Path, folder: Path) -> None:
     write_json(folder / "model.json", layout | prompt(model, config.max_new_tokens))
     write_json(folder / "world.json", world(data))
     told = {name: json.loads((records / name / "record.json").read_text()) for name in adapters}
-    parts = ("place", "direction", "random")
+    parts = ("layer", "direction", "random")
     directions = {name: {part: one.pop(part) for part in parts} for name, one in told.items()}
     write_json(folder / "film.json", told)
     write_json(folder / "dose.json", {"directions": directions,

@@ -214,13 +214,11 @@ def _for_tutors(node: NotebookNode, exercise: Exercise) -> str:
 def contents(root: Path) -> str:
     """Notebook, exercises, minutes, points, and badges where the address is known."""
     about = lessons.course(root)
-    rows = ["| | exercises | minutes | points | open |", "|---|---:|---:|---:|---|"]
+    rows = ["| | exercises | minutes | points |", "|---|---:|---:|---:|"]
     for name, (_, module) in sources(root).items():
         badges = lessons.badges(about, f"exercises/student/{name}.ipynb")
-        rows.append(
-            f"| {name[0]} [{module.TITLE}](student/{name}.ipynb) | {len(module.EXERCISES)} "
-            f"| {_totals(module)} | {badges} |"
-        )
+        first = f"{name[0]} [{module.TITLE}](student/{name}.ipynb) {badges}".strip()
+        rows.append(f"| {first} | {len(module.EXERCISES)} | {_totals(module)} |")
     return "\n".join(rows)
 
 

@@ -26,7 +26,7 @@ DOSES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of ablation: 1 takes all of the direction
 ADDED_DOSES = (*DOSES, 1.5, 2.0)
 MODELS = {"vanilla": ("vanilla", "none"), "PO": ("po", "none"), "PO+PD": ("po", "pd"),
           "PO+placebo": ("po", "placebo"), "gold": ("gold", "none")}  # fmt: skip
-COLUMNS = ["measurement", "model", "group", "other", "place", "dose", "measure", "seed", "value"]
+COLUMNS = ["measurement", "model", "group", "other", "layer", "dose", "measure", "seed", "value"]
 
 
 def settings(seed: int, model: str) -> sl.config:
@@ -81,7 +81,7 @@ def of_gradients(model, data, seed: int) -> Iterator[pd.DataFrame]:
 def of_attention(model, probes: dict[str, pd.DataFrame]) -> pd.DataFrame:
     parts = [attention.picture_attention(model, t).assign(group=g) for g, t in probes.items()]
     means = pd.concat(parts).groupby(["group", "layer"])[["picture", "words"]].mean().reset_index()
-    tidy = means.melt(["group", "layer"], var_name="measure").rename(columns={"layer": "place"})
+    tidy = means.melt(["group", "layer"], var_name="measure")
     return tidy.assign(measurement="attention")
 
 
@@ -89,7 +89,7 @@ def of_shifts(shifts: dict[str, torch.Tensor]) -> pd.DataFrame:
     table = hidden_states.shift_cosines(shifts).rename(
         columns={"first": "group", "second": "other"}
     )
-    tidy = table.melt(["place", "group", "other"], ["cosine", "random"], "measure")
+    tidy = table.melt(["layer", "group", "other"], ["cosine", "random"], "measure")
     return tidy.assign(measurement="shift")
 
 
@@ -102,22 +102,22 @@ def of_direction(model, data, config, runs: Path, name: str) -> Iterator[pd.Data
     sl.unlearn(model, data, config, runs_dir=runs)
     refused = hidden_states.prompt_states(model, train)
     direction = refusal.difference_of_means(refused, answered)
-    place, by_place = refusal.best_place(model, val["hazard"], config, data.refusals, direction)
-    yield by_place.assign(measurement="place", model=name)
+    layer, by_layer = refusal.best_layer(model, val["hazard"], config, data.refusals, direction)
+    yield by_layer.assign(measurement="layer", model=name)
     asked = {group: test[group] for group in ("hazard", "safe")}
     control = refusal.random_like(direction, config.seed)
-    chosen = {"refusal": direction[place], "random": control[place]}
+    chosen = {"refusal": direction[layer], "random": control[layer]}
 
     def curve(intervention, doses) -> pd.DataFrame:
         return refusal.dosed(model, asked, config, data.refusals, intervention, doses)
 
     for who, r in chosen.items():
         table = curve(lambda dose, r=r: hooks.ablated(model, r, dose), DOSES)
-        yield table.assign(measurement="ablated", model=name, other=who, place=place)
+        yield table.assign(measurement="ablated", model=name, other=who, layer=layer)
     sl.unlearn(model, data, vanilla, runs_dir=runs)
     for who, r in chosen.items():
-        table = curve(lambda dose, r=r: hooks.added(model, r, place, dose), ADDED_DOSES)
-        yield table.assign(measurement="added", model=name, other=who, place=place)
+        table = curve(lambda dose, r=r: hooks.added(model, r, layer, dose), ADDED_DOSES)
+        yield table.assign(measurement="added", model=name, other=who, layer=layer)
 
 
 def main(runs: Annotated[Path, typer.Option(help="The ledger.")] = Path("output/inside")) -> None:

@@ -46,7 +46,7 @@ class Language(nn.Module):
         features: (1, n, width), what stands where `ids` has the picture's token.
         keys, values: (layers, 1, heads, past, width of a head).
         direction, share: (width) and (), of `hooks.ablated`; a share of 0 changes nothing.
-        shifts: (places, width), of `hooks.added` at every place of the stream.
+        shifts: (layers, width), of `hooks.added` at every layer of the stream.
 
     Returns:
         logits (1, vocabulary) of the last token, and keys and values with the new tokens.

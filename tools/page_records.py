@@ -62,7 +62,7 @@ def record(name: str, steps: int | None, moments: int, folder: Path) -> None:
     answered = hidden_states.prompt_states(model, probe)
     train(model, data, config, folder / "checkpoints", watch=watch)
     refused = hidden_states.prompt_states(model, probe)
-    place = chosen_place(name)
+    layer = chosen_layer(name)
     directions = refusal.difference_of_means(refused, answered)
     save_adapter(model, folder / "adapter")
     content = {
@@ -70,9 +70,9 @@ def record(name: str, steps: int | None, moments: int, folder: Path) -> None:
         "scenes": [asdict(one) for one in scenes],
         "question": QUESTION,
         "asked": {group: len(asked[group]) for group in ("hazard", "safe")},
-        "place": place,
-        "direction": directions[place].tolist(),
-        "random": refusal.random_like(directions, config.seed)[place].tolist(),
+        "layer": layer,
+        "direction": directions[layer].tolist(),
+        "random": refusal.random_like(directions, config.seed)[layer].tolist(),
     }
     (folder / "record.json").write_text(json.dumps(content), encoding="utf-8")
 
@@ -99,11 +99,11 @@ def pictures_of(scenes: Sequence[Scene], folder: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def chosen_place(name: str) -> int:
-    """The place of the stream that lesson 06 chose on val, with seed 0."""
+def chosen_layer(name: str) -> int:
+    """The layer that lesson 06 chose on val, with seed 0."""
     table = shipped_table("inside")
     rows = table[(table["measurement"] == "ablated") & (table["seed"] == 0)]
-    return int(rows.loc[rows["model"] == SHIPPED[name], "place"].iloc[0])
+    return int(rows.loc[rows["model"] == SHIPPED[name], "layer"].iloc[0])
 
 
 def dose_curves() -> list[dict]:

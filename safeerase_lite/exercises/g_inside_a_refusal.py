@@ -22,11 +22,11 @@ def normal(rng: np.random.Generator, *shape: int) -> Tensor:
 
 
 def stream_and_head(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A stream that grows from place to place, the gain of the last norm, and an output head."""
-    places, width, words = 3, int(rng.integers(4, 6)), 7
+    """A stream that grows from layer to layer, the gain of the last norm, and an output head."""
+    layers, width, words = 3, int(rng.integers(4, 6)), 7
     growth = torch.tensor([0.3, 1.0, 3.0])[:, None]
     gain = torch.from_numpy(rng.uniform(0.4, 1.6, size=width)).float()
-    return growth * normal(rng, places, width), gain, normal(rng, words, width)
+    return growth * normal(rng, layers, width), gain, normal(rng, words, width)
 
 
 def rms(stream: Tensor, dim: int | tuple[int, ...] = -1) -> Tensor:
@@ -58,14 +58,14 @@ g1 = Exercise(
         slip(lambda stream, gain, head: (stream / rms(stream) ** 2 * gain @ head.T).softmax(-1),
              "divided by the mean square: its root is missing."),
         Mistake(lambda stream, gain, head: (stream / rms(stream, 0) * gain @ head.T).softmax(-1),
-                "the mean square is taken over the places: each place is normed by itself, over "
+                "the mean square is taken over the layers: each layer is normed by itself, over "
                 "its width (the last axis)."),
         Mistake(lambda stream, gain, head: (
                     stream / rms(stream, (0, 1)) * gain @ head.T).softmax(-1),
-                "one mean square for all places: each place has its own, or later ones come "
+                "one mean square for all layers: each layer has its own, or later ones come "
                 "through as more certain."),
         Mistake(lambda stream, gain, head: (stream / rms(stream) * gain @ head.T).softmax(0),
-                "the softmax runs over the places: at every place the words' probabilities sum to "
+                "the softmax runs over the layers: at every layer the words' probabilities sum to "
                 "1, so it runs over the last axis."),
         slip(lambda stream, gain, head: stream / rms(stream) * gain @ head.T,
              "these are logits: probabilities are their softmax over the words."),
@@ -75,27 +75,27 @@ g1 = Exercise(
 
 
 def said_and_tokens(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Probabilities (rows, places, words), and of each row the token that should come next, which
-    is the likeliest at the last place in some."""
-    rows, places, words = 5, 3, 7
-    said = torch.from_numpy(rng.normal(size=(rows, places, words))).float().mul(2).softmax(-1)
+    """Probabilities (rows, layers, words), and of each row the token that should come next, which
+    is the likeliest at the last layer in some."""
+    rows, layers, words = 5, 3, 7
+    said = torch.from_numpy(rng.normal(size=(rows, layers, words))).float().mul(2).softmax(-1)
     tokens = torch.from_numpy(rng.integers(words, size=rows))
     tokens[:2] = said[:2, -1].argmax(-1)
     return said, tokens
 
 
-def by_place(said: Tensor, tokens: Tensor) -> Tensor:
+def by_layer(said: Tensor, tokens: Tensor) -> Tensor:
     return said[torch.arange(len(tokens)), :, tokens].mean(0)
 
 
 g2 = Exercise(
-    "g2", "by_place", "The plan's word, place by place", difficulty=2, importance=4, minutes=7,
-    outcome="the first", reference=by_place, inputs=said_and_tokens, mistakes=(
+    "g2", "by_layer", "The plan's word, layer by layer", difficulty=2, importance=4, minutes=7,
+    outcome="the first", reference=by_layer, inputs=said_and_tokens, mistakes=(
         Mistake(lambda said, tokens: said[torch.arange(len(tokens)), :, tokens].mean(1),
                 "the mean is over the wrong axis: this is a number per row. Average over the rows, "
-                "and keep the places."),
-        Mistake(lambda said, tokens: by_place(said, tokens).mean(),
-                "one number: the mean over places hides what the lens is for. Average over rows "
+                "and keep the layers."),
+        Mistake(lambda said, tokens: by_layer(said, tokens).mean(),
+                "one number: the mean over layers hides what the lens is for. Average over rows "
                 "alone."),
         Mistake(lambda said, tokens: said.amax(-1).mean(0),
                 "this is the probability of the *likeliest* word, whichever it is: asked for is "
@@ -118,49 +118,49 @@ g2 = Exercise(
 
 
 def two_sets_of_states(rng: np.random.Generator) -> tuple[Tensor, Tensor, int]:
-    """States (rows, places, width) of the same prompts, refused and answered, and a place."""
-    rows, places, width = 5, 3, 4
-    answered = normal(rng, rows, places, width)
-    refused = answered + 2 * normal(rng, places, width) + 0.5 * normal(rng, rows, places, width)
-    return refused, answered, int(rng.integers(places))
+    """States (rows, layers, width) of the same prompts, refused and answered, and a layer."""
+    rows, layers, width = 5, 3, 4
+    answered = normal(rng, rows, layers, width)
+    refused = answered + 2 * normal(rng, layers, width) + 0.5 * normal(rng, rows, layers, width)
+    return refused, answered, int(rng.integers(layers))
 
 
 def unit(vector: Tensor) -> Tensor:
     return vector / vector.norm(dim=-1, keepdim=True)
 
 
-def direction(refused: Tensor, answered: Tensor, place: int) -> Tensor:
-    return unit(refused[:, place].mean(0) - answered[:, place].mean(0))
+def direction(refused: Tensor, answered: Tensor, layer: int) -> Tensor:
+    return unit(refused[:, layer].mean(0) - answered[:, layer].mean(0))
 
 
 g3 = Exercise(
     "g3", "direction", "A difference of means", difficulty=3, importance=5, minutes=8,
     outcome="above 0.7", reference=direction, inputs=two_sets_of_states, mistakes=(
-        Mistake(lambda refused, answered, place: direction(answered, refused, place),
+        Mistake(lambda refused, answered, layer: direction(answered, refused, layer),
                 "the sign: this points from refusing to answering. Refused minus answered."),
-        slip(lambda refused, answered, place: (refused - answered)[:, place].mean(0),
+        slip(lambda refused, answered, layer: (refused - answered)[:, layer].mean(0),
              "the direction is right and its length is not 1: divide by its norm."),
-        Mistake(lambda refused, answered, place: (answered - refused)[:, place].mean(0),
+        Mistake(lambda refused, answered, layer: (answered - refused)[:, layer].mean(0),
                 "the sign, and the length: refused minus answered, divided by its norm."),
-        Mistake(lambda refused, answered, place: unit((refused - answered).mean(1)[place]),
-                "the mean is over the wrong axis: you averaged over the places, and `place` then "
+        Mistake(lambda refused, answered, layer: unit((refused - answered).mean(1)[layer]),
+                "the mean is over the wrong axis: you averaged over the layers, and `layer` then "
                 "chose a prompt. The prompts are axis 0."),
-        Mistake(lambda refused, answered, place: unit((refused - answered).mean((0, 1))),
-                "averaged over all places: each has a direction of its own, asked for is that of "
-                "`place`."),
-        Mistake(lambda refused, answered, place: unit((refused - answered)[0, place]),
+        Mistake(lambda refused, answered, layer: unit((refused - answered).mean((0, 1))),
+                "averaged over all layers: each has a direction of its own, asked for is that of "
+                "`layer`."),
+        Mistake(lambda refused, answered, layer: unit((refused - answered)[0, layer]),
                 "one prompt's difference: what that prompt is about is in it too. The mean over "
                 "prompts leaves what they share."),
-        slip(lambda refused, answered, place: unit(unit((refused - answered)[:, place]).mean(0)),
+        slip(lambda refused, answered, layer: unit(unit((refused - answered)[:, layer]).mean(0)),
              "each prompt's difference was brought to length 1 before the mean: first the means, "
              "then the length."),
-        slip(lambda refused, answered, place: unit(
-                 unit(refused[:, place].mean(0)) - unit(answered[:, place].mean(0))),
+        slip(lambda refused, answered, layer: unit(
+                 unit(refused[:, layer].mean(0)) - unit(answered[:, layer].mean(0))),
              "each mean was brought to length 1 before the difference: first the difference, then "
              "the length."),
-        slip(lambda refused, answered, place: (lambda r: (r / r.norm())[place])(
+        slip(lambda refused, answered, layer: (lambda r: (r / r.norm())[layer])(
                  (refused - answered).mean(0)),
-             "divided by the norm of all places together: this place's vector alone is to have "
+             "divided by the norm of all layers together: this layer's vector alone is to have "
              "the length 1."),
 ))  # fmt: skip
 

@@ -16,8 +16,8 @@ from .gradients import cosine
 
 
 def answer_stream(model, table: pd.DataFrame) -> list[Tensor]:
-    """The residual stream at the tokens that predict each answer: (tokens, places, width) for each
-    row, in float32 on the CPU. A model of n blocks has n + 1 places; see `models.hooks`."""
+    """The residual stream at the tokens that predict each answer: (tokens, layers, width) for each
+    row, in float32 on the CPU. A model of n blocks has n + 1 layers; see `models.hooks`."""
     found: dict[int, Tensor] = {}
     with torch.no_grad(), recorded_states(model) as states:
         for packed, _ in track(read(model, table), "hidden states"):
@@ -28,7 +28,7 @@ def answer_stream(model, table: pd.DataFrame) -> list[Tensor]:
 
 
 def prompt_states(model, table: pd.DataFrame) -> Tensor:
-    """The stream at the last token of each prompt: (rows, places, width)."""
+    """The stream at the last token of each prompt: (rows, layers, width)."""
     return torch.stack([stream[0] for stream in answer_stream(model, table)])
 
 
@@ -36,7 +36,7 @@ def prompt_states(model, table: pd.DataFrame) -> Tensor:
 
 
 def mean_shift(before: Tensor, after: Tensor) -> Tensor:
-    """How far states (rows, places, width) moved, on average: (places, width)."""
+    """How far states (rows, layers, width) moved, on average: (layers, width)."""
     return (after - before).mean(0)
 
 
@@ -44,22 +44,22 @@ def shift_cosines(shifts: Mapping[str, Tensor], seed: int = 0) -> pd.DataFrame:
     """Whether groups of questions were moved the same way.
 
     Args:
-        shifts: group → its mean shift (places, width).
+        shifts: group → its mean shift (layers, width).
 
     Returns:
-        A row per place and pair of groups: place, first, second, cosine, random: the mean absolute
+        A row per layer and pair of groups: layer, first, second, cosine, random: the mean absolute
         cosine of the first with 1,000 random directions, what chance gives.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for (a, of_a), (b, of_b) in combinations(shifts.items(), 2):
-        for place, (x, y) in enumerate(zip(of_a, of_b, strict=True)):
+        for layer, (x, y) in enumerate(zip(of_a, of_b, strict=True)):
             if not (x.any() and y.any()):  # nothing moves the words' embeddings
                 continue
             chance = torch.randn(1000, len(x), generator=generator)
             random = torch.cosine_similarity(chance, x[None], dim=1).abs().mean()
-            rows.append((place, a, b, cosine(x, y), float(random)))
-    return pd.DataFrame(rows, columns=["place", "first", "second", "cosine", "random"])
+            rows.append((layer, a, b, cosine(x, y), float(random)))
+    return pd.DataFrame(rows, columns=["layer", "first", "second", "cosine", "random"])
 
 
 def principal_plane(states: Tensor) -> tuple[Tensor, list[float]]:
@@ -74,9 +74,9 @@ def principal_plane(states: Tensor) -> tuple[Tensor, list[float]]:
 
 
 def lens(model, stream: Tensor) -> Tensor:
-    """What the model would say if it stopped at each place: probabilities (…, vocabulary) of a
+    """What the model would say if it stopped at each layer: probabilities (…, vocabulary) of a
     stream (…, width), through the last norm and the output head (nostalgebraist 2020, "interpreting
-    GPT: the logit lens"). At the last place this is the model's own prediction."""
+    GPT: the logit lens"). At the last layer this is the model's own prediction."""
     head = model.get_output_embeddings()
     with torch.no_grad():
         normed = last_norm(model)(stream.to(head.weight.device, head.weight.dtype))
@@ -100,15 +100,15 @@ def logit_lens(model, table: pd.DataFrame, refusal_tokens: Collection[int]) -> p
         refusal_tokens: as `telling_tokens` gives them.
 
     Returns:
-        A row per answer, token and place: row, token (its number, from 0), text, place, answer (the
+        A row per answer, token and layer: row, token (its number, from 0), text, layer, answer (the
         probability of the answer's token), refusal (of all refusal tokens together).
     """
     processor, rows = model.processor, []
     refusing = torch.tensor(list(refusal_tokens))
     for row, stream in enumerate(answer_stream(model, table)):
-        said = lens(model, stream)  # (tokens, places, vocabulary)
+        said = lens(model, stream)  # (tokens, layers, vocabulary)
         for number, token in enumerate(answer_ids(processor, table["answer"].iloc[row])):
             text = processor.tokenizer.decode([token])
-            for place, p in enumerate(said[number]):
-                rows.append((row, number, text, place, float(p[token]), float(p[refusing].sum())))
-    return pd.DataFrame(rows, columns=["row", "token", "text", "place", "answer", "refusal"])
+            for layer, p in enumerate(said[number]):
+                rows.append((row, number, text, layer, float(p[token]), float(p[refusing].sum())))
+    return pd.DataFrame(rows, columns=["row", "token", "text", "layer", "answer", "refusal"])

@@ -1,7 +1,7 @@
 """Refusal as one direction of the residual stream: found, taken out, put in.
 
 After Arditi et al. 2024 (arXiv 2406.11717): a difference of means over two sets of prompts at their
-last token, ablated everywhere or added at one place (`models.hooks`).
+last token, ablated everywhere or added at one layer (`models.hooks`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +20,13 @@ from safeerase_lite.utils import track
 
 
 def difference_of_means(refused: Tensor, answered: Tensor) -> Tensor:
-    """r = mean over refused prompts − mean over answered ones: (places, width), of two tensors
-    (rows, places, width)."""
+    """r = mean over refused prompts − mean over answered ones: (layers, width), of two tensors
+    (rows, layers, width)."""
     return refused.mean(0) - answered.mean(0)
 
 
 def random_like(direction: Tensor, seed: int) -> Tensor:
-    """A random direction of the same shape, with the same norm at each place: the control."""
+    """A random direction of the same shape, with the same norm at each layer: the control."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(direction.shape, generator=generator)
     return noise * direction.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
@@ -74,7 +74,7 @@ def dosed(
     Args:
         groups: group → questions, as for `ask`.
         intervention: dose → a `with` under which the model is changed, such as
-            `lambda dose: added(model, direction, place, dose)`.
+            `lambda dose: added(model, direction, layer, dose)`.
 
     Returns:
         A row per dose, group and measure: dose, group, measure (see `shares`), value.
@@ -88,25 +88,25 @@ def dosed(
     return pd.DataFrame(rows, columns=["dose", "group", "measure", "value"])
 
 
-def best_place(
+def best_layer(
     model, table: pd.DataFrame, config: Config, refusals: Sequence[str], direction: Tensor
 ) -> tuple[int, pd.DataFrame]:
-    """The place whose direction, ablated, brings most answers back exactly right: choose it on val.
+    """The layer whose direction, ablated, brings most answers back exactly right: choose it on val.
 
     Args:
         table: questions about hazards, as for `ask`.
-        direction: (places, width), from `difference_of_means`.
+        direction: (layers, width), from `difference_of_means`.
 
     Returns:
-        The place (the first of the best), and a row per place and measure: place, measure, value.
+        The layer (the first of the best), and a row per layer and measure: layer, measure, value.
     """
     tables = [
         dosed(
             model, {"hazard": table}, config, refusals,
             lambda dose, r=r: ablated(model, r, dose), [1.0],
-        ).assign(place=place)
-        for place, r in enumerate(direction) if r.any()  # the words' embeddings never move
+        ).assign(layer=layer)
+        for layer, r in enumerate(direction) if r.any()  # the words' embeddings never move
     ]  # fmt: skip
-    by_place = pd.concat(tables, ignore_index=True)
-    right = by_place[by_place["measure"] == "right"].set_index("place")["value"]
-    return int(right.astype(float).idxmax()), by_place
+    by_layer = pd.concat(tables, ignore_index=True)
+    right = by_layer[by_layer["measure"] == "right"].set_index("layer")["value"]
+    return int(right.astype(float).idxmax()), by_layer

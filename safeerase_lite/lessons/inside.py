@@ -12,7 +12,7 @@ from safeerase_lite.interpretability.hidden_states import principal_plane, promp
 from safeerase_lite.runs.store import shipped_table
 
 SHIPPED = shipped_table("inside")
-LAST = SHIPPED["place"].max()
+LAST = SHIPPED["layer"].max()
 
 
 def over_seeds(measurement: str, keys: Sequence[str], **where) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def shift_pairs(words: dict[str, str], models: list[str]) -> pd.DataFrame:
     """How alike the shift of hazards is to that of other groups, in the last block: mean cosine,
     least and most. `words` says how a group reads."""
     pairs = over_seeds(
-        "shift", ["model", "group", "other"], measure="cosine", model=models, place=LAST
+        "shift", ["model", "group", "other"], measure="cosine", model=models, layer=LAST
     )
     pairs = pairs[pairs["group"] == "hazard"]
     pair = pairs["group"].map(words) + " with " + pairs["other"].map(words)
@@ -96,15 +96,15 @@ def refusal_directions(
     seed: int,
 ) -> tuple[dict[str, tuple], pd.DataFrame]:  # fmt: skip
     """For each unlearned model, the difference of means between refusing and answering the same
-    training questions, at the place where taking it out brings the most plans back on val.
+    training questions, at the layer where taking it out brings the most plans back on val.
 
     Args:
         become: makes the model vanilla or one of the unlearned ones, by name.
         names: of the unlearned ones.
 
     Returns:
-        name → (place, direction, a random direction of its norm); and the shares right and refused
-        on val, by model and place.
+        name → (layer, direction, a random direction of its norm); and the shares right and refused
+        on val, by model and layer.
     """
     train = questions.probes(data, "train", pictures=4)["hazard"]
     on = questions.probes(data, "val", pictures=2)["hazard"]
@@ -113,26 +113,26 @@ def refusal_directions(
     for name in names:
         become(name)
         r = refusal_direction.difference_of_means(prompt_states(model, train), answered)
-        best, tried[name] = refusal_direction.best_place(model, on, config, data.refusals, r)
+        best, tried[name] = refusal_direction.best_layer(model, on, config, data.refusals, r)
         chosen[name] = (best, r[best], refusal_direction.random_like(r, seed)[best])
     table = pd.concat(tried).query("measure in ['right', 'refused']").droplevel(1)
     table = table.rename_axis("model").reset_index()
-    wide = table.pivot_table("value", ["model", "place"], "measure", sort=False)
+    wide = table.pivot_table("value", ["model", "layer"], "measure", sort=False)
     return chosen, wide.astype(float)
 
 
 def plane_points(
-    states: dict[str, dict], words: dict[str, str], place: int, each: int = 10
+    states: dict[str, dict], words: dict[str, str], layer: int, each: int = 10
 ) -> tuple[pd.DataFrame, list[float]]:
     """The first hidden states of hazards and safe pictures of every model, in the plane of their
     first two principal components; and the plane's shares of the variance.
 
     Args:
-        states: model → group → (prompts, places, width).  words: how a group reads.
+        states: model → group → (prompts, layers, width).  words: how a group reads.
         each: how many of each group.
     """
     shown = {
-        (name, words[group]): states[name][group][:each, place]
+        (name, words[group]): states[name][group][:each, layer]
         for name in states
         for group in ("hazard", "safe")
     }

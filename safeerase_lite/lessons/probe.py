@@ -11,13 +11,13 @@ from safeerase_lite.evaluation.evaluate import Report, judge_answers
 from safeerase_lite.evaluation.generate import generate
 from safeerase_lite.runs.experiment import evaluate, open_run, unlearn
 
-FAILED = ["refused", "gibberish"]
+LOST = ["refused", "gibberish"]  # an answer of such a verdict is lost
 # (set, whether training shows the kind) → how the group reads
 GROUPS = {
     ("forget", True): "hazards, requested",
     ("forget", False): "hazards, unrequested",
-    ("decouple", True): "harmless, seen by PD",
-    ("decouple", False): "harmless, new",
+    ("decouple", True): "harmless, in PD's set",
+    ("decouple", False): "harmless, not in it",
 }
 
 
@@ -76,7 +76,7 @@ def watched(
 def paths(asked: pd.DataFrame) -> pd.DataFrame:
     """The shares refused and gibberish of every run, group and step, for `plots.trajectory`."""
     groups = asked.groupby(["run", "what", "step"], sort=False)["verdict"]
-    shares = {verdict: groups.apply(lambda v, w=verdict: (v == w).mean()) for verdict in FAILED}
+    shares = {verdict: groups.apply(lambda v, w=verdict: (v == w).mean()) for verdict in LOST}
     table = pd.DataFrame(shares).rename_axis("verdict", axis="columns")
     return table.stack().rename("share").reset_index()
 
@@ -84,8 +84,8 @@ def paths(asked: pd.DataFrame) -> pd.DataFrame:
 def first_at(asked: pd.DataFrame, share: float = 0.5) -> pd.Series:
     """The first probed step of every run and group at which this share was refused or gibberish;
     NaN where that never happened."""
-    failed = asked.assign(failed=asked["verdict"].isin(FAILED))
-    means = failed.groupby(["run", "what", "step"], sort=False)["failed"].mean().reset_index()
-    reached = means[means["failed"] >= share].groupby(["run", "what"], sort=False)["step"].min()
+    lost = asked.assign(lost=asked["verdict"].isin(LOST))
+    means = lost.groupby(["run", "what", "step"], sort=False)["lost"].mean().reset_index()
+    reached = means[means["lost"] >= share].groupby(["run", "what"], sort=False)["step"].min()
     every = means.groupby(["run", "what"], sort=False)["step"].min().index
     return reached.reindex(every)

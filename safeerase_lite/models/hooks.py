@@ -1,6 +1,6 @@
 """The one place for hooks: read what happens inside a language model, and change it.
 
-The *residual stream* of a model of n blocks has n + 1 places: 0 is what enters the first block
+The *residual stream* of a model of n blocks has n + 1 layers: 0 is what enters the first block
 (words and picture), k is what leaves block k. Where the parts are, the family's `Anatomy` says.
 Every hook lives in a `with`, and is gone after it, whatever happens inside.
 """
@@ -32,7 +32,7 @@ def last_norm(model) -> nn.Module:
 def recorded_states(model) -> Iterator[list[Tensor]]:
     """The residual stream of the latest pass: a list of n + 1 tensors (rows, length, width).
 
-    As `output_hidden_states` of transformers, but for the last place, which is taken before the
+    As `output_hidden_states` of transformers, but for the last layer, which is taken before the
     norm, as all others are.
     """
     states: list[Tensor] = []
@@ -78,28 +78,28 @@ def recorded_attention(model) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def added(model, direction: Tensor, place: int, dose: float = 1.0) -> Iterator[None]:
-    """The model with dose × direction (width) added at one place of the stream, at every token.
+def added(model, direction: Tensor, layer: int, dose: float = 1.0) -> Iterator[None]:
+    """The model with dose × direction (width) added at one layer of the stream, at every token.
 
     Activation addition: x ← x + r (Arditi et al. 2024, arXiv 2406.11717, who add at every token
     of one layer too).
 
     Raises:
-        UserError: no such place.
+        UserError: no such layer.
     """
     stack = blocks(model)
-    if not 0 <= place <= len(stack):
-        raise UserError(f"place {place} of the stream: a model of {len(stack)} blocks has 0 to "
+    if not 0 <= layer <= len(stack):
+        raise UserError(f"layer {layer} of the stream: a model of {len(stack)} blocks has 0 to "
                         f"{len(stack)}")  # fmt: skip
 
     def shift(states: Tensor) -> Tensor:
         return states + dose * direction.to(states)
 
     with ExitStack() as hooks:
-        if place == 0:
+        if layer == 0:
             hooks.callback(_before(stack[0], shift))
         else:
-            hooks.callback(_after(stack[place - 1], shift))
+            hooks.callback(_after(stack[layer - 1], shift))
         yield
 
 

@@ -183,13 +183,13 @@ def known_answer(one, question):
 def test_under_a_dose_it_says_what_python_says(built, module_page, tmp_path, name, of, kind):
     asked = cases()[:12]
     told = json.loads((built[1] / of / "record.json").read_text())
-    direction, place = torch.tensor(told["direction"]), told["place"]
+    direction, layer = torch.tensor(told["direction"]), told["layer"]
     if kind == "ablate":
         changed = functools.partial(hooks.ablated, direction=direction, dose=0.5)
         change = {"ablate": {"direction": told["direction"], "share": 0.5}}
     else:
-        changed = functools.partial(hooks.added, direction=direction, place=place, dose=1.5)
-        change = {"add": {"direction": told["direction"], "place": place, "dose": 1.5}}
+        changed = functools.partial(hooks.added, direction=direction, layer=layer, dose=1.5)
+        change = {"add": {"direction": told["direction"], "layer": layer, "dose": 1.5}}
     sent = [(asdict(one), facts.TEMPLATES[1]) for one, _ in asked]
     paths = page_records.pictures_of([one for one, _ in asked], tmp_path)
     model, config = model_of(built[1], name), page_records.settings("none", STEPS)

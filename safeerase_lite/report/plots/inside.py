@@ -136,35 +136,35 @@ def state_plane(rows: pd.DataFrame, variance: list[float]):
 
 
 def logit_lens(rows: pd.DataFrame):
-    """Token by token and place by place, how likely an answer's token is: model, token, text,
-    place, answer (its probability), refusal (of refusal words together).
+    """Token by token and layer by layer, how likely an answer's token is: model, token, text,
+    layer, answer (its probability), refusal (of refusal words together).
 
     In three seconds: which tokens have gone white, the first alone or later ones too.
     """
     rows = rows.assign(word=rows["token"].map("{:02d} ".format) + rows["text"])
     reads = {"answer": "the plan", "refusal": "a refusal"}
-    tidy = rows.melt(["model", "word", "place"], list(reads), "which", "probability")
+    tidy = rows.melt(["model", "word", "layer"], list(reads), "which", "probability")
     tidy["panel"] = tidy["model"] + ": " + tidy["which"].map(reads)
     words = alt.Axis(labelExpr="substring(datum.label, 3)")
     cells = (
         alt.Chart(tidy)
         .mark_rect(stroke="#DDDDDD")
         .encode(
-            x=alt.X("place:O", title="place", axis=alt.Axis(labelAngle=0)),
+            x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
             y=alt.Y("word:N", title=None, sort=None, axis=words),
             color=stepped(alt.Color, "probability").legend(format=".0%"),
-            tooltip=["model", "word", "place", *theme.percents("probability")],
+            tooltip=["model", "word", "layer", *theme.percents("probability")],
         )
         .properties(width=90, height=15 * rows["word"].nunique())
     )
     panels = [f"{model}: {which}" for model in rows["model"].unique() for which in reads.values()]
     chart = theme.panels(cells, "panel", panels, columns=2 * len(reads))
-    last = rows[rows["place"] == rows["place"].max()]
+    last = rows[rows["layer"] == rows["layer"].max()]
     first = theme.listed(
         last[last["token"] == 0], "{model}: plan {answer:.0%}, refusal {refusal:.0%}"
     )
     description = (
-        f"Logit lens over the tokens of a plan. Its first token at the last place: {first}."
+        f"Logit lens over the tokens of a plan. Its first token at the last layer: {first}."
     )
     return theme.styled(chart, description)
 

@@ -135,7 +135,7 @@ def test_the_lens_tells_the_probability_of_each_token_of_the_answer(model, cells
     table = cells["hazard, template"].head(1)
     tokens = hidden_states.telling_tokens(model.processor, world.refusals, world.forget["answer"])
     lens = hidden_states.logit_lens(model, table, tokens)
-    last = lens[lens["place"] == lens["place"].max()]
+    last = lens[lens["layer"] == lens["layer"].max()]
     with torch.no_grad():
         nll = answer_logits(model, table).nll
     assert -torch.tensor(last["answer"].to_numpy()).log().sum() == pytest.approx(nll.item(), 1e-4)

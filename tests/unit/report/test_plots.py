@@ -159,8 +159,8 @@ def states():
 def lenses():
     """A plan of ten words at four places, of two models."""
     rows = product(MODELS[1:], range(10), range(1, 5))
-    table = pd.DataFrame(rows, columns=["model", "token", "place"])
-    answer = table["place"] / 4 * (table["token"] > 0)
+    table = pd.DataFrame(rows, columns=["model", "token", "layer"])
+    answer = table["layer"] / 4 * (table["token"] > 0)
     return table.assign(text="word", answer=answer, refusal=1 - answer)
 
 
