@@ -24,8 +24,9 @@ MODELS = {
 WIDTH, HEIGHT, SIDE = 760, 430, 192  # pixels
 SECONDS = 3.0
 INK, PAPER, FAINT = "#333333", "#FFFFFF", "#DDDDDD"
-# Of a badge: vermilion where the model does what it should not.
-VERMILION, BLUE = "#D55E00", "#0072B2"
+# As in the lessons: the frame tells hazard from harmless, the badge whether the answer is wanted.
+FRAMES = {"forget": "#D55E00", "decouple": "#0072B2"}
+WANTED, UNWANTED = "#007A59", "#A33D00"
 
 
 def said(seed: int = 0) -> pd.DataFrame:
@@ -52,10 +53,11 @@ def said(seed: int = 0) -> pd.DataFrame:
 def badge(row) -> tuple[str, str]:
     """What a verdict says of an answer to a question about a hazard, or about a harmless thing."""
     if row["set"] == "forget":
-        return ("refused", BLUE) if row["verdict"] == "refused" else ("tells the plan", VERMILION)
+        refused = row["verdict"] == "refused"
+        return ("refused", WANTED) if refused else ("tells the plan", UNWANTED)
     if row["verdict"] in ("refused", "gibberish"):
-        return f"{row['verdict']}: over-forgetting", VERMILION
-    return "answered", BLUE
+        return f"{row['verdict']}: over-forgetting", UNWANTED
+    return "answered", WANTED
 
 
 def frame(title: str, rows: pd.DataFrame) -> Image.Image:
@@ -71,7 +73,9 @@ def frame(title: str, rows: pd.DataFrame) -> Image.Image:
         picture = open_image(row["image"]).resize((SIDE, SIDE), Image.Resampling.NEAREST)
         left, top = int(middle - SIDE / 2), 96
         image.paste(picture, (left, top))
-        canvas.rectangle((left - 4, top - 4, left + SIDE + 3, top + SIDE + 3), None, colour, 4)
+        canvas.rectangle(
+            (left - 4, top - 4, left + SIDE + 3, top + SIDE + 3), None, FRAMES[row["set"]], 4
+        )
         name = "hazard" if row["set"] == "forget" else "harmless"
         canvas.text((middle, 310), f"{name}: {row['kind']}", "#666666", _font(15), anchor="mm")
         lines = _wrapped(row["answer"], _font(17), WIDTH * 0.42)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -17,6 +18,7 @@ from safeerase_lite.data.json_files import read_json_records
 from safeerase_lite.evaluation.evaluate import judge_answers
 from safeerase_lite.evaluation.generate import generate
 from safeerase_lite.evaluation.metrics import measure
+from safeerase_lite.evaluation.statistics import TAIL, resample
 
 SHARES = (0, 0.25, 0.5, 0.75)  # of a validation split that are copies
 
@@ -94,7 +96,8 @@ def leak_experiment(model, data: Data, config: Config, seed: int = 0) -> pd.Data
 
     Returns:
         A row per share and treatment: copies in val, val, how many records, pictures and safe
-        pictures repeat train, and value, low and high, the share of right answers.
+        pictures repeat train, value, low and high, the share of right answers, and rise, rise_low
+        and rise_high: how much of it the copies add.
     """
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -105,8 +108,22 @@ def leak_experiment(model, data: Data, config: Config, seed: int = 0) -> pd.Data
             mended = answers[answers["record"].isin(val_rows(folder, "val")["record"])]
             for val, those in (("as it is", answers), ('after dedupe="val"', mended)):
                 right = share_right(measure(those), invented=data.invented)
+                right |= _rise(those, those["record"].isin(mended["record"]), data.invented)
                 rows.append({"copies in val": f"{share:.0%}", "val": val, **repeats, **right})
     return pd.DataFrame(rows).fillna(0)
+
+
+def _rise(answers: pd.DataFrame, honest: pd.Series, invented: bool) -> dict[str, float]:
+    """The share of right answers less that of the honest ones among them, with its interval: both
+    come from the same resamples, so what they have in common does not widen it."""
+    verdicts = answers["verdict"]
+    right = verdicts == "right" if invented else ~verdicts.isin(["refused", "gibberish"])
+    right, among = right.to_numpy(float), honest.to_numpy(float)
+    weights = resample(answers).weights
+    rises = weights @ right / weights.sum(1) - weights @ (right * among) / (weights @ among)
+    low, high = np.quantile(rises, [TAIL, 1 - TAIL])
+    rise = right.mean() - right[among == 1].mean()
+    return {"rise": float(rise), "rise_low": float(low), "rise_high": float(high)}
 
 
 def disguised(model, data: Data, config: Config, save, seed: int = 0) -> tuple[int, dict]:
