@@ -57,6 +57,7 @@ def tuple_graph(table: pd.DataFrame):
     return theme.styled(chart.properties(width=380, height=300), description)
 
 
+CROWDED = 0.8  # of held-out neighbours: above it many methods lie close together
 FORGOTTEN = ("tuple top-1", "leakage")  # columns of the headline that should be low
 
 
@@ -109,36 +110,36 @@ def trade_off(table: pd.DataFrame):
     """What forgetting costs: leakage against what is kept of a method (`kept`, a share), a mark for
     each row of method, leakage, kept; the corner at the top left is wanted.
 
-    In three seconds: which methods reach the green corner, and which come near.
+    In three seconds: which methods reach the green corner, and which come near. Methods at one
+    place share a label.
     """
-    names = list(table["method"])
-    looks = {
-        "color": theme.encode_by(alt.Color, "method", names, _repeated(theme.SEVEN_COLOURS, names)),
-        "shape": theme.encode_by(alt.Shape, "method", names, _shapes(names)),
-    }
-    points = alt.Chart(table).mark_point(size=110, filled=True, opacity=0.85).encode(
+    near = [(table["leakage"] * 50).round(), (table["kept"] * 25).round()]
+    rows = table.assign(label=table.groupby(near)["method"].transform(", ".join))
+    rows["label"] = rows["label"].where(~rows.duplicated("label"), "")
+    rows["side"] = (rows["leakage"] < 0.25).map({True: "right", False: "left"})
+    rows["side"] = rows["side"].where(rows["kept"] <= CROWDED, "aslant")
+    base = alt.Chart(rows).encode(
         x=alt.X("leakage:Q", title="leakage, |AUROC − 0.5|", scale=alt.Scale(domain=[0, 0.5])),
-        y=theme.share_axis(alt.Y, "kept", "held-out neighbours kept"),
-        **looks,
-    )  # fmt: skip
+        y=theme.share_axis(alt.Y, "kept", "held-out neighbours kept", [0, 0.25, 0.5, 0.75, 1]),
+    )
+    points = base.mark_point(size=70, filled=True, opacity=1, color=theme.BLUE)
+    # Many methods keep nearly all: their labels rise aslant, so that each has room.
+    names = {"aslant": {"angle": 325, "align": "left", "dx": 8, "dy": -6},
+             "left": {"align": "right", "dx": -8, "dy": -7},
+             "right": {"align": "left", "dx": 8, "dy": -7}}  # fmt: skip
+    texts = [
+        base.transform_filter(alt.datum.side == side)
+        .mark_text(color=theme.INK, fontSize=11, **look)
+        .encode(text="label:N")
+        for side, look in names.items()
+    ]
     wanted = pd.DataFrame({"x": [0.0], "x2": [0.1], "y": [0.95], "y2": [1.0]})
-    corner = alt.Chart(wanted).mark_rect(color=theme.GREEN, opacity=0.25)
+    corner = alt.Chart(wanted).mark_rect(color=theme.GREEN, opacity=0.35)
     corner = corner.encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q")
-    chart = alt.layer(corner, points).properties(width=380, height=260)
-    legend = {"columns": 2, "labelLimit": 200}
+    chart = alt.layer(corner, points, *texts).properties(width=560, height=260)
     values = theme.listed(table, "{method}: leakage {leakage:.2f}, kept {kept:.0%}")
     description = f"Wanted: the green corner, no leakage and all neighbours kept. {values}."
-    return theme.styled(chart, description, table).configure_legend(orient="right", **legend)
-
-
-def _repeated(looks: list, names: list) -> list:
-    return [looks[i % len(looks)] for i in range(len(names))]
-
-
-def _shapes(names: list) -> list:
-    """Names that share a colour differ in shape."""
-    shapes = theme.SEVEN_SHAPES
-    return [shapes[(i + i // len(theme.SEVEN_COLOURS)) % len(shapes)] for i in range(len(names))]
+    return theme.styled(chart, description, table)
 
 
 def attacks_compared(table: pd.DataFrame, *, title: str):
