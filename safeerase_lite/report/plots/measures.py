@@ -122,12 +122,8 @@ def plane(summary, *, split: str | None = None):
 
 def _apart(rows: pd.DataFrame, gap: float = 0.055) -> pd.Series:
     """Where the labels of points stand, from below: at their point, or a line above another."""
-    at = rows["right"].copy()
-    for _, side in rows[rows["label"] != ""].groupby("align"):
-        lowest = -1.0
-        for index in side["right"].sort_values(kind="stable").index:
-            at[index] = lowest = max(at[index], lowest + gap)
-    return at
+    sides = rows[rows["label"] != ""].groupby("align")["right"]
+    return sides.transform(theme.spread, gap).reindex(rows.index).fillna(rows["right"])
 
 
 def pareto(

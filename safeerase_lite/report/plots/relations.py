@@ -110,28 +110,26 @@ def trade_off(table: pd.DataFrame):
     """What forgetting costs: leakage against what is kept of a method (`kept`, a share), a mark for
     each row of method, leakage, kept; the corner at the top left is wanted.
 
-    In three seconds: which methods reach the green corner, and which come near. Methods at one
-    place share a label.
+    In three seconds: which methods reach the green corner, and which come near.
     """
-    near = [(table["leakage"] * 50).round(), (table["kept"] * 25).round()]
-    rows = table.assign(label=table.groupby(near)["method"].transform(", ".join))
-    rows["label"] = rows["label"].where(~rows.duplicated("label"), "")
-    rows["side"] = (rows["leakage"] < 0.25).map({True: "right", False: "left"})
-    rows["side"] = rows["side"].where(rows["kept"] <= CROWDED, "aslant")
-    base = alt.Chart(rows).encode(
-        x=alt.X("leakage:Q", title="leakage, |AUROC − 0.5|", scale=alt.Scale(domain=[0, 0.5])),
-        y=theme.share_axis(alt.Y, "kept", "held-out neighbours kept", [0, 0.25, 0.5, 0.75, 1]),
+    # Many methods keep nearly all: their labels rise aslant. No label stands on another.
+    looks = {"aslant": {"angle": 325, "dx": 8, "dy": -6}, "level": {"dx": 8, "dy": -6}}
+    label = (table["kept"] > CROWDED).map({True: "aslant", False: "level"})
+    aslant, alike = label == "aslant", table.groupby(label)
+    rows = table.assign(
+        label=label,
+        x=table["leakage"].mask(aslant, alike["leakage"].transform(theme.spread, 0.026)),
+        y=table["kept"].where(aslant, alike["kept"].transform(theme.spread, 0.05)),
     )
-    points = base.mark_point(size=70, filled=True, opacity=1, color=theme.BLUE)
-    # Many methods keep nearly all: their labels rise aslant, so that each has room.
-    names = {"aslant": {"angle": 325, "align": "left", "dx": 8, "dy": -6},
-             "left": {"align": "right", "dx": -8, "dy": -7},
-             "right": {"align": "left", "dx": 8, "dy": -7}}  # fmt: skip
+    x = alt.X("leakage:Q", title="leakage, |AUROC − 0.5|", scale=alt.Scale(domain=[0, 0.5]))
+    y = theme.share_axis(alt.Y, "kept", "held-out neighbours kept", [0, 0.25, 0.5, 0.75, 1])
+    base = alt.Chart(rows)
+    points = base.mark_point(size=70, filled=True, opacity=1, color=theme.BLUE).encode(x=x, y=y)
     texts = [
-        base.transform_filter(alt.datum.side == side)
-        .mark_text(color=theme.INK, fontSize=11, **look)
-        .encode(text="label:N")
-        for side, look in names.items()
+        base.transform_filter(alt.datum.label == name)
+        .mark_text(align="left", color=theme.INK, fontSize=11, **look)
+        .encode(x="x:Q", y="y:Q", text="method:N")
+        for name, look in looks.items()
     ]
     wanted = pd.DataFrame({"x": [0.0], "x2": [0.1], "y": [0.95], "y2": [1.0]})
     corner = alt.Chart(wanted).mark_rect(color=theme.GREEN, opacity=0.35)

@@ -66,6 +66,15 @@ def percents(*columns: str) -> list[alt.Tooltip]:
     return [alt.Tooltip(f"{column}:Q", format=".1%") for column in columns]
 
 
+def spread(values: pd.Series, gap: float) -> pd.Series:
+    """The values from below, each raised to lie a gap above the one before, so that labels have
+    room."""
+    at, lowest = values.copy(), float("-inf")
+    for index in values.sort_values(kind="stable").index:
+        at[index] = lowest = max(at[index], lowest + gap)
+    return at
+
+
 def panels(chart, field: str, order: list, columns: int = 2):
     """A panel for each value of a field, in that order."""
     return chart.facet(alt.Facet(f"{field}:N", title=None, sort=order), columns=columns)
