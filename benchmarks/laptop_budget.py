@@ -13,7 +13,9 @@ import argparse
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
 
@@ -67,20 +69,37 @@ def measure(config, data, questions: int) -> dict[str, tuple[float, float]]:
             step(tables)
     rows = data.forget.head(questions)
     new = laptop.plan_tokens()
-    prefixes = config.model_copy(update={"max_new_tokens": 1})
-    with timed(measured, "an answer's first token, its picture seen", len(rows)):
-        sl.generate(model, rows["image"], rows["question"], prefixes)
+    # Pictures count apart, so they are seen before answers are timed.
+    sl.generate(
+        model, rows["image"], rows["question"], config.model_copy(update={"max_new_tokens": 1})
+    )
     longer = config.model_copy(update={"max_new_tokens": new + 1})
     with timed(measured, "an answer", len(rows)):
         sl.generate(model, rows["image"], rows["question"], longer)
     return measured
 
 
-def rates(measured: dict[str, tuple[float, float]]) -> laptop.Rates:
+def measured_in(compute: str, folder: Path, world: Path, questions: int) -> tuple[dict, float]:
+    """`measure`, and the most memory that this process held, GB."""
+    torch.set_num_threads(1)
+    config = sl.config("laptop", model=str(folder), data_dir=str(world), compute=compute,
+                       objective="po", decouple="pd", pictures=1)  # fmt: skip
+    torch.manual_seed(0)
+    with patch.object(llava, "cpu_has_bfloat16", lambda: True):  # measured where it is not
+        measured = measure(config, sl.load_data(config), questions)
+    return measured, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def rates(measured: dict[str, tuple[float, float]], peak: float) -> laptop.Rates:
     cpu = {name: seconds for name, (seconds, _) in measured.items()}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     token = cpu["an answer"] / (laptop.plan_tokens() + 1)
     return laptop.Rates(cpu["a question of training"], cpu["a picture"], token, peak)
+
+
+def apart(function, *arguments):
+    """What a function returns that runs in a process of its own, so that its memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as one:
+        return one.submit(function, *arguments).result()
 
 
 def main() -> None:
@@ -90,22 +109,17 @@ def main() -> None:
     parser.add_argument("--model", help="a checkpoint written before; else one is written")
     parser.add_argument("--layers", type=int, help="a shallower model: a check of this script")
     given = parser.parse_args()
-    torch.set_num_threads(1)
     shape = {"layers": given.layers, "vision_layers": given.layers} if given.layers else {}
     rows, found = [], {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(given.model or temporary) / ("" if given.model else "smolvlm")
         if not (folder / "config.json").exists():
-            random_smolvlm.write(folder, random_smolvlm.configuration(**shape))
+            apart(random_smolvlm.write, folder, random_smolvlm.configuration(**shape))
         small = World(train_pictures=1, eval_pictures=1, side=512)
         world = write_world(small, Path(temporary) / "world")
         for compute in given.computes:
-            config = sl.config("laptop", model=str(folder), data_dir=str(world), compute=compute,
-                               objective="po", decouple="pd", pictures=1)  # fmt: skip
-            torch.manual_seed(0)
-            with patch.object(llava, "cpu_has_bfloat16", lambda: True):  # measured where it is not
-                measured = measure(config, sl.load_data(config), given.questions)
-            found[compute] = rates(measured)
+            measured, peak = apart(measured_in, compute, folder, world, given.questions)
+            found[compute] = rates(measured, peak)
             rows += [
                 {"compute": compute, "what": what, "cpu_s": cpu, "clock_s": clock}
                 for what, (cpu, clock) in measured.items()
