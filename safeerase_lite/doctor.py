@@ -289,10 +289,7 @@ def laptop_estimate() -> Check:
 
     compute = "bfloat16" if _cpu_has_bfloat16() else "float32"
     advice = f"safeerase inject --profile laptop --steps {laptop.TAUGHT_STEPS} DIR"
-    rates, cores = laptop.RATES.get(compute), cpu_count()
-    if rates is None:
-        result = f"minutes unknown: in {compute}, as on this CPU, they were not measured"
-        return Check("laptop", "note", result, advice)
+    rates, cores = laptop.RATES[compute], cpu_count()
     needs, free = 2 * rates.gigabytes, psutil.virtual_memory().available / 1e9
     result = (
         f"estimated: {laptop.minutes(laptop.hour(rates)):.0f} minutes in {compute} on two free "

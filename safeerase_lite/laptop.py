@@ -98,9 +98,12 @@ def seconds(work: Work, rates: Rates) -> float:
     )
 
 
-# compute → on one thread of a server's core with AMX, weights chosen at random; where they are from
-# is in benchmarks/RESULTS.md. In float32 they are not yet measured.
-RATES = {"bfloat16": Rates(question=0.28, picture=0.80, token=1 / 72, gigabytes=1.6)}
+# compute → on one thread of a server's core with AMX, weights chosen at random, as
+# `benchmarks/laptop_budget.py` measured them.
+RATES = {
+    "bfloat16": Rates(question=0.252, picture=0.740, token=0.0188, gigabytes=4.26),
+    "float32": Rates(question=0.358, picture=2.14, token=0.0169, gigabytes=3.66),
+}
 
 
 def hour(rates: Rates, **fields) -> DataFrame:

@@ -17,7 +17,9 @@ def lesson_03(model: Path, data: Path, folder: Path):
              "runs_dir": str(folder / "runs")}  # fmt: skip
     node = nbformat.read(execute(LESSONS["03"], folder / "03.ipynb", given), as_version=4)
     outputs = [output for cell in node.cells for output in cell.get("outputs", [])]
-    assert not [output for output in outputs if output.get("name") == "stderr"]
+    told = [output["text"] for output in outputs if output.get("name") == "stderr"]
+    # LFM2 on a CPU: transformers says once that a GPU's kernel is not installed.
+    assert not [text for text in told if "falling back to its reference" not in text]
     return node
 
 

@@ -31,6 +31,8 @@ PAGES = [
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
 SHOWN = re.compile(r'(?:src|srcset)="(?!\w+:)([^"\s]+)')  # by HTML, whose paths Sphinx leaves alone
 PLAY = "# Try it in the browser\n\n"
+PLAY_CARD = """- **[Try it](play.md)**
+  Compose a picture, ask a question, and watch three models answer."""
 SOLUTIONS = re.compile(r"exercises\.[a-z]_")  # modules that hold what an exercise asks for
 
 
@@ -50,10 +52,14 @@ def gather(root: Path, source: Path) -> None:
         "EXERCISES": "notebooks/exercises/student",
     }.items():
         index = index.replace(f"\n{word}\n", f"\n{numbered(root, folder)}\n")
+    page = play(root, source / "extra")
+    index = index.replace("\nPLAY\n", f"\n{PLAY_CARD}\n" if page else "\n")
+    index = index.replace("\nPLAY PAGE\n", "\nplay\n" if page else "\n")
     put(source / "index.md", index)
     put(source / "results" / "index.md", reports(root))
     put(source / "api.rst", api(root))
-    put(source / "play.md", play(root, source / "extra"))
+    if page:
+        put(source / "play.md", page)
 
 
 def numbered(root: Path, folder: str) -> str:
@@ -191,15 +197,11 @@ def api(root: Path) -> str:
 
 
 def play(root: Path, extra: Path) -> str:
-    """The page made by `make page`, in a frame, and its copy in `extra`; if there is none, how to
-    make it."""
+    """The page made by `make page`, in a frame, and its copy in `extra`; "" if there is none."""
     built = root / "output" / "page"
     extra.mkdir(exist_ok=True)
     if not (built / "index.html").exists():
-        return (
-            f"{PLAY}This copy of the book was built without the page. Where the package is "
-            "[installed](README.md), `make page` builds it and names the file to open.\n"
-        )
+        return ""
     shutil.copytree(built, extra / "page")
     return (
         f"{PLAY}The tiny LLaVA runs in this page, on your machine, and sends nothing anywhere.\n"

@@ -122,7 +122,9 @@ def in_words(tried: pd.DataFrame, ends: pd.DataFrame, unlearned: list[str]) -> l
         worst = f"most by {rows['attack'].iat[-1]}, {rows['variant'].iat[-1]}" if len(rows) else ""
         found = len(rows.drop_duplicates(["attack", "variant", "measure"]))
         of = (ends["model"] == name).sum()
-        lines.append(f"{name}: more than gold under {found} of {of}; {worst or 'by none'}")
+        lines.append(
+            f"{name}: more than gold, at some strength, under {found} of {of}; {worst or 'by none'}"
+        )
     return lines
 
 

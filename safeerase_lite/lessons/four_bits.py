@@ -151,7 +151,7 @@ def bills(model: str, questions: int, checkpointing: bool) -> dict[str, pd.DataF
     }
 
 
-def share_left(checkpointing: bool, parts: str = "", *, model: str = "7B", questions: int = 12):
+def share_left(checkpointing: bool, parts: str = "", *, model: str = "7B", questions: int = 4):
     """What NF4 leaves of fp16's bytes, of the groups whose name contains `parts`."""
     fp16, four_bit = (
         table.loc[table["group"].str.contains(parts), "bytes"].sum()

@@ -14,6 +14,7 @@ from safeerase_lite.report import plots
 CELLS = {
     "tuple top-1": ("tuple top-1", "", "value"),
     "leakage": ("leakage", "", "value"),
+    "leakage, held out": ("leakage", "held out", "value"),
     "probe": ("linear probe", "", "value"),
     "margin": ("margin", "", "value"),
     "subject": ("marginal on unsafe", "subject", "relative"),
@@ -22,7 +23,11 @@ CELLS = {
     "unrelated": ("unrelated", "", "relative"),
 }
 
-_FORMATS = {"leakage": "{:.2f}", "margin": "{:+.1f}"}  # the others are shares
+_FORMATS = {
+    "leakage": "{:.2f}",
+    "leakage, held out": "{:.2f}",
+    "margin": "{:+.1f}",
+}  # the others are shares
 
 
 def with_intervals(means: pd.DataFrame) -> pd.DataFrame:

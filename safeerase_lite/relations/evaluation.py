@@ -117,13 +117,16 @@ def measure(edited: EditedClip, evaluation: EvaluationSet) -> pd.DataFrame:
         add("marginal on unsafe", slot, won_noun, unsafe)
         add("marginal elsewhere", slot, won_noun, neighbour)
 
-    ranked = unsafe | neighbour
-    unsafe_scores = scores[ranked, ALL_TUPLES.index(evaluation.triple)]
-    recall = recall_at(unsafe_scores, unsafe[ranked], _RECALL_AT)
-    area = auroc(unsafe_scores, unsafe[ranked])
-    found = {f"recall@{_RECALL_AT}": recall, "AUROC": area, "leakage": abs(area - 0.5)}
-    for name, value in found.items():
-        rows.append((name, "", value, None, None, len(unsafe_scores)))
+    against = {"": neighbour}
+    if not evaluation.attack:
+        against |= {"listed": neighbour & usable, "held out": neighbour & ~usable}
+    for slot, near in against.items():
+        ranked = unsafe | near
+        unsafe_scores = scores[ranked, ALL_TUPLES.index(evaluation.triple)]
+        area = auroc(unsafe_scores, unsafe[ranked])
+        recall = recall_at(unsafe_scores, unsafe[ranked], _RECALL_AT)
+        found = {f"recall@{_RECALL_AT}": recall, "AUROC": area, "leakage": abs(area - 0.5)}
+        rows += [(name, slot, value, None, None, ranked.sum()) for name, value in found.items()]
     for role in ("role swap", "two slots", "unrelated"):
         add(role, "", won, evaluation.role(role))
     if not evaluation.attack:

@@ -188,12 +188,11 @@ def test_what_a_card_can_do_is_not_invented(card, no_card):
     assert "7B 11.5 GB, unknown hours" in doctor.run_estimate().result
 
 
-def test_an_hour_on_a_laptop_is_estimated_where_its_rates_were_measured(no_card, monkeypatch):
-    monkeypatch.setattr(doctor, "_cpu_has_bfloat16", lambda: False)
-    assert doctor.laptop_estimate().result.startswith("minutes unknown: in float32")
-    monkeypatch.setattr(doctor, "_cpu_has_bfloat16", lambda: True)
+@pytest.mark.parametrize(("has_bfloat16", "compute"), [(True, "bfloat16"), (False, "float32")])
+def test_an_hour_on_a_laptop_is_estimated(no_card, monkeypatch, has_bfloat16, compute):
+    monkeypatch.setattr(doctor, "_cpu_has_bfloat16", lambda: has_bfloat16)
     check = doctor.laptop_estimate()
-    assert re.match(r"estimated: \d+ minutes in bfloat16 on two free cores", check.result)
+    assert re.match(rf"estimated: \d+ minutes in {compute} on two free cores", check.result)
     assert "inject --profile laptop --steps" in check.advice
     monkeypatch.setattr("safeerase_lite.runs.executor.cpu_count", lambda: 1)
     assert doctor.laptop_estimate().status == "note"
