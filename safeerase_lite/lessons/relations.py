@@ -133,7 +133,7 @@ def together_or_in_turn(edits: pd.DataFrame, method: str = "relation") -> pd.Dat
     return rows[["tuples", "way", "measure", "value"]]
 
 
-def show_scene(scenes: Iterable, names: list[str], side: int = 80, columns: int = 4) -> None:
+def show_scene(scenes: Iterable, names: list[str], side: int = 88, columns: int = 4) -> None:
     """Scenes side by side, named below."""
     sheet = plots.contact_sheet([rel.draw(s) for s in scenes], names, side=side, columns=columns)
     plots.show(sheet, f"Scenes: {'; '.join(names)}.")

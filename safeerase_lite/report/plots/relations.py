@@ -134,7 +134,7 @@ def trade_off(table: pd.DataFrame):
     wanted = pd.DataFrame({"x": [0.0], "x2": [0.1], "y": [0.95], "y2": [1.0]})
     corner = alt.Chart(wanted).mark_rect(color=theme.GREEN, opacity=0.35)
     corner = corner.encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q")
-    chart = alt.layer(corner, points, *texts).properties(width=500, height=220)
+    chart = alt.layer(corner, points, *texts).properties(width=460, height=200)
     values = theme.listed(table, "{method}: leakage {leakage:.2f}, kept {kept:.0%}")
     description = f"Wanted: the green corner, no leakage and all neighbours kept. {values}."
     return theme.styled(chart, description, table)
