@@ -54,7 +54,7 @@ def test_the_words_name_what_shows_nothing_and_what_breaks_the_question():
     tried, ends = tables.at_last_strength(SHIPPED)
     lines = tables.in_words(tried, ends, ["PO", "PO+PD"])
     assert "words, many-shot" in lines[0] and "words, many-shot" in lines[1]
-    assert lines[2].startswith("PO: more than gold under ")
+    assert lines[2].startswith("PO: more than gold, at some strength, under ")
 
 
 def test_exchanged_plans_are_those_of_other_kinds():
