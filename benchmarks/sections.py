@@ -5,7 +5,7 @@ from importlib import metadata
 from pathlib import Path
 
 FILE = Path(__file__).with_name("RESULTS.md")
-TITLE = "# Results\n\nWritten by the scripts beside this file, each a section.\n"
+TITLE = "# Benchmarks\n\nWritten by the scripts beside this file, each a section.\n"
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 
