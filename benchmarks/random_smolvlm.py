@@ -4,7 +4,8 @@ the real one.
 Every field that decides a shape or a token is the published one, of `config.json` and the files
 beside it at revision 7e3e67edbbed1bf9888184d9df282b700a323964: 256,484,928 weights. A test makes it
 narrower and shallower. The tokenizer has the published special tokens in their places and as many
-tokens; its pieces are made from the tiny world's words.
+tokens; its pieces are made from the tiny world's words. Model and chat template are Hugging Face's,
+under the Apache License 2.0.
 """
 
 import json
