@@ -166,7 +166,8 @@ def report(done: dict[str, dict]) -> str:
         "weights made once are read back in seconds, that a step of PO + PD (one question of each "
         "set) is finite and changes nothing but what learns. (Of LoRA's two matrices the first "
         "step changes one: the other's gradient is 0 while its partner is.) It shows nothing of a "
-        "GPU's memory or speed, nor of what the real model says. Other work ran beside. "
+        "GPU's memory or speed, nor of what the real model says. Where the clock ran longer than "
+        "the CPU, it waited for the disk or for other work. "
         f"{sections.versions()}.\n\n{sections.markdown(rows)}"
     )
 

@@ -32,14 +32,8 @@ PRESERVED = {
 # shares of pictures, of which a tuple may have all or none.
 SHARES = ("tuple top-1", "synonym", "hypernym", adaptive.CONTROL)
 ABSOLUTE = (
-    *SHARES,
-    "linear probe",
-    "margin",
-    "rank",
-    "AUROC",
-    "leakage",
-    "leakage of another caption",
-)
+    *SHARES, "linear probe", "margin", "rank", "AUROC", "leakage", "leakage of another caption",
+)  # fmt: skip
 # What is reported under attack, and of several tuples: (measure, slot).
 _REPORTED = [
     ("tuple top-1", ""),

@@ -57,7 +57,6 @@ def tuple_graph(table: pd.DataFrame):
     return theme.styled(chart.properties(width=380, height=300), description)
 
 
-CROWDED = 0.8  # of held-out neighbours: above it many methods lie close together
 FORGOTTEN = ("tuple top-1", "leakage")  # columns of the headline that should be low
 
 
@@ -104,6 +103,9 @@ def _cells(rows: pd.DataFrame, methods: pd.Series, title: str, colours: list[str
         text="text:N", color=alt.condition(dark, alt.value("white"), alt.value(theme.INK))
     )
     return (cells + texts).properties(width=alt.Step(50), height=alt.Step(22))
+
+
+CROWDED = 0.8  # of held-out neighbours kept: above it many methods lie close together
 
 
 def trade_off(table: pd.DataFrame):

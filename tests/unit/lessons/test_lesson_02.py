@@ -272,3 +272,17 @@ def test_a_stand_in_has_the_layout_of_the_data(heap, category):
     assert set(record) <= set(heap[0]) and set(record["unsafe_pairs"][0]) == set(
         heap[0]["unsafe_pairs"][0]
     )
+
+
+def test_what_copies_add_is_told_with_an_interval_of_its_own():
+    """Half of the honest kinds are right, and every copy: their rise is known to be one."""
+    kinds = [f"kind {n}" for n in range(32)]
+    honest = pd.DataFrame({"kind": kinds, "question": "q", "image": kinds,
+                           "verdict": ["right", "wrong"] * 16})  # fmt: skip
+    copies = honest.assign(image=[f"copy {k}" for k in kinds], verdict="right")
+    answers = pd.concat([honest, copies], ignore_index=True)
+    found = leaks._rise(answers, pd.Series(answers.index < 32), invented=True)
+    assert found["rise"] == 0.25
+    assert 0 < found["rise_low"] < 0.25 < found["rise_high"] < 0.5
+    none = leaks._rise(honest, pd.Series(True, honest.index), invented=True)
+    assert list(none.values()) == pytest.approx([0, 0, 0])

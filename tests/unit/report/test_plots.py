@@ -406,6 +406,15 @@ def test_the_chart_of_cues_has_the_ends_of_the_seeds_where_there_are_several():
     assert "95% interval" in plots.cues(by_cue()).description
 
 
+def test_strengths_that_are_words_keep_their_order():
+    words = {0: "as it is", 2: "changed"}
+    rows = attacked()
+    rows = rows[rows["strength"].isin(words)].sort_values("strength")
+    rows = rows.assign(strength=rows["strength"].map(words))
+    x = plots.under_attack(rows).to_dict()["spec"]["layer"][0]["encoding"]["x"]
+    assert x["sort"] == list(words.values())
+
+
 def test_interval_steps_are_in_the_order_of_the_rows_from_none_to_all():
     intervals, points = (layer["encoding"] for layer in interval_steps().to_dict()["layer"])
     assert points["x"]["sort"] == ["75%", "0%", "50%", "25%"]

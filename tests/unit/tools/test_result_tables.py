@@ -16,6 +16,15 @@ def test_what_ships_is_the_committed_result(result):
     assert ships.attrs["about"] == result_tables.about(result)
 
 
+def test_the_chart_of_the_results_shows_the_committed_table():
+    table = pd.read_csv(result_tables.RESULTS / "paper_table" / "table.csv")
+    cell = {"metric": "sarr", "split": "test", "kinds": "seen", "templates": "seen"}
+    rows = table[(table[list(cell)] == pd.Series(cell)).all(axis=1) & (table["objective"] == "po")]
+    sarr = rows.set_index("decouple")["value"]
+    told = result_tables.chart().description
+    assert f"PO plain {sarr['none']:.0%}" in told and f"PO PD {sarr['pd']:.0%}" in told
+
+
 def write_report(folder, monkeypatch, text):
     monkeypatch.setattr(result_tables, "RESULTS", folder)
     (folder / "mine").mkdir()
